@@ -1,4 +1,4 @@
-"""Trials in the database: counts of several processes, one verdict, and the labels of both models."""
+"""Canary trials in the database."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def take_back_at_ten(counts: Counts) -> str | None:
 
 
 async def test_counts_of_several_processes_add_up(store: TrialStore) -> None:
-    """Additions at the same time are all counted, each metric for itself."""
+    """Concurrent additions are all counted, separately for each metric."""
     await store.begin(TRIAL)
     await asyncio.gather(
         *(store.add(TRIAL.id, {"error_rate": (1, 2, 0), "latency": (0, 1, 0)}, [], hold) for _ in range(8))
@@ -53,7 +53,7 @@ async def test_counts_of_several_processes_add_up(store: TrialStore) -> None:
 
 
 async def test_a_trial_survives_a_restart(store: TrialStore, engine: AsyncEngine) -> None:
-    """A process that begins the same trial later finds its counts and the time when it started."""
+    """A process that begins the same trial again finds its counts and its start time."""
     first = await store.begin(TRIAL)
     await store.add(TRIAL.id, {"error_rate": (1, 0, 0)}, [], hold)
     again = await TrialStore(engine).begin(TRIAL)
@@ -62,7 +62,7 @@ async def test_a_trial_survives_a_restart(store: TrialStore, engine: AsyncEngine
 
 
 async def test_a_verdict_falls_once(store: TrialStore) -> None:
-    """Of several processes that add at the same time, one is to act on the verdict; later counts change nothing."""
+    """Of several concurrent additions, one returns the verdict to act on; later additions change nothing."""
     await store.begin(TRIAL)
     added = await asyncio.gather(
         *(store.add(TRIAL.id, {"error_rate": (1, 0, 0)}, [], take_back_at_ten) for _ in range(15))
@@ -74,7 +74,7 @@ async def test_a_verdict_falls_once(store: TrialStore) -> None:
 
 
 async def test_an_unfinished_verdict_is_taken_over_by_one_process(store: TrialStore, clock: Clock) -> None:
-    """When the process that should act has not finished in time, exactly one other takes over."""
+    """If the process that must act on a verdict does not finish in time, exactly one other takes over."""
     await store.begin(TRIAL)
     await store.add(TRIAL.id, {"error_rate": (10, 0, 0)}, [], take_back_at_ten)
     assert await store.take_over(TRIAL.model) == []
@@ -87,7 +87,7 @@ async def test_an_unfinished_verdict_is_taken_over_by_one_process(store: TrialSt
 
 
 async def test_nothing_is_added_to_a_trial_that_the_database_lacks(store: TrialStore) -> None:
-    """A database that was restored from a backup may lack a trial that goes on."""
+    """Additions to a trial that is missing from the database, as after a restore, are dropped."""
     assert await store.add(TRIAL.id, {"error_rate": (1, 0, 0)}, [PAIR], hold) == (None, False)
     assert await store.take_pair(PAIR.prediction) is None
 
@@ -102,7 +102,7 @@ async def test_labels_of_a_prediction_are_taken_once(store: TrialStore) -> None:
 
 
 async def test_labels_of_an_earlier_trial_are_forgotten(store: TrialStore) -> None:
-    """Another trial of the model removes the labels that wait for those of the earlier one; so does a verdict."""
+    """The stored labels of a trial are removed when the model's next trial begins, or when it gets a verdict."""
     await store.begin(TRIAL)
     await store.add(TRIAL.id, {}, [PAIR], hold)
     await store.begin(LATER)

@@ -1,4 +1,4 @@
-"""A migrated database of either kind."""
+"""A migrated SQLite or PostgreSQL database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums of what recorded predictions took, on both databases."""
+"""Sums of the resources that recorded predictions used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(engine: Engine, month: str = "2026-11") -> MonthUse:
 
 
 def test_sums_by_caller_and_hour(url: str, blocking: Engine) -> None:
-    """Time in the queue costs nothing; requests without a prediction count only as requests."""
+    """Time in the queue is not counted, and requests without a prediction count only as requests."""
     append(url, [build_timed(), build_timed(), build_timed("bob"), REFUSED | {"count": 5}])
     append(url, [build_timed()], NEXT_MONTH)
     use = read(blocking)
@@ -43,7 +43,7 @@ def test_sums_by_caller_and_hour(url: str, blocking: Engine) -> None:
 
 
 def test_resources_of_several_processes_add_up(url: str, blocking: Engine) -> None:
-    """Each process adds to the row of the hour, which may have no traffic."""
+    """Each process adds its resources to the row of the hour, even if the hour has no traffic."""
     assert url
     for _ in range(2):
         CostStore(blocking).add_resources([HourResources("2026-11-23T09", 1.5, 20.0, 7)])
@@ -53,7 +53,7 @@ def test_resources_of_several_processes_add_up(url: str, blocking: Engine) -> No
 
 
 def test_erasing_a_person_erases_its_sums(url: str, blocking: Engine) -> None:
-    """The sums of the caller go, and those of the hours, which name nobody, stay."""
+    """Erasing a caller deletes the caller's sums; the sums of the hours, which name nobody, stay."""
     append(url, [build_timed(), build_timed("bob")])
     read(blocking)
     assert sum(Eraser(blocking.execution_options(**WRITING), Signer(KEY), AT).erase("bob")) == 1
@@ -63,7 +63,7 @@ def test_erasing_a_person_erases_its_sums(url: str, blocking: Engine) -> None:
 
 
 def test_erasure_while_sums_are_updated(url: str, blocking: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No row of an erased person is written after the erasure, though its predictions were read before it."""
+    """An update writes no row of a person who was erased after the update read that person's predictions."""
     append(url, [build_timed(), build_timed("bob"), REFUSED | {"principal": "bob"}])
     erased = 0
 
@@ -95,7 +95,7 @@ def test_erasure_while_sums_are_updated(url: str, blocking: Engine, monkeypatch:
     ],
 )
 def test_a_changed_document_is_left_out(url: str, blocking: Engine, change: dict[str, Any]) -> None:
-    """A document that someone has changed in the database stops neither the sums of costs nor those of quality."""
+    """A document that someone has corrupted in the database stops neither the sums of costs nor those of quality."""
     facts = build_timed() | {"id": "1", "at": format_timestamp(AT)} | change
     append(url, [build_timed()])
     with blocking.execution_options(**WRITING).begin() as connection:

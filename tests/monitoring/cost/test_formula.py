@@ -1,4 +1,4 @@
-"""Costs by the formula of docs/quality.md, computed by hand beside it."""
+"""The formula for costs in docs/quality.md."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def test_price_of_resources() -> None:
 
 
 def test_railway_prices() -> None:
-    """A processor and a gigabyte for a month of 30 days cost the 20 and 10 dollars that Railway advertises."""
+    """A processor and a gigabyte of memory for 30 days cost the 20 and 10 dollars that Railway advertises."""
     month = 30 * 24 * 3600
     amounts = price(Resources(processor_s=month, memory_gb_s=month), RAILWAY)
     assert (amounts.processor, amounts.memory) == pytest.approx((20, 10), rel=0.01)
 
 
 def test_a_caller_pays_for_its_time_and_a_part_of_the_rest() -> None:
-    """8 of 12 seconds were decoding and inference; the other 4 are shared by number, and memory like processor time."""
+    """A caller pays for its busy time and a share, by number of predictions, of the rest; memory is shared likewise."""
     own = share(USED, EVERYONE, Traffic(predictions=4, busy_s=6.0))
     assert own == Resources(6.0 + 4 * 4 / 10, 60 * 7.6 / 12, 2e6)
 
 
 def test_waiting_threads_do_not_raise_the_cost() -> None:
-    """Where threads were busy for longer than the processors computed, busy time is scaled to processor time."""
+    """If threads were busy for longer than the processors, their busy time is scaled down to processor time."""
     own = share(Resources(processor_s=4.0), EVERYONE, Traffic(predictions=1, busy_s=2.0))
     assert own.processor_s == pytest.approx(1.0)
 
@@ -54,12 +54,12 @@ def test_shares_add_up_to_the_whole() -> None:
 
 
 def test_without_predictions_nobody_pays() -> None:
-    """What an idle gateway uses belongs to no caller."""
+    """The resources that an idle gateway uses are charged to no caller."""
     assert share(USED, Traffic(), Traffic()) == Resources()
 
 
 def test_only_measured_hours_are_paid_for() -> None:
-    """Callers share the resources of the hours in which a gateway measured, whenever their predictions were."""
+    """Callers share the resources of the measured hours, even for predictions in other hours."""
     hours = [make_hour(0, 6), make_hour(1, 2, None)]
     month = compute_month(MonthUse("2026-11", hours, {"ana": Traffic(8, 8.0)}), PRICES, is_recorded=True)
     assert month.measured_share == 0.75
@@ -69,7 +69,7 @@ def test_only_measured_hours_are_paid_for() -> None:
 
 
 def test_sleep_saves_idle_hours_but_the_time_until_it_begins() -> None:
-    """Of each stretch of hours without a request, ten minutes are still paid for."""
+    """Sleeping saves the cost of idle hours, except for the first ten minutes of each idle period."""
     hours = [make_hour(0, 1), make_hour(1), make_hour(2), make_hour(3, 1), make_hour(4), make_hour(5, 0, None)]
     sleep = find_sleep(hours, PRICES)
     assert sleep.idle_hours == 3
@@ -78,7 +78,7 @@ def test_sleep_saves_idle_hours_but_the_time_until_it_begins() -> None:
 
 
 def test_without_records_the_saving_is_unknown() -> None:
-    """Where requests are not recorded, measured hours are not taken for idle ones."""
+    """If requests are not recorded, measured hours are not assumed to be idle."""
     use = MonthUse("2026-11", [make_hour(0), make_hour(1, 0, None)], {})
     month = compute_month(use, PRICES, is_recorded=False)
     assert (month.measured_hours, month.sleep) == (1, None)
@@ -88,7 +88,7 @@ def test_without_records_the_saving_is_unknown() -> None:
 
 
 def test_machines_are_compared_with_the_busiest_hour() -> None:
-    """A machine is too small if the busiest hour would have used more than 70 % of it, or 80 % of the memory."""
+    """A machine is too small if the busiest hour would use more than 70 % of its processors or 80 % of its memory."""
     busiest = Resources(processor_s=3600 * 0.8, memory_gb_s=3600 * 0.3)
     hours = [make_hour(0, 1), make_hour(1, 1, busiest)]
     small, large = compare_machines(hours, [Machine(1, 0.5), Machine(2, 1)], PRICES)

@@ -1,4 +1,4 @@
-"""The migration that gives all sums the same end of each chain, on both databases."""
+"""The migration that gives all sums the same end of each chain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.monitoring.quality.entries import append, build_timed, open_chain, up
 
 
 def add_only_costs(engine: Engine) -> None:
-    """Count the grown chains in the sums of costs alone."""
+    """Add new entries to the sums of costs only."""
     with engine.begin() as connection:
         before = connection.execute(text("SELECT writer, seq FROM prediction_sum_ends")).all()
     for _ in SumUpdater(engine, [add_cost_sums]).update():
@@ -32,7 +32,7 @@ def add_only_costs(engine: Engine) -> None:
 
 
 def test_each_entry_is_counted_once(url: str, blocking: Engine) -> None:
-    """An entry that only one kind of sums had counted before is in both afterwards, and in none of them twice."""
+    """An entry that only one kind of sum counted before the migration is in both afterwards, and in neither twice."""
     chain, writing = open_chain(url), blocking.execution_options(**WRITING)
     append(url, [build_timed()] * 3, chain=chain)
     update_sums(blocking)

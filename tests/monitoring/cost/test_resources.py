@@ -1,4 +1,4 @@
-"""Measuring what a process uses."""
+"""Measuring the resources that a process uses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HALF_PAST_NINE = datetime(2026, 11, 3, 9, 30, tzinfo=UTC).timestamp()
 
 
 def make_meter(end: float, duration_s: float, readings: tuple[Reading, Reading], processes: int = 1) -> ResourceMeter:
-    """Make a meter that measures once, at `end`, so many seconds after it was made."""
+    """Make a meter that measures once, at `end`, `duration_s` seconds after it was made."""
     elapsed: Iterator[float] = iter((5.0, 5.0 + duration_s))
     values: Iterator[Reading] = iter(readings)
     return ResourceMeter(processes, lambda: end, lambda: next(elapsed), lambda: next(values))
 
 
 def test_use_is_spread_over_the_hours() -> None:
-    """Memory is averaged over the time, and what was used in 90 minutes belongs to two hours in proportion."""
+    """Use during 90 minutes is divided between two hours in proportion; memory is averaged over the whole time."""
     meter = make_meter(HALF_PAST_NINE + 5400, 5400, (Reading(2.0, 100_000_000, 1000), Reading(11.0, 300_000_000, 4000)))
     first, second = meter.measure()
     assert (first.hour, first.sent_bytes, second.hour, second.sent_bytes) == (
@@ -36,7 +36,7 @@ def test_use_is_spread_over_the_hours() -> None:
 
 
 def test_processes_divide_what_their_container_sent() -> None:
-    """All workers see the bytes of the container, and each counts its part."""
+    """Every worker sees all bytes that its container has sent, and counts only its share."""
     meter = make_meter(HALF_PAST_NINE, 60, (Reading(0, 0, 0), Reading(1, 0, 4000)), processes=4)
     (hour,) = meter.measure()
     assert hour.sent_bytes == 1000
@@ -44,20 +44,20 @@ def test_processes_divide_what_their_container_sent() -> None:
 
 @pytest.mark.parametrize(("step_s", "hour"), [(-7200, "2026-11-03T07"), (0, "2026-11-03T09"), (10**9, "2058-07-12T11")])
 def test_a_clock_that_is_set(step_s: int, hour: str) -> None:
-    """What was used in a minute counts in the present hour, and memory for that minute, whatever the clock says."""
+    """When the clock is changed, a measured minute still counts as one minute, in the hour that the clock shows."""
     meter = make_meter(HALF_PAST_NINE + step_s, 60, (Reading(0, 10**9, 0), Reading(1.5, 10**9, 0)))
     assert meter.measure() == [HourResources(hour, 1.5, 60.0, 0)]
 
 
 def test_this_process() -> None:
-    """Processor time and memory of a running process are known."""
+    """The processor time and memory of this process can be read."""
     reading = read_resources()
     assert reading.processor_s > 0
     assert reading.memory_bytes > 1_000_000
 
 
 def test_sent_bytes_leave_out_the_loopback(tmp_path: Path) -> None:
-    """Only what leaves the machine or container counts; a system that reports nothing has sent nothing."""
+    """Bytes sent over the loopback device are not counted; without a list of devices the count is 0."""
     devices = tmp_path / "dev"
     devices.write_text(
         "Inter-|   Receive                 |  Transmit\n"

@@ -1,4 +1,4 @@
-"""A log that is configured as in production."""
+"""Logging configured as in production."""
 
 from __future__ import annotations
 

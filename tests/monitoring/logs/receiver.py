@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that receives log lines, and fails as a test wants."""
+"""An HTTP server on loopback that receives log lines, and that a test can make fail."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.support.servers.running import running
 
 @dataclass
 class LogReceiver:
-    """`status` is what it responds, `accepted` the lines of the requests that it has accepted.
+    """Responds with `status`; `accepted` contains the lines of the requests that it has accepted.
 
-    While `released` is not set, it receives requests and does not respond.
+    While `released` is not set, it receives requests but does not respond.
     """
 
     port: int = 0
@@ -35,7 +35,7 @@ class LogReceiver:
         return f"http://127.0.0.1:{self.port}/v1/input?source=atalaya"
 
     def handle(self, headers: dict[str, str], body: bytes) -> int:
-        """Returns the status of the response."""
+        """Record a request, and return the status of the response."""
         self.requests.append(headers)
         text = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
         self.bodies.append(text)

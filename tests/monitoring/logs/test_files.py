@@ -1,4 +1,4 @@
-"""The log in files: a new one for each day, several writers, retention, and disks that are full."""
+"""Log files: a new one for each day, several writers, retention, and full disks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ sys.exit(0 if writer.drain({PATIENCE_S}) else 1)
 
 
 class Writer:
-    """A writer with the day that a test chooses."""
+    """A writer of log files whose date the test sets."""
 
     def __init__(self, path: Path, keep_days: int = 3, keep_bytes: int = 1_000_000) -> None:
         self.day = DAY
@@ -48,7 +48,7 @@ class Writer:
         self.dropped += lines
 
     def write(self, *numbers: int) -> None:
-        """Write lines, and wait for them."""
+        """Write lines, and wait until they are written."""
         for number in numbers:
             self.writer.put(LINE % number)
         assert self.writer.drain(PATIENCE_S)
@@ -76,7 +76,7 @@ def test_each_day_has_its_file(make_writer: Callable[..., Writer], tmp_path: Pat
 
 
 def test_old_files_are_removed_when_a_day_begins(make_writer: Callable[..., Writer]) -> None:
-    """The first line of a day removes the files of days that are no longer kept, and touches no other file."""
+    """Writing the first line of a day removes the log files that are too old, and no other file."""
     writer = make_writer(keep_days=3)
     for _ in range(6):
         writer.write(1)
@@ -89,7 +89,7 @@ def test_old_files_are_removed_when_a_day_begins(make_writer: Callable[..., Writ
 
 
 def test_a_large_day_has_several_files_and_all_together_are_bounded(make_writer: Callable[..., Writer]) -> None:
-    """A large file is followed by the next of the same day, and the oldest goes when all together are too large."""
+    """A file that grows too large is followed by another; when all together do, the oldest is removed."""
     writer = make_writer(keep_bytes=16 * 1000)
     for number in range(3000):
         writer.writer.put(LINE % number)
@@ -116,7 +116,7 @@ def test_several_processes_share_a_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_lines_only(make_writer: Callable[..., Writer], tmp_path: Path) -> None:
-    """Lines for a full disk are counted as dropped, and later ones are written once there is space again."""
+    """Lines that a full disk rejects are counted as dropped; later ones are written once there is space again."""
     writer = make_writer()
     path = tmp_path / "logs" / "atalaya-2026-11-26.log"
     path.parent.mkdir()
@@ -132,7 +132,7 @@ def test_a_full_disk_costs_lines_only(make_writer: Callable[..., Writer], tmp_pa
 
 
 def test_a_folder_that_cannot_be_made_costs_lines_only(make_writer: Callable[..., Writer], tmp_path: Path) -> None:
-    """While the folder cannot be created, lines are dropped and counted; once it can, they are written."""
+    """While the folder cannot be created, lines are dropped and counted; later ones are written once it can."""
     (tmp_path / "logs").touch()
     writer = make_writer()
     writer.write(1)
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_made_costs_lines_only(make_writer: Callable[...
 
 
 def test_a_deleted_file_is_created_again(make_writer: Callable[..., Writer]) -> None:
-    """When someone deletes the present file, the next line creates it again."""
+    """When someone deletes the current file, the next line creates it again."""
     writer = make_writer()
     writer.write(1)
     writer.files.name(DAY, 0).unlink()
@@ -153,7 +153,7 @@ def test_a_deleted_file_is_created_again(make_writer: Callable[..., Writer]) -> 
 
 
 def test_the_newest_file_is_never_removed(make_writer: Callable[..., Writer]) -> None:
-    """However old it is, the newest file stays: a clock may be wrong."""
+    """The newest file is never removed, however old it is, because the clock may be wrong."""
     writer = make_writer(keep_days=1)
     writer.write(1)
     assert writer.files.remove_old(DAY + timedelta(days=400)) == 0

@@ -1,4 +1,4 @@
-"""The forms of a log line, each of which has its own names for the same event."""
+"""The formats of a log line."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def render(log_format: str, event: dict[str, Any] = EVENT) -> str:
     ],
 )
 def test_json_forms_differ_in_their_names(log_format: str, expected: dict[str, object]) -> None:
-    """OpenTelemetry, Elastic Common Schema and Datadog get the same event as JSON under the names that each defines."""
+    """The JSON formats of OpenTelemetry, Elastic Common Schema and Datadog name the same fields as each defines."""
     assert json.loads(render(log_format)) == expected
 
 
 def test_logfmt_quotes_what_needs_it() -> None:
-    """A value with spaces, quotes or line ends is quoted, so that each pair can be told from the next."""
+    """A value with spaces, quotes or line breaks is quoted, so that pairs can be told apart."""
     line = render(
         "logfmt", {"event": "x", "odd key=": 'a "b"\nc', "plain": "abc", "n": 3, "none": None, "list": [1, "b"]}
     )
@@ -111,7 +111,7 @@ def test_logfmt_quotes_what_needs_it() -> None:
 
 
 def test_console_begins_with_time_level_and_message() -> None:
-    """On a terminal a line begins with the time of day, the level and the message, and repeats nothing of them."""
+    """A console line begins with the time of day, the level and the message, and does not repeat them."""
     line = render("console")
     assert line.startswith("12:03:44 WARNING POST /v1/predictions 503  request_id=r-1")
     assert line.count("/v1/predictions") == 1
@@ -119,7 +119,7 @@ def test_console_begins_with_time_level_and_message() -> None:
 
 
 def test_console_shows_stack_traces_below_the_line() -> None:
-    """A stack trace follows on indented lines, without the control characters that a terminal would obey."""
+    """A stack trace follows on indented lines, with control characters escaped."""
     line = render("console", {"event": "failed", "exception": "Traceback:\n  \x1b[2Jx"})
     assert line.splitlines() == ["12:03:44 WARNING failed", "    Traceback:", "      \\x1b[2Jx"]
 
@@ -127,7 +127,7 @@ def test_console_shows_stack_traces_below_the_line() -> None:
 @pytest.mark.parametrize("log_format", list(LogFormat))
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\u2028", "\x85", "\x0b"])
 def test_no_form_lets_a_value_begin_a_line(log_format: LogFormat, newline: str) -> None:
-    """A line break in a message, key or value does not begin a new line in any form."""
+    """A line break in a message, key or value does not begin a new line in any format."""
     forged = f"x{newline}forged"
     line = render(log_format, {"event": forged, "name": forged, forged: forged})
     assert len(line.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The log of a running gateway: one line for each request, the same in every output, and a console for people."""
+"""The log of a running gateway on standard output, in files, at an HTTP receiver and on a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def receiver() -> Iterator[LogReceiver]:
 
 @pytest.fixture(scope="module")
 def gateway(receiver: LogReceiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway of two workers that sends its log to the receiver, keeps it in files, and writes it for Datadog."""
+    """A gateway with two workers that logs to standard output, to files and to the receiver, in Datadog's format."""
     settings = {
         "MODEL__URL": "stub://",
         "WEB_CONCURRENCY": "2",
@@ -38,7 +38,7 @@ def gateway(receiver: LogReceiver, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """Parse the lines that have been written to their end."""
+    """Parse the lines that are complete."""
     lines = text[: text.rfind("\n") + 1].splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -76,14 +76,14 @@ def test_the_supervisor_and_every_worker_send(receiver: LogReceiver) -> None:
     def count(name: str) -> int:
         return sum(line.get("evt.name") == name for line in receiver.accepted)
 
-    # Each process sends its own lines, so that those of one may arrive after those of another.
+    # Each process sends its own lines, so the lines of different processes arrive in any order.
     expected = {"gateway_ready": 1, "worker_ready": 2, "model_loaded": 2}
     wait_until(lambda: all(count(name) >= times for name, times in expected.items()))
     assert {name: count(name) for name in expected} == expected
 
 
 def test_a_prediction_has_one_line(gateway: Gateway, receiver: LogReceiver) -> None:
-    """A prediction causes exactly one line, whatever it takes inside of the gateway."""
+    """A prediction is logged as exactly one line."""
     request_id = "one-prediction"
     headers = {"X-Request-ID": request_id}
     response = gateway.client().post("/v1/predictions", files={"file": FOREST.read_bytes()}, headers=headers)
@@ -94,7 +94,7 @@ def test_a_prediction_has_one_line(gateway: Gateway, receiver: LogReceiver) -> N
 
 
 def test_the_last_lines_are_sent_before_the_end(tmp_path: Path) -> None:
-    """A gateway that stops sends what it has logged, without waiting for its next batch."""
+    """A gateway that shuts down sends its last log lines without waiting for the next batch."""
     with running_receiver(LogReceiver()) as receiver:
         gateway = make_gateway(tmp_path, MODEL__URL="stub://", WEB_CONCURRENCY="2", LOGS__SEND_URL=receiver.url)
         gateway.start()
@@ -106,7 +106,7 @@ def test_the_last_lines_are_sent_before_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_terminal_shows_where_the_gateway_listens(tmp_path: Path, workers: str) -> None:
-    """On a terminal `serve` says where it listens and how to stop it, logs for people, and obeys Ctrl-C."""
+    """On a terminal, `serve` prints its address and how to stop it, logs in the console format, and stops on Ctrl-C."""
     gateway = make_gateway(tmp_path, MODEL__URL="stub://", WEB_CONCURRENCY=workers)
     terminal = pexpect.spawn(
         str(ATALAYA),
@@ -130,7 +130,7 @@ def test_a_terminal_shows_where_the_gateway_listens(tmp_path: Path, workers: str
 
 
 def test_the_form_can_be_chosen(tmp_path: Path) -> None:
-    """LOGS__FORMAT decides the form where nobody looks at a terminal, too."""
+    """LOGS__FORMAT sets the format of output that is not a terminal."""
     with running_gateway(tmp_path, MODEL__URL="stub://", LOGS__FORMAT="logfmt") as gateway:
         gateway.get("/nowhere", headers={"X-Request-ID": "in-logfmt-form"})
         wait_until(lambda: "request_id=in-logfmt-form" in gateway.log())

@@ -1,4 +1,4 @@
-"""Log calls that begin within another one: the garbage collector may run there, and a finalizer may log."""
+"""Reentrant log calls: the garbage collector may run within a log call, and a finalizer may log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMITS = QueueLimits(lines=100, bytes=60, pause_s=0.001)
 
 
 class Collected(LineQueue):
-    """Lines that a thread collects while it may."""
+    """A queue whose thread collects lines while `may_write` is set."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -40,7 +40,7 @@ class Collected(LineQueue):
 
 
 def interrupt(queue: Collected, position: int, act: Callable[[], None]) -> bool:
-    """Put a line, and call `act` before the statement of `put` at this position; return whether there is one."""
+    """Put a line, and call `act` before the statement of `put` at `position`; return whether that one exists."""
     seen = 0
 
     def trace(frame: FrameType, event: str, _argument: Any) -> Any:
@@ -67,7 +67,7 @@ def interrupt(queue: Collected, position: int, act: Callable[[], None]) -> bool:
 
 
 def test_a_finalizer_may_log_within_a_log_call() -> None:
-    """Wherever a log call is interrupted by another of the same thread, both lines are written and counted once."""
+    """Wherever a log call is interrupted by another in the same thread, both lines are written and counted once."""
     position = 1
     while True:
         queue = Collected()
@@ -82,7 +82,7 @@ def test_a_finalizer_may_log_within_a_log_call() -> None:
 
 
 def check_bytes(queue: Collected) -> None:
-    """Check that an empty queue takes exactly as many bytes as its limit says."""
+    """Check that an empty queue accepts exactly as many bytes as its limit allows."""
     queue.may_write.clear()
     queue.writing.clear()
     queue.put(b"first\n")

@@ -1,4 +1,4 @@
-"""Lines of the log: their fields, and what is masked in them."""
+"""The fields of log lines, and the masking of secrets in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_jwt() -> str:
 
 
 def test_fields(sink: Sink) -> None:
-    """A line is a JSON object with OpenTelemetry's names, the message in words, and the values given."""
+    """A line is a JSON object with OpenTelemetry's field names, a readable message and the given values."""
     structlog.get_logger("api.routes").info("model_loaded", label="forest", confidence=0.93)
     line = sink.line()
     assert list(line)[:3] == ["timestamp", "level", "message"]
@@ -58,7 +58,7 @@ class OnTheSecond(datetime):
 
 
 def test_timestamps_have_a_fraction(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timestamps have six decimal places at every microsecond: collectors expect one format."""
+    """Timestamps have six decimal places even at a full second, because collectors expect one format."""
     monkeypatch.setattr("monitoring.logs.configuration.datetime", OnTheSecond)
     structlog.get_logger().info("now")
     assert re.fullmatch(r"[-\d]+T[:\d]+\.000000Z", sink.line()["timestamp"])
@@ -76,7 +76,7 @@ def test_no_line_injection(sink: Sink, newline: str) -> None:
 
 
 def test_context_variables(sink: Sink) -> None:
-    """Variables bound to the context are in every line, also in those of libraries."""
+    """Variables bound to the context are in every line, including those of libraries."""
     with structlog.contextvars.bound_contextvars(request_id="r-1", principal="ana"):
         structlog.get_logger().info("ours")
         logging.getLogger("library").info("theirs")
@@ -177,14 +177,14 @@ def test_unknown_level(sink: Sink) -> None:
 
 @pytest.mark.parametrize("library", ["aiosqlite", "sqlalchemy.engine", "httpcore.http11", "python_multipart.multipart"])
 def test_libraries_never_log_at_debug(sink: Sink, library: str) -> None:
-    """At the level debug, libraries still log from info on: below it they log parameters, forms and headers."""
+    """At level debug, libraries' debug messages are not logged: they contain parameters, forms and headers."""
     configure_test_logging("debug", sink)
     logging.getLogger(library).debug("executing INSERT … ['hash']")
     assert sink.lines() == []
 
 
 def test_library_messages_have_no_event_name(sink: Sink) -> None:
-    """Only this project's events have a name to search for; what a library logs is a text."""
+    """A library's message has no event name, unlike the events of this project."""
     logging.getLogger("library").warning("something_odd")
     line = sink.line()
     assert line["message"] == "something_odd"
@@ -192,7 +192,7 @@ def test_library_messages_have_no_event_name(sink: Sink) -> None:
 
 
 def test_an_event_may_have_a_message_of_its_own(sink: Sink) -> None:
-    """The message of an event is its name in words, unless the event says more."""
+    """An event with a message of its own is logged with it, instead of one derived from the event's name."""
     structlog.get_logger().info("request", message="GET /v1/me 200")
     assert (sink.line()["message"], sink.line()["event.name"]) == ("GET /v1/me 200", "request")
 

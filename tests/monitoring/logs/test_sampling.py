@@ -1,4 +1,4 @@
-"""Refused requests in the log: one line for each until they are too many."""
+"""Sampling the log lines of refused requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RAILWAY_LINES_PER_S = 500
 
 
 class Clock:
-    """A clock and a timer that a test moves."""
+    """A clock and a timer that a test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -33,7 +33,7 @@ class Clock:
 
 
 class Log:
-    """The lines that pass a sampler, with the second in which they do."""
+    """Keeps the lines that pass a sampler, with the second in which each passed."""
 
     def __init__(self, limit: int) -> None:
         self.clock = Clock()
@@ -66,7 +66,7 @@ def _restore() -> Any:
 
 
 def test_many_refusals_stay_under_the_limit_of_platforms(log: Log) -> None:
-    """Of 2,000 rejections a second, so few are logged that no second has 500 lines, and the numbers add up."""
+    """At 2,000 refusals per second, fewer than 500 lines per second are logged, and the counts add up."""
     for number in range(20_000):
         log.request((401, 404, 429)[number % 3], code=("invalid_token", "not_found", "rate_limited")[number % 3])
         if number % 50 == 0:
@@ -77,11 +77,11 @@ def test_many_refusals_stay_under_the_limit_of_platforms(log: Log) -> None:
     assert max(lines_per_s.values()) < RAILWAY_LINES_PER_S
     refused = [line for line in log.named("request") if line["http.response.status_code"] >= 400]
     assert len(refused) + sum(line["count"] for line in log.named("refusals_not_logged")) == 20_000
-    assert len(log.named("request")) - len(refused) == 400  # every request that succeeded has its line
+    assert len(log.named("request")) - len(refused) == 400  # every successful request has its line
 
 
 def test_few_refusals_are_all_logged(log: Log) -> None:
-    """Up to the limit in each second, every refused request has its line."""
+    """Up to the limit per second, every refused request has its own line."""
     for _ in range(5):
         for _ in range(100):
             log.request(404)
@@ -91,7 +91,7 @@ def test_few_refusals_are_all_logged(log: Log) -> None:
 
 
 def test_the_report_names_the_most_frequent_kinds(log: Log) -> None:
-    """A second after the first refusal without a line, one line has their number by route, status and code."""
+    """A second after the first refusal without a line, one line reports their number by route, status and code."""
     for _ in range(100):
         log.request(404)
     for number in range(30):
@@ -112,14 +112,14 @@ def test_the_report_names_the_most_frequent_kinds(log: Log) -> None:
 
 
 def test_refused_connections_count_as_refusals(log: Log) -> None:
-    """Connections that are closed before they have sent a request are sampled together with refused requests."""
+    """Refused connections are sampled like refused requests."""
     for _ in range(150):
         structlog.get_logger("atalaya.access").info("connection_refused", code="too_many_connections")
     assert len(log.named("connection_refused")) == 100
 
 
 def test_other_events_are_never_sampled(log: Log) -> None:
-    """Whatever is refused, each request that succeeds and each event of the gateway has its line."""
+    """However many requests are refused, every successful request and every other event has its line."""
     for _ in range(300):
         log.request(503)
         log.request(200)

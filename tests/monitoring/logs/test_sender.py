@@ -1,4 +1,4 @@
-"""Sending the log to a real HTTP receiver that is slow, fails, hangs, refuses connections, or goes and comes back."""
+"""Sending the log to an HTTP receiver, including one that fails, hangs or restarts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = (0.01,) * 4
 
 
 class Sending:
-    """A sender to a receiver, and what it reports."""
+    """A sender, and the dropped lines that it reports."""
 
     opened: ClassVar[list[Sending]] = []
 
@@ -46,7 +46,7 @@ class Sending:
 
 @pytest.fixture
 def receiver() -> Iterator[LogReceiver]:
-    """A receiver; afterwards the senders' threads end their work, about which they would log during other tests."""
+    """A receiver; at the end the senders are drained, so that they log nothing during other tests."""
     Sending.opened.clear()
     with running_receiver(LogReceiver()) as receiver:
         yield receiver
@@ -60,7 +60,7 @@ def numbers(receiver: LogReceiver) -> list[int]:
 
 
 def test_lines_arrive_once_in_order_and_in_batches(receiver: LogReceiver) -> None:
-    """Lines arrive in order as JSON arrays of bounded size, compressed, with the headers of the settings."""
+    """Lines arrive in order as JSON arrays of bounded size, compressed, with the configured headers."""
     receiver.released.clear()
     sending = Sending(receiver)
     sending.put(*range(51))
@@ -86,7 +86,7 @@ def test_nothing_is_sent_without_lines(receiver: LogReceiver) -> None:
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 def test_a_failing_receiver_gets_the_lines_again(receiver: LogReceiver, status: int) -> None:
-    """Lines that a receiver does not take now are sent again until it does, in order and once each."""
+    """Lines that the receiver cannot take yet are sent again until it accepts them, in order and once each."""
     receiver.status = status
     sending = Sending(receiver, retry_delays_s=(0.01,) * 10_000)
     sending.put(*range(25))
@@ -100,7 +100,7 @@ def test_a_failing_receiver_gets_the_lines_again(receiver: LogReceiver, status: 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 302])
 def test_rejected_lines_are_dropped_at_once(receiver: LogReceiver, status: int) -> None:
-    """Lines that a receiver rejects for good are counted as dropped after one attempt."""
+    """Lines that the receiver rejects permanently are counted as dropped after one attempt."""
     receiver.status = status
     sending = Sending(receiver)
     sending.put(1)
@@ -109,7 +109,7 @@ def test_rejected_lines_are_dropped_at_once(receiver: LogReceiver, status: int) 
 
 
 def test_attempts_are_bounded(receiver: LogReceiver) -> None:
-    """A batch that fails again and again is dropped, and the next one gets its turn."""
+    """A batch that fails too often is dropped, and the next one is sent."""
     receiver.status = 500
     sending = Sending(receiver)
     sending.put(1)
@@ -121,7 +121,7 @@ def test_attempts_are_bounded(receiver: LogReceiver) -> None:
 
 
 def test_a_hung_receiver_costs_lines_instead_of_time(receiver: LogReceiver) -> None:
-    """While a receiver does not respond, lines wait up to the limit, later ones are dropped, and no caller waits."""
+    """While the receiver hangs, lines are queued up to the limit, later ones are dropped, and no caller waits."""
     receiver.released.clear()
     sending = Sending(receiver)
     sending.put(0)
@@ -136,7 +136,7 @@ def test_a_hung_receiver_costs_lines_instead_of_time(receiver: LogReceiver) -> N
 
 
 def test_a_receiver_that_takes_too_long_is_tried_again(receiver: LogReceiver) -> None:
-    """A request without a response in time fails, and its lines are sent again."""
+    """A request that gets no response in time fails, and its lines are sent again."""
     receiver.released.clear()
     sending = Sending(receiver, timeout_s=0.2, retry_delays_s=(0.01,) * 100)
     sending.put(1)
@@ -147,7 +147,7 @@ def test_a_receiver_that_takes_too_long_is_tried_again(receiver: LogReceiver) ->
 
 
 def test_a_receiver_may_go_and_come_back() -> None:
-    """Lines wait while nothing listens, before the first connection and after, and arrive once the receiver is back."""
+    """Lines are queued while the receiver is down, at first or later, and arrive once it is up."""
     receiver = LogReceiver(port=free_port())
     sending = Sending(receiver, retry_delays_s=(0.05,) * 10_000)
     sending.put(1)
@@ -162,7 +162,7 @@ def test_a_receiver_may_go_and_come_back() -> None:
 
 
 def test_the_end_of_a_process_waits_for_the_lines_but_not_for_ever(receiver: LogReceiver) -> None:
-    """Draining sends what waits without pauses, and gives up at its limit when the receiver hangs."""
+    """Draining sends queued lines without pauses, and gives up at its time limit if the receiver hangs."""
     slow = QueueLimits(lines=1000, bytes=100_000, batch_lines=10, pause_s=PATIENCE_S * 10)
     sending = Sending(receiver, limits=slow)
     sending.put(*range(25))
@@ -174,7 +174,7 @@ def test_the_end_of_a_process_waits_for_the_lines_but_not_for_ever(receiver: Log
 
 
 def test_draining_does_not_wait_for_a_receiver_that_fails(receiver: LogReceiver) -> None:
-    """A process that ends tries a failing receiver once more, and does not wait for the next attempt."""
+    """Draining drops the lines for a failing receiver instead of waiting for the next attempt."""
     receiver.status = 500
     sending = Sending(receiver, retry_delays_s=(PATIENCE_S * 10,))
     sending.put(1)
@@ -185,7 +185,7 @@ def test_draining_does_not_wait_for_a_receiver_that_fails(receiver: LogReceiver)
 
 @pytest.fixture
 def log_to(sink: Sink) -> Callable[[LogReceiver], None]:
-    """Configure the log to be sent to a receiver, too."""
+    """Return a function that configures the log to be sent to a receiver too."""
 
     def configure(receiver: LogReceiver) -> None:
         configure_test_logging("info", sink, queues=[Sending(receiver).sender])
@@ -194,7 +194,7 @@ def log_to(sink: Sink) -> Callable[[LogReceiver], None]:
 
 
 def test_lines_are_sent_as_json_whatever_the_form_of_the_stream(sink: Sink, receiver: LogReceiver) -> None:
-    """The receiver gets JSON also when standard output has the form for terminals."""
+    """The receiver gets JSON even when standard output has the console format."""
     configure_test_logging("info", sink, log_format=LogFormat.CONSOLE, queues=[Sending(receiver).sender])
     structlog.get_logger("atalaya.test").info("model_loaded", password="hush")
     wait_until(lambda: receiver.accepted)
@@ -206,12 +206,12 @@ def test_lines_are_sent_as_json_whatever_the_form_of_the_stream(sink: Sink, rece
 def test_the_log_says_once_that_the_receiver_fails(
     sink: Sink, receiver: LogReceiver, log_to: Callable[[LogReceiver], None]
 ) -> None:
-    """A receiver that rejects every line causes one line about it, which is no reason to send for ever."""
+    """A receiver that rejects every line causes only one line about that, and another once it accepts lines again."""
     receiver.status = 403
     log_to(receiver)
     log = structlog.get_logger("atalaya.test")
     log.info("first")
-    wait_until(lambda: len(receiver.requests) == 2)  # the line, and the one that says that the receiver fails
+    wait_until(lambda: len(receiver.requests) == 2)  # the line, and the one that reports the failure
     log.info("second")
     wait_until(lambda: len(receiver.requests) == 3)
     receiver.status = 200

@@ -1,4 +1,4 @@
-"""Output through a bounded queue: pipes that are read, that are not read, and that are closed."""
+"""Output through a bounded queue to pipes that are read, blocked or closed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monitoring.logs.standard_streams import QueuedOutput, QueuedStream
 from tests.support.paths import ROOT
 from tests.support.polling import PATIENCE_S, wait_until
 
-PIPE_BYTES = 4096  # the smallest pipe that Linux makes
+PIPE_BYTES = 4096  # the smallest size of a pipe on Linux
 MAX_LINES = 100
 MAX_BYTES = 50_000
 
@@ -65,7 +65,7 @@ class Pipe:
         self.dropped += lines
 
     def block(self) -> None:
-        """Put a line that is longer than the pipe, and return once the thread waits for its reader."""
+        """Put a line that does not fit into the pipe, and return once the writing thread is blocked."""
         self.output.put(b"x" * (2 * PIPE_BYTES) + b"\n")
         wait_until(lambda: self._unread() == PIPE_BYTES)
 
@@ -79,7 +79,7 @@ class Pipe:
             self.output.put(b"%d\n" % number)
 
     def read_lines(self, count: int) -> list[str]:
-        """The next `count` lines."""
+        """Return the next `count` lines."""
         received = b""
         while received.count(b"\n") < count:
             received += os.read(self.read_end, 65536)
@@ -111,7 +111,7 @@ def test_lines_arrive_in_order(read_pipe: Pipe) -> None:
 
 
 def test_a_blocked_reader_costs_lines_instead_of_time(read_pipe: Pipe) -> None:
-    """While nobody reads, the first lines wait, later ones are dropped, and one line in their place has the number."""
+    """While nobody reads, lines are queued up to the limit, later ones are dropped, and one line has their number."""
     read_pipe.block()
     read_pipe.put(range(1000))
     assert read_pipe.dropped == 1000 - MAX_LINES
@@ -123,7 +123,7 @@ def test_a_blocked_reader_costs_lines_instead_of_time(read_pipe: Pipe) -> None:
 
 
 def test_waiting_lines_are_bounded_by_bytes(read_pipe: Pipe) -> None:
-    """A few long lines fill the queue as many short ones do."""
+    """The queue is limited in bytes as well as in lines."""
     read_pipe.block()
     for _ in range(10):
         read_pipe.output.put(b"y" * 9_999 + b"\n")
@@ -132,7 +132,7 @@ def test_waiting_lines_are_bounded_by_bytes(read_pipe: Pipe) -> None:
 
 
 def test_a_line_longer_than_the_queue_is_dropped(read_pipe: Pipe) -> None:
-    """One line that exceeds the limit of bytes is dropped and reported, and the next is written."""
+    """A single line that exceeds the byte limit is dropped and reported, and the next is written."""
     read_pipe.output.put(b"z" * (MAX_BYTES + 1))
     assert read_pipe.read_lines(1) == ["1 dropped"]
     read_pipe.put(range(1))
@@ -140,7 +140,7 @@ def test_a_line_longer_than_the_queue_is_dropped(read_pipe: Pipe) -> None:
 
 
 def test_drain_waits_for_the_reader_no_longer_than_its_limit(read_pipe: Pipe) -> None:
-    """`drain` reports whether all lines are written: not while nobody reads, and soon after that."""
+    """`drain` waits up to its limit, and returns whether all lines were written."""
     assert read_pipe.output.drain(0)
     read_pipe.block()
     assert not read_pipe.output.drain(0.05)
@@ -149,7 +149,7 @@ def test_drain_waits_for_the_reader_no_longer_than_its_limit(read_pipe: Pipe) ->
 
 
 def test_a_closed_reader_is_no_error(pipe: Pipe) -> None:
-    """Lines for a reader that has gone are counted as dropped and reported nowhere."""
+    """Lines for a closed reader are counted as dropped and cause no error."""
     pipe.close_reader()
     pipe.put(range(3))
     wait_until(lambda: pipe.dropped == 3)
@@ -181,13 +181,13 @@ def test_threads_do_not_mix_their_lines(read_pipe: Pipe) -> None:
 
 
 def test_unencodable_text_is_escaped(read_pipe: Pipe) -> None:
-    """Text that UTF-8 cannot represent is escaped rather than refused."""
+    """Text that UTF-8 cannot represent is escaped rather than rejected."""
     QueuedStream(read_pipe.output).write("caf\u00e9 \ud800\n")
     assert read_pipe.read_lines(1) == ["caf\u00e9 \\ud800"]
 
 
 def test_a_forked_child_writes_its_own_lines_only() -> None:
-    """Lines that wait when a process forks are written once, by the parent; the child's own lines are written too."""
+    """Lines that are queued when a process forks are written once, by the parent; the child writes only its own."""
     ended = subprocess.run(
         [sys.executable, "-c", FORKING], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
@@ -200,7 +200,7 @@ def test_a_forked_child_writes_its_own_lines_only() -> None:
 
 
 def test_a_process_ends_although_nobody_reads() -> None:
-    """A process whose standard output and error are full pipes ends by itself, with exit status 0."""
+    """A process exits with status 0 although its standard output and error are full pipes that nobody reads."""
     command = [sys.executable, "-c", ENDING]
     started = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
