@@ -1,4 +1,4 @@
-"""A database and a spool folder in which tests open ledgers, and what the ledgers have written."""
+"""Ledgers for tests, on one database and one spool folder, and access to what they have written."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tests.support.polling import PATIENCE_S
 LONG_TEXT = "x" * 20_000
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 SPOOL_BYTES = 1_000_000
-DATABASE_WAIT_S = 10  # on a slow machine a ledger that waits for one second spools, which tests do not expect
+DATABASE_WAIT_S = 10  # after a wait of only 1 s, a ledger on a slow machine would spool, which tests do not expect
 
 
 @dataclass
 class LedgerEnvironment:
-    """Opens ledgers on one database and one spool folder; the last store and the opened spools can be made to fail."""
+    """Opens ledgers on one database and one spool folder; their stores and spools can be made to fail."""
 
     url: str
     engine: AsyncEngine
@@ -99,7 +99,7 @@ class LedgerEnvironment:
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """Let no entry be written to the database until the context ends."""
+        """Make writing entries to the database fail until the context ends."""
         await self.execute("ALTER TABLE ledger_entries RENAME TO hidden")
         yield
         await self.execute("ALTER TABLE hidden RENAME TO ledger_entries")

@@ -17,12 +17,12 @@ from storage.driver import DriverConnection
 
 T = TypeVar("T")
 
-# While this trigger exists SQLite deletes no text, as on a full disk.
+# While this trigger exists, SQLite cannot delete texts, as on a full disk.
 REFUSE_DELETION = "TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'disk full'); END"
 
 
 class FaultyStore(LedgerStore):
-    """With a `fault`, every transaction ends in LedgerUnavailable: rolled back, or committed all the same."""
+    """With a `fault`, every transaction is rolled back or committed, and raises LedgerUnavailable either way."""
 
     fault: Literal["rolled back", "committed"] | None = None
 
@@ -56,7 +56,7 @@ class _RollBack(Exception):
 
 
 class FaultySpool(Spool):
-    """A spool whose connections are accessible, and whose disk can be full. `probes` counts `has_capacity`."""
+    """A spool with accessible connections, whose disk can be made full; `probes` counts calls of `has_capacity`."""
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self.connections: list[sqlite3.Connection] = []

@@ -1,4 +1,4 @@
-"""Ledgers of a few chains in a database of either kind, for tests that change the rows."""
+"""Small ledgers in a database, for tests that change its rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_database(url: str) -> Iterator[Engine]:
 
 
 def fill_ledger(url: str, count: int, at: datetime, principals: str = "ana bob", chain: Chain | None = None) -> Chain:
-    """Append `count` entries, of the principals in turn, and a checkpoint to a new or existing chain."""
+    """Append `count` entries, with alternating principals, and a checkpoint to a new or existing chain."""
     names, ids = principals.split(), MonotonicIds(lambda: int(at.timestamp() * 1000))
     with open_database(url) as engine:
         store = LedgerStore(engine, Signer(KEY), lambda: at)
@@ -66,7 +66,7 @@ def verify_database(url: str, anchor: Anchor | None = None) -> LedgerReport:
 
 
 def verify_intact(url: str) -> LedgerReport:
-    """Verify a ledger that must have no problem."""
+    """Verify a ledger and assert that it has no problems."""
     report = verify_database(url)
     assert report.problems == []
     return report

@@ -1,4 +1,4 @@
-"""Attacks with write access to the database but without the private key, alone or through what the gateway signs."""
+"""Attacks on the ledger by someone with write access to the database but without the private key."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def insert_entries(connection: Connection, linked: list[EntryWithPayload]) -> No
 
 
 def test_a_chain_cut_back_is_found(url: str) -> None:
-    """A chain that was cut back to an older signed head is found: a checkpoint names an entry that is missing."""
+    """Verification finds a chain that was cut back to an older signed head: a checkpoint names a missing entry."""
     chain = fill_ledger(url, 3, NOW)
     with open_database(url) as engine, engine.begin() as connection:
         (head,) = connection.execute(select(ledger_heads)).mappings().all()
@@ -84,7 +84,7 @@ BOTH_TABLES = (ledger_entries, ledger_payloads)
 
 
 def test_rows_outside_of_the_valid_range_are_found(url: str) -> None:
-    """A writer without a name, and entries and checkpoints with numbers below 1, are verified and reported."""
+    """Rows with an empty writer, and entries and checkpoints with numbers below 1, are reported."""
     chain = fill_ledger(url, 3, NOW)
     with open_database(url) as engine, engine.begin() as connection:
         insert_entries(connection, forge_entries(Chain(""), 1))
@@ -102,7 +102,7 @@ def test_rows_outside_of_the_valid_range_are_found(url: str) -> None:
 
 
 def test_no_checkpoint_names_an_unsigned_head(url: str) -> None:
-    """No checkpoint names a head without a valid signature: an export of an forged chain does not verify."""
+    """No checkpoint names a head without a valid signature, so an export of a forged chain does not verify."""
     fill_ledger(url, 3, NOW)
     forged = Chain(MonotonicIds().new())
     linked = forge_entries(forged, 2)
@@ -128,7 +128,7 @@ def prune(url: str, before: datetime = NOW - timedelta(days=30), keys: tuple[str
 
 
 def test_pruning_keeps_changed_entries(url: str) -> None:
-    """Entries that were made to look old are kept and the first is named; old entries of other chains are pruned."""
+    """Pruning keeps entries that were changed to look old and names the first; it prunes old ones of other chains."""
     fill_ledger(url, 2, LONG_AGO)
     chain = fill_ledger(url, 10, NOW)
     changed = update(ledger_entries).where(ledger_entries.c.writer == chain.writer, ledger_entries.c.seq <= 7)
@@ -141,7 +141,7 @@ def test_pruning_keeps_changed_entries(url: str) -> None:
 
 
 def test_pruning_keeps_changed_checkpoints(url: str) -> None:
-    """Checkpoints that were made to look old are kept: without them a chain that they name could be removed."""
+    """Pruning keeps checkpoints that were changed to look old: without them a chain could be removed unnoticed."""
     for _ in range(3):
         fill_ledger(url, 5, NOW)
     changed = update(ledger_checkpoints).values(at=WRITTEN_LONG_AGO)
@@ -153,7 +153,7 @@ def test_pruning_keeps_changed_checkpoints(url: str) -> None:
 
 
 def test_pruning_ignores_the_unsigned_claims_of_heads(url: str) -> None:
-    """The last checkpoint that names an entry is kept with it, whatever the unsigned column of the head says."""
+    """The last checkpoint that names an entry is kept with it, whatever the head's unsigned `claimed` says."""
     chain = fill_ledger(url, 5, LONG_AGO)
     fill_ledger(url, 5, LONG_AGO)
     first = update(ledger_entries).where(ledger_entries.c.writer == chain.writer, ledger_entries.c.seq == 1)
@@ -166,7 +166,7 @@ def test_pruning_ignores_the_unsigned_claims_of_heads(url: str) -> None:
 
 
 def test_pruning_rejects_stumps_of_unknown_keys(url: str) -> None:
-    """A stump that no known key has signed does not justify missing entries: the chain is kept."""
+    """A stump that no known key has signed does not justify missing entries: pruning raises LedgerDamaged."""
     chain = fill_ledger(url, 4, LONG_AGO)
     fill_ledger(url, 4, LONG_AGO)
     assert prune(url, LONG_AGO + timedelta(seconds=1)) == 8
@@ -177,7 +177,7 @@ def test_pruning_rejects_stumps_of_unknown_keys(url: str) -> None:
 
 
 def test_pruning_accepts_earlier_keys(url: str) -> None:
-    """Checkpoints that an earlier key has signed are pruned only with its public key."""
+    """Checkpoints that were signed with an earlier key are pruned only if its public key is given."""
     fill_ledger(url, 4, LONG_AGO)
     fill_ledger(url, 1, NOW)
     with open_database(url) as engine:
@@ -212,7 +212,7 @@ def test_erasing_finds_payloads_by_principal(url: str) -> None:
 
 
 def test_pruning_keeps_a_chain_without_a_head(url: str) -> None:
-    """A chain whose head is missing is kept and named: nothing signed says where it ends."""
+    """Pruning keeps and names a chain whose head is missing, because nothing signed shows where it ends."""
     chain = fill_ledger(url, 3, LONG_AGO)
     change_rows(url, delete(ledger_heads).where(ledger_heads.c.writer == chain.writer))
     with pytest.raises(LedgerDamaged, match=f"The head of {chain.writer} is missing"):

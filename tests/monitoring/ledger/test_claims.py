@@ -1,4 +1,4 @@
-"""Checkpoints name what signatures and the memory of the processes say, whatever is done to the unsigned columns."""
+"""Checkpoints rely on signatures and on what the processes remember, not on the unsigned `claimed` of heads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEEP_CLAIMED_HIGH = {
 
 
 class Process:
-    """What one process of the gateway does to the ledger; `contradictions` counts what it reported."""
+    """One process of the gateway; `contradictions` counts the contradictions that it has reported."""
 
     def __init__(self, engine: Engine, key: str = KEY) -> None:
         self.contradictions = 0
@@ -57,7 +57,7 @@ class Process:
 
 
 class Database:
-    """A ledger's database, and what somebody with write access does to it."""
+    """A ledger's database, and the changes that someone with write access makes to it."""
 
     def __init__(self, url: str, engine: Engine) -> None:
         self.url = url
@@ -77,14 +77,14 @@ class Database:
         self.execute(update(ledger_heads).where(ledger_heads.c.writer == chain.writer).values(**values))
 
     def cut_back(self, chain: Chain, head: dict[str, Any]) -> None:
-        """Restore an earlier signed head, remove the later entries, and make `claimed` fit."""
+        """Restore an earlier signed head with its `claimed`, and delete the later entries."""
         tables = ledger_entries, ledger_payloads
         later = (delete(table).where(table.c.writer == chain.writer, table.c.seq > head["seq"]) for table in tables)
         self.execute(*later)
         self.set_head(chain, **head)
 
     def read_claims(self, chain: Chain) -> list[int]:
-        """The numbers of the chain that checkpoints name, in their order."""
+        """Return the entry numbers of the chain that checkpoints name, in order."""
         with self.engine.begin() as connection:
             lines = [line for checkpoint in read_checkpoints(connection) for line in checkpoint.heads.split("\n")]
         return [int(line.split(" ")[1]) for line in lines if line.startswith(chain.writer)]
@@ -99,7 +99,7 @@ def database(engine: AsyncEngine, database_url: str) -> Iterator[Database]:
 
 @contextmanager
 def running(database: Database, count: int = 1, key: str = KEY) -> Iterator[list[Process]]:
-    """Processes that end without a last checkpoint, as if they were killed."""
+    """Run processes that end without a final checkpoint, as if they were killed."""
     with ExitStack() as stack:
         processes = []
         for _ in range(count):
@@ -110,7 +110,7 @@ def running(database: Database, count: int = 1, key: str = KEY) -> Iterator[list
 
 
 def test_a_claim_set_high_does_not_hide_a_chain(database: Database) -> None:
-    """A chain whose `claimed` was set high is named all the same, so that hours cut off later are found."""
+    """Checkpoints name a chain even if its `claimed` was set high, so that a later cut of its end is found."""
     with running(database) as (process,):
         process.record(3)
         process.store.write_checkpoint()
@@ -139,7 +139,7 @@ def test_a_claim_that_is_kept_high_is_reported_each_time(database: Database) -> 
 
 @pytest.mark.parametrize("change", [{"signature": "x"}, {"seq": 1}, {"hash": "f" * 64}, {"key": "0" * 16}])
 def test_a_destroyed_head_does_not_hide_a_chain(database: Database, change: dict[str, Any]) -> None:
-    """A checkpoint names what its own process has written, also where the head in the database was changed."""
+    """A checkpoint names what its own process has written, even if the head in the database was changed."""
     with running(database) as (process,):
         process.record(4)
         intact = database.read_head(process.chain)
@@ -153,7 +153,7 @@ def test_a_destroyed_head_does_not_hide_a_chain(database: Database, change: dict
 
 
 def test_a_removed_head_does_not_hide_a_chain(database: Database) -> None:
-    """A checkpoint names what its own process has written, also where the chain was removed as a whole."""
+    """A checkpoint names what its own process has written, even if the whole chain was removed."""
     with running(database) as (process,):
         process.record(4)
         tables = ledger_heads, ledger_entries, ledger_payloads
@@ -171,13 +171,13 @@ def test_a_removed_checkpoint_is_reported_and_replaced(database: Database) -> No
         process.store.write_checkpoint()
         database.execute(delete(ledger_checkpoints).where(ledger_checkpoints.c.number == 2))
         process.store.write_checkpoint()
-        assert process.contradictions == 2  # the checkpoint, and the claim that it had backed
+        assert process.contradictions == 2  # the missing checkpoint, and the claim that it supported
         assert database.read_claims(process.chain) == [0, 4]
     assert verify_intact(database.url).checkpoints == 2
 
 
 def test_another_process_names_a_killed_one(database: Database) -> None:
-    """The chain of a killed process is named by the others, whatever its `claimed` was set to."""
+    """A checkpoint of another process names the chain of a killed one, whatever its `claimed` was set to."""
     with running(database, 2) as (first, second):
         first.record(3)
         database.set_head(first.chain, claimed=FAR)
@@ -193,7 +193,7 @@ def test_another_process_names_a_killed_one(database: Database) -> None:
 
 
 def test_a_claim_is_not_trusted_after_a_restart(database: Database) -> None:
-    """The next start names the chain of an earlier process whose `claimed` no signed checkpoint backs."""
+    """A new process names the chain of an earlier one if no signed checkpoint supports that chain's `claimed`."""
     with running(database) as (ended,):
         ended.record(3)
     database.set_head(ended.chain, claimed=3)
@@ -221,7 +221,7 @@ def test_a_claim_set_low_names_no_head_twice(database: Database) -> None:
 
 
 def test_honest_operation_reports_nothing(database: Database) -> None:
-    """Processes that take turns, end, start, prune and change the key contradict nothing and name each head once."""
+    """Processes that take turns, end, start, prune and change the key report no contradictions."""
     with running(database, 3) as processes:
         for turn in range(3):
             for process in processes:
@@ -244,7 +244,7 @@ def test_honest_operation_reports_nothing(database: Database) -> None:
 
 
 def test_a_key_that_another_process_got_first_contradicts_nothing(database: Database) -> None:
-    """What a process passed over because it did not have the new key yet is read again once it has."""
+    """Once a process has a new key, it reads again what it skipped before, and reports no contradiction."""
     new = Signer(new_private_key())
     with running(database, 2) as (early, late):
         early.record(1)
@@ -267,7 +267,7 @@ def test_a_key_that_another_process_got_first_contradicts_nothing(database: Data
 
 
 def test_a_lost_acknowledgement_contradicts_nothing(database: Database) -> None:
-    """What was committed without this process knowing is named, and nothing is reported."""
+    """A checkpoint names entries whose commit was not acknowledged, and no contradiction is reported."""
     with running(database) as (process,):
         linked = process.chain.link([EntryDraft(new_id(), format_timestamp(NOW), build_facts("ana"))])
         with LedgerStore(database.engine, Signer(KEY)).batch_transaction() as connection:

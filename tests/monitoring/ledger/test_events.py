@@ -1,4 +1,4 @@
-"""Entries that record events instead of requests, on both databases."""
+"""Entries that record events instead of requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_writer(environment: LedgerEnvironment) -> EventWriter:
 
 
 def find_problems(environment: LedgerEnvironment, change: str | None = None) -> list[str]:
-    """Verify the ledger, after a change to its rows."""
+    """Return the problems that verification finds, after a change to the rows if one is given."""
     engine = open_blocking_engine(environment.url).execution_options(**WRITING)
     with engine.begin() as connection:
         if change is not None:
@@ -48,7 +48,7 @@ def find_problems(environment: LedgerEnvironment, change: str | None = None) -> 
 
 
 async def test_events_are_recorded_like_requests(environment: LedgerEnvironment) -> None:
-    """An event shares batches and chains with requests, survives an outage in the spool, and verifies."""
+    """Events are recorded in the chain of the requests, are spooled during an outage, and verify."""
     async with environment.ledger() as ledger:
         await ledger.record(build_facts(), build_charge())
         ids = [await ledger.record(MOVE, None)]
@@ -61,7 +61,7 @@ async def test_events_are_recorded_like_requests(environment: LedgerEnvironment)
 
 
 async def test_events_are_no_requests_of_a_caller(environment: LedgerEnvironment) -> None:
-    """A caller's history has no events, and an event's id names no prediction; events are listed by their subject."""
+    """Events are not in a caller's history and not found as predictions; they are listed by their subject."""
     async with environment.ledger() as ledger:
         request = await ledger.record(build_facts(), None)
         move, label = await ledger.record(MOVE, None), await ledger.record(LABEL, None)
@@ -78,7 +78,7 @@ async def test_events_are_no_requests_of_a_caller(environment: LedgerEnvironment
 
 
 async def test_erasing_a_person_erases_the_events_about_that_person(environment: LedgerEnvironment) -> None:
-    """The label of an erased person is erased with the predictions; the life of a model stays."""
+    """Erasing a person erases the labels of that person's predictions too; events about models stay."""
     async with environment.ledger() as ledger:
         for facts in (build_facts(), MOVE, LABEL):
             await ledger.record(facts, None)
@@ -92,7 +92,7 @@ async def test_erasing_a_person_erases_the_events_about_that_person(environment:
 
 
 async def test_another_process_records_events_beside_a_gateway(environment: LedgerEnvironment) -> None:
-    """A command appends to a chain of its own while a ledger is open, and a checkpoint names its last entry."""
+    """A command appends to a chain of its own with a signed head, while a ledger is open."""
     async with environment.ledger() as ledger:
         before = await ledger.record(build_facts(), None)
         with open_writer(environment) as writer:
@@ -110,7 +110,7 @@ async def test_another_process_records_events_beside_a_gateway(environment: Ledg
 
 
 async def test_a_process_records_events_without_a_gateway(environment: LedgerEnvironment) -> None:
-    """The first entries of a ledger may come from a command, and those of an interrupted one verify, too."""
+    """A command may write a ledger's first entries, which verify even if it is interrupted; in an outage it fails."""
     with suppress(KeyError), open_writer(environment) as writer:
         writer.record(MOVE)
         raise KeyError
@@ -133,7 +133,7 @@ async def test_a_process_records_events_without_a_gateway(environment: LedgerEnv
     ],
 )
 async def test_a_changed_event_is_found(environment: LedgerEnvironment, change: str) -> None:
-    """Whatever was changed in the row of an event, the verification reports it."""
+    """Verification reports any change to the payload of an event."""
     with open_writer(environment) as writer:
         writer.record(MOVE)
     assert find_problems(environment) == []
@@ -142,7 +142,7 @@ async def test_a_changed_event_is_found(environment: LedgerEnvironment, change: 
 
 
 async def test_parquet_exports_name_the_kind(environment: LedgerEnvironment, tmp_path: Path) -> None:
-    """The column `kind` tells events from requests, whose documents have no such member."""
+    """The column `kind` distinguishes events from predictions, whose documents have no such member."""
     async with environment.ledger() as ledger:
         for facts in (build_facts(), MOVE, LABEL):
             await ledger.record(facts, None)

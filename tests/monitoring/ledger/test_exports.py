@@ -1,4 +1,4 @@
-"""Exports of a ledger as JSON lines and in Parquet: what they contain, and that any change to one is found."""
+"""Exporting a ledger as JSON lines and as Parquet, and verifying the export."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_filtered_exports_verify(small_database: Connection, verify_records: Ver
 
 
 def test_a_window_contains_few_checkpoints(small_database: Connection) -> None:
-    """The pieces of a window end with an entry that a checkpoint names, not with the end of the chains."""
+    """In the export of a time window, each chain ends at an entry that a checkpoint names, not at its last entry."""
     moments = "UPDATE ledger_entries SET at = '2026-11-21' WHERE seq <= 2"  # hashes are not verified here
     small_database.execute(text(moments))
     kinds = Counter(
@@ -99,14 +99,14 @@ def test_a_window_contains_few_checkpoints(small_database: Connection) -> None:
 
 
 def test_removals_from_a_window_are_found(small_database: Connection, verify_records: Verify) -> None:
-    """Each piece of a chain ends with something signed: the removal of any record of a window is found."""
+    """Removing any record from the export of a time window is found, because each part of a chain ends signed."""
     records = tuple(select_records(small_database, StreamHeader(since="2026-11-20")))
     for index in range(1, len(records)):
         assert verify_records(records[:index] + records[index + 1 :]).problems, records[index]
 
 
 def test_a_changed_ledger_can_be_exported(small_database: Connection, verify_records: Verify) -> None:
-    """Changed rows are exported as they are, and the verification of the export finds them."""
+    """Changed rows are exported as they are, and verifying the export finds them."""
     small_database.execute(text("DELETE FROM ledger_heads"))
     small_database.execute(text("UPDATE ledger_checkpoints SET heads = 'none' WHERE number = 6"))
     for header in (StreamHeader(), StreamHeader(since="2026-11-20")):
@@ -121,7 +121,7 @@ def encode_lines(records: Records) -> str:
 
 @given(st.data())
 def test_a_changed_line_is_found(small_ledger: Records, verify_records: Verify, data: st.DataObject) -> None:
-    """A changed or removed character of any line is found."""
+    """A changed or removed character of any line after the header is found."""
     lines = encode_lines(small_ledger).splitlines()
     index = data.draw(st.integers(0, len(lines) - 1))
     column = data.draw(st.integers(0, len(lines[index]) - 1))
@@ -134,7 +134,7 @@ def test_a_changed_line_is_found(small_ledger: Records, verify_records: Verify, 
         return
     if record != small_ledger[index]:
         records = [*small_ledger[:index], record, *small_ledger[index + 1 :]]
-        # Only the header is not signed: it says what was selected, and proves nothing.
+        # Only the header is unsigned: it states what was selected, and proves nothing.
         assert verify_records(records).problems or (index == 0 and isinstance(record, StreamHeader))
 
 
@@ -157,7 +157,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("line", HOSTILE)
 def test_malformed_lines_are_named(tmp_path: Path, small_ledger: Records, line: str) -> None:
-    """A line with missing, additional or wrongly typed fields is rejected with its number."""
+    """A line with missing, additional or wrongly typed fields is rejected, and the error names its number."""
     path = tmp_path / "export.jsonl"
     path.write_text(encode_lines(small_ledger[:2]) + line + "\n")
     with pytest.raises(BadExport, match=r"^Line 3 is not a ledger record"):
@@ -165,7 +165,7 @@ def test_malformed_lines_are_named(tmp_path: Path, small_ledger: Records, line: 
 
 
 def test_parquet_contains_the_same_records(tmp_path: Path, small_ledger: Records) -> None:
-    """Records are read from Parquet as they were written, and the columns can be queried without decoding them."""
+    """Records are read from Parquet as they were written, and the columns can be queried without decoding."""
     path = tmp_path / "export.parquet"
     assert tuple(write_rows(small_ledger, path)) == small_ledger
     assert tuple(read_export(path)) == small_ledger
@@ -207,7 +207,7 @@ def test_older_parquet_exports_are_read(tmp_path: Path, small_ledger: Records) -
 
 
 def test_changed_parquet_columns_are_found(tmp_path: Path, small_ledger: Records) -> None:
-    """A column that contradicts its record is found."""
+    """A column that contradicts its record, or is missing, is found."""
     path, changed = tmp_path / "export.parquet", tmp_path / "changed.parquet"
     deque(write_rows(small_ledger, path), 0)
     table = pyarrow.parquet.read_table(path)
@@ -238,7 +238,7 @@ def test_truncated_files_are_found(tmp_path: Path, small_ledger: Records, verify
 
 
 def test_a_changed_ledger_can_be_exported_to_parquet(tmp_path: Path, small_database: Connection) -> None:
-    """A malformed document leaves its columns empty, and the records are read as they were written."""
+    """A ledger with malformed documents is exported, and its records are read back as they were written."""
     small_database.execute(text("UPDATE ledger_payloads SET document = '{}'"))
     records, path = tuple(select_records(small_database, StreamHeader())), tmp_path / "export.parquet"
     assert tuple(write_rows(records, path)) == records

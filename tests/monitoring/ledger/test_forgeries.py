@@ -1,4 +1,4 @@
-"""Forgeries by someone who knows how a ledger is verified, but has no key."""
+"""Forgeries by someone who knows how a ledger is verified but has no signing key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def replace_record(records: Records, index: int, record: Record) -> Records:
 
 
 def test_values_have_one_spelling(small_ledger: Records, verify_records: Verify) -> None:
-    """Another spelling of the same salt or signature is found."""
+    """A different encoding of the same salt or signature does not verify."""
     index, record, payload = find_payload(small_ledger)
     for spelling in (payload.salt.upper(), f"{payload.salt[:2]} {payload.salt[2:]}"):
         changed = replace(record, payload=replace(payload, salt=spelling))
@@ -49,7 +49,7 @@ def test_values_have_one_spelling(small_ledger: Records, verify_records: Verify)
 
 
 def test_bytes_cannot_move_between_salt_and_document(small_ledger: Records) -> None:
-    """A byte moved from the salt to the document keeps the commitment, and is found."""
+    """Moving a byte from the salt to the document leaves the commitment unchanged, but is found."""
     _, record, payload = find_payload(small_ledger)
     spaced = replace(payload, salt=f"{payload.salt[:-2]}20")
     entry = replace(record.entry, commitment=spaced.compute_commitment())
@@ -60,7 +60,7 @@ def test_bytes_cannot_move_between_salt_and_document(small_ledger: Records) -> N
 
 
 def test_a_statement_has_one_reading(small_ledger: Records, verify_records: Verify) -> None:
-    """A checkpoint whose lines are distributed differently over its fields keeps its hash, and is found."""
+    """Distributing a checkpoint's lines differently over its fields is found, though its statement reads the same."""
     index, old = next((index, record) for index, record in enumerate(small_ledger) if isinstance(record, Checkpoint))
     shifted = replace(old, at=f"{old.at}\n{old.previous}", previous=old.heads.split("\n")[0], heads="")
     assert shifted.statement().rstrip("\n") == old.statement()
@@ -70,7 +70,7 @@ def test_a_statement_has_one_reading(small_ledger: Records, verify_records: Veri
 
 
 def test_a_stream_contains_one_ledger(small_ledger: Records, verify_records: Verify) -> None:
-    """An empty stream, one without its header, two joined ones and a repeated chain are found."""
+    """A stream does not verify if it is empty, has no header or two, or repeats a chain."""
     assert "stream is empty" in verify_records([]).problems[0]
     assert "header is missing" in verify_records(small_ledger[1:]).problems[0]
     assert "second header" in verify_records([StreamHeader(since="2026"), *small_ledger]).problems[0]
@@ -86,7 +86,7 @@ def test_a_stream_contains_one_ledger(small_ledger: Records, verify_records: Ver
 
 @pytest.mark.parametrize("value", [None, 1.5, b"x", "\ud800", "x" * 500, "two\nlines"])
 def test_values_of_the_wrong_type_are_found(small_ledger: Records, verify_records: Verify, value: Any) -> None:
-    """SQLite stores any value in any column: a wrong one is a reported problem, not an error."""
+    """A value of the wrong type, which SQLite can store in any column, is reported as a problem and raises no error."""
     index, record, payload = find_payload(small_ledger)
     for field in fields(LedgerEntry):
         changed = replace(record, entry=replace(record.entry, **{field.name: value}))
@@ -98,19 +98,19 @@ def test_values_of_the_wrong_type_are_found(small_ledger: Records, verify_record
 
 @pytest.mark.parametrize("document", ["", "[]", "null", "{}", '{"principal":1}', "[" * 100_000])
 def test_documents_of_the_wrong_shape_are_found(small_ledger: Records, document: str) -> None:
-    """A document that is not JSON, or lacks members, is a reported problem, not an error."""
+    """A document that is not JSON, or lacks members, is reported as a problem and raises no error."""
     _, record, payload = find_payload(small_ledger)
     changed = replace(payload, document=document)
     assert find_payload_problem(replace(record.entry, commitment=changed.compute_commitment()), changed) is not None
 
 
 def test_a_document_may_contain_lone_surrogates(small_ledger: Records) -> None:
-    """Texts of callers and files that are not valid Unicode are committed to like any other."""
+    """A document with text that is not valid Unicode verifies like any other."""
     _, record, payload = find_payload(small_ledger)
     odd = replace(payload, document=payload.document.replace('"code":null', '"code":"\\ud800"'))
     assert find_payload_problem(replace(record.entry, commitment=odd.compute_commitment()), odd) is None
 
 
 def test_the_number_of_problems_is_limited(small_ledger: Records, verify_records: Verify) -> None:
-    """A ledger with more problems is reported with twenty."""
+    """At most `MAX_PROBLEMS` problems are reported."""
     assert len(verify_records([*small_ledger, *small_ledger], key=new_private_key()).problems) == MAX_PROBLEMS

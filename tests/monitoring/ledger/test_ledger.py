@@ -1,4 +1,4 @@
-"""The ledger of one process, on both databases, with real quotas."""
+"""The ledger of one process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_recorded_entries_are_durable(environment: LedgerEnvironment) -> N
 
 
 async def test_concurrent_entries_share_transactions(environment: LedgerEnvironment) -> None:
-    """Two hundred concurrent entries take a handful of transactions, and their ids follow the chain's order."""
+    """Two hundred concurrent entries share a few transactions, and their ids follow the chain's order."""
     async with environment.ledger() as ledger:
         ids = await asyncio.gather(*(ledger.record(build_facts(), build_charge()) for _ in range(200)))
     assert environment.store.batches <= 4
@@ -67,7 +67,7 @@ async def test_an_entry_lingers_for_as_many_others_as_it_may(environment: Ledger
 
 
 async def test_a_refused_charge_is_recorded_as_a_refusal(environment: LedgerEnvironment) -> None:
-    """Above a quota the caller gets the error, and the entry has its code but no image and no prediction."""
+    """When a quota is exceeded, the caller gets the error, and the entry has its code but no image or output."""
     user = await UserStore(environment.engine).add("ana", Role.CLIENT, "hash")
     await environment.execute("UPDATE users SET monthly_requests = 2")
     owner = f"user:{user.id}"
@@ -97,7 +97,7 @@ class QuotaReducingStore(FaultyStore):
 
 
 async def test_a_batch_in_a_new_chain_is_charged_again(environment: LedgerEnvironment) -> None:
-    """When a batch has to begin a new chain, quotas are checked again: result and record agree."""
+    """When a batch has to begin a new chain, quotas are checked again, so that result and record agree."""
     user = await UserStore(environment.engine).add("ana", Role.CLIENT, "hash")
     owner = f"user:{user.id}"
     async with environment.ledger(store_type=QuotaReducingStore) as ledger:
@@ -110,7 +110,7 @@ async def test_a_batch_in_a_new_chain_is_charged_again(environment: LedgerEnviro
 
 
 async def test_refusals_are_recorded_in_the_background(environment: LedgerEnvironment) -> None:
-    """Each refused request is an entry; a flood of one caller's shares entries whose counts add up to all of them."""
+    """Each rejected request gets an entry; a flood from one caller shares entries whose counts add up to the total."""
     async with environment.ledger() as ledger:
         for code in ("unsupported_image", "corrupt_image"):
             ledger.record_refusal(build_refusal(code))
@@ -128,7 +128,7 @@ async def test_refusals_are_recorded_in_the_background(environment: LedgerEnviro
 
 
 async def test_ids_ascend_in_a_chain(environment: LedgerEnvironment) -> None:
-    """Ids ascend in a chain, also when more entries wait than one transaction takes, with refusals between them."""
+    """Ids ascend in a chain even when more entries wait than fit into a transaction, with refusals between them."""
     async with environment.ledger() as ledger:
         for code in ("unsupported_image", "corrupt_image"):
             recording = [asyncio.ensure_future(ledger.record(build_facts(), None)) for _ in range(700)]
@@ -141,7 +141,7 @@ async def test_ids_ascend_in_a_chain(environment: LedgerEnvironment) -> None:
 
 
 async def test_a_disabled_ledger_charges_quotas_only(environment: LedgerEnvironment) -> None:
-    """Without the ledger quotas are charged, and no entry is written."""
+    """While the ledger is disabled, quotas are charged but no entry is written."""
     async with environment.ledger(enabled=False) as ledger:
         assert await ledger.record(build_facts(), build_charge())
     assert await environment.read_entries() == []
@@ -149,7 +149,7 @@ async def test_a_disabled_ledger_charges_quotas_only(environment: LedgerEnvironm
 
 
 async def test_two_ledgers_write_separate_chains(environment: LedgerEnvironment) -> None:
-    """Two ledgers on one database write chains of their own at the same time."""
+    """Two ledgers on one database write separate chains concurrently."""
     async with environment.ledger() as one, environment.ledger() as two:
         await asyncio.gather(*(ledger.record(build_facts(), build_charge()) for ledger in [one, two] * 50))
     rows = await environment.read_entries()

@@ -1,4 +1,4 @@
-"""The ledger while its database is unavailable, does not respond or was changed; and its spool."""
+"""The ledger and its spool while the database is unavailable or was changed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_a_full_spool_rejects_entries(environment: LedgerEnvironment) -> N
 
 
 async def test_the_database_suffices_without_a_spool(environment: LedgerEnvironment) -> None:
-    """After an outage the database takes entries, though the spool's own disk is too full to delete the delivered."""
+    """After an outage entries go to the database even if the spool's disk is too full to delete delivered entries."""
     folder = replace(environment.spool_folder(), database=None)
     async with environment.ledger(folder=folder) as ledger:
         async with environment.outage():
@@ -93,7 +93,7 @@ async def test_the_database_suffices_without_a_spool(environment: LedgerEnvironm
 
 
 async def test_a_full_disk_stops_the_database_too(environment: LedgerEnvironment) -> None:
-    """Where the database's file is on the spool's disk, the ledger stays full until the disk has space again."""
+    """If the database's file is on the spool's disk, the ledger stays full until the disk has space again."""
     environment.path.mkdir()
     assert environment.spool_folder().shares_disk() is (environment.engine.dialect.name == "sqlite")
     folder = replace(environment.spool_folder(), database=environment.path)
@@ -127,7 +127,7 @@ async def test_delivered_entries_are_not_delivered_again(environment: LedgerEnvi
 
 
 async def test_a_restored_database_gets_a_new_chain(environment: LedgerEnvironment) -> None:
-    """When the chain in the database ends elsewhere than this process left it, a new chain begins; nothing is lost."""
+    """If the chain in the database is not as this process left it, a new chain begins and no later entry is lost."""
     async with environment.ledger() as ledger:
         await ledger.record(build_facts(), None)
         await environment.execute("DELETE FROM ledger_entries")
@@ -147,7 +147,7 @@ async def test_a_restored_database_gets_a_new_chain(environment: LedgerEnvironme
 
 @pytest.mark.parametrize("later", [1, 2, 3, 5])
 async def test_lost_commit_acknowledgement_hides_no_later_entry(environment: LedgerEnvironment, later: int) -> None:
-    """Entries that were committed although their callers got LedgerFull replace no entry that is recorded later."""
+    """Entries that were committed although their callers got LedgerFull do not replace later entries."""
     async with environment.ledger() as ledger:
         environment.store.fault, environment.spool.append_fails = "committed", True
         recording = (ledger.record(build_facts(), build_charge()) for _ in range(3))
@@ -178,7 +178,7 @@ async def test_heads_name_durable_checkpoints_only(environment: LedgerEnvironmen
 
 
 async def test_ids_continue_after_spooled_ids(environment: LedgerEnvironment) -> None:
-    """A process whose clock is behind generates no id that sorts before one that waits in a spool."""
+    """A process whose clock is behind generates no id that sorts before an id in a spool."""
     async with AsyncExitStack() as outage, environment.ledger(clock=lambda: NOW + timedelta(days=30_000)) as ledger:
         await outage.enter_async_context(environment.outage())
         ids = [await ledger.record(build_facts(), build_charge())]
@@ -190,7 +190,7 @@ async def test_ids_continue_after_spooled_ids(environment: LedgerEnvironment) ->
 
 
 async def test_refusals_wait_for_the_database(environment: LedgerEnvironment) -> None:
-    """Refusals that can be written nowhere are kept, and written once that is possible."""
+    """Refusals that fit neither the database nor the spool are kept, and written once that is possible."""
     async with environment.ledger() as ledger:
         async with environment.outage():
             await fill_spool(ledger)
@@ -208,7 +208,7 @@ async def test_refusals_wait_for_the_database(environment: LedgerEnvironment) ->
 async def test_failed_checkpoints_are_counted_and_tried_again(
     environment: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint that cannot be written, for whatever reason, is counted, and the next ones are attempted."""
+    """A checkpoint that cannot be written is counted as a failure, and later ones are still attempted."""
     monkeypatch.setattr("monitoring.ledger.ledger.CHECKPOINT_INTERVAL_S", 0.01)
     async with environment.ledger() as ledger:
         await environment.execute("ALTER TABLE ledger_checkpoints RENAME TO hidden")

@@ -1,4 +1,4 @@
-"""Reading recorded requests, on both databases."""
+"""Reading recorded requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reader(engine: AsyncEngine) -> LedgerReader:
 
 @pytest.fixture
 async def recorded(engine: AsyncEngine) -> list[EntryWithPayload]:
-    """Twelve entries of two users, of two writers in turn, in order of their ids."""
+    """Twelve entries of two users, written alternately by two writers, in order of their ids."""
     chains = [Chain(writer) for writer in WRITERS]
     all_items = []
     for number in range(12):
@@ -56,7 +56,7 @@ def _to_payload_row(item: EntryWithPayload) -> dict[str, Any]:
 
 
 async def test_a_request_is_found_as_it_was_recorded(reader: LedgerReader, recorded: list[EntryWithPayload]) -> None:
-    """Without a principal any request is found, with its entry and payload."""
+    """Without a principal, any request is found with its entry and payload."""
     for item in recorded:
         found = await reader.find(item.entry.id)
         assert (found.entry, found.payload) == (item.entry, item.payload)
@@ -72,7 +72,7 @@ async def test_a_principal_finds_only_its_own_requests(reader: LedgerReader, rec
 
 
 async def test_pages_cover_all_writers(reader: LedgerReader, recorded: list[EntryWithPayload]) -> None:
-    """Pages of any size list each of a principal's requests once, newest first, over all writers."""
+    """Pages of any size list each of a principal's requests once, newest first, across all writers."""
     own = [item.entry.id for item in reversed(recorded) if item.payload.principal == "ana"]
     for size in (1, 3, 100):
         seen: list[str] = []
@@ -85,7 +85,7 @@ async def test_pages_cover_all_writers(reader: LedgerReader, recorded: list[Entr
 async def test_erased_requests_are_not_found(
     engine: AsyncEngine, reader: LedgerReader, recorded: list[EntryWithPayload]
 ) -> None:
-    """An entry without its payload is not found."""
+    """An entry whose payload was deleted is not found."""
     gone = recorded[1].entry
     async with writing(engine) as connection:
         await connection.execute(ledger_payloads.delete().where(ledger_payloads.c.id == gone.id))
@@ -114,7 +114,7 @@ async def test_the_previous_hash_is_found(
 
 
 async def test_an_unreadable_table_is_reported(engine: AsyncEngine, reader: LedgerReader) -> None:
-    """Errors of the database raise LedgerUnavailable."""
+    """Database errors raise LedgerUnavailable."""
     async with writing(engine) as connection:
         await connection.execute(text("ALTER TABLE ledger_payloads RENAME TO away"))
     with pytest.raises(LedgerUnavailable):

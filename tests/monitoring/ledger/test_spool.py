@@ -19,7 +19,7 @@ from tests.monitoring.ledger.faults import REFUSE_DELETION, FaultySpool
 
 MEGABYTE = 1_000_000
 
-# Spools until it is killed, and prints how many batches it has spooled.
+# Appends batches until it is killed, and prints the number of each.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_full_spool_rejects_whole_batches(spool: Spool) -> None:
 
 
 def test_removed_texts_that_cannot_be_deleted_are_skipped(spool: FaultySpool) -> None:
-    """On a full disk removed texts stay in the file; they are skipped, and deleted as soon as that is possible."""
+    """On a full disk, removed texts stay in the file; they are skipped, and deleted as soon as possible."""
     spool.append(["a", "b", "c", "d"])
     spool.execute(f"CREATE TEMP {REFUSE_DELETION}")
     spool.remove_first(1)
@@ -100,7 +100,7 @@ def test_an_empty_spool_replaces_its_file(spool: FaultySpool) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_opened_later(spool: FaultySpool) -> None:
-    """A spool whose new file cannot be opened is full until one can, and then takes texts again."""
+    """A spool that cannot open its new file has no capacity until the file can be opened."""
     spool.append(["a"])
     spool.execute(f"CREATE TEMP {REFUSE_DELETION}")
     spool.cannot_connect = True
@@ -126,7 +126,7 @@ def test_removed_texts_are_not_in_the_files(spool: Spool) -> None:
 
 
 def test_concurrent_starts_take_turns(tmp_path: Path) -> None:
-    """Processes that start at the same time never open each other's new file."""
+    """Concurrent starts never open each other's new file."""
     with ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(lambda index: SpoolFolder(tmp_path, MEGABYTE).open(f"w{index}"), range(40)))
     assert [[spool.path.stem for spool in spools] for spools in opened] == [[f"w{index}"] for index in range(40)]
@@ -135,7 +135,7 @@ def test_concurrent_starts_take_turns(tmp_path: Path) -> None:
 
 
 def test_capacity_is_probed(spool: Spool) -> None:
-    """A spool has capacity until it is full, and probing that leaves no text behind."""
+    """A spool has capacity until it is full, and probing its capacity leaves no text behind."""
     spool.append(["a"])
     assert spool.has_capacity()
     with suppress(SpoolFull):
@@ -148,7 +148,7 @@ def test_capacity_is_probed(spool: Spool) -> None:
 
 
 def test_an_interrupted_probe_adds_no_text(spool: FaultySpool) -> None:
-    """What an interrupted probe leaves in the file is no text of the queue, and the next start deletes it."""
+    """Data that an interrupted probe leaves in the file does not appear in the queue; the next start deletes it."""
     spool.execute("CREATE TRIGGER stop BEFORE DELETE ON room BEGIN SELECT RAISE(ABORT, 'no space'); END")
     spool.append(["a"])
     assert not spool.has_capacity()

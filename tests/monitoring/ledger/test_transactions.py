@@ -1,4 +1,4 @@
-"""What a transaction with entries costs: its statements, and its round trips to PostgreSQL."""
+"""The statements and round trips of a transaction with entries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def commit_pair(journal: Journal) -> None:
 
 @contextmanager
 def open_journal(environment: LedgerEnvironment, on_connect: Callable[[Any], None]) -> Iterator[Journal]:
-    """Open a journal whose caller was charged before; `on_connect` gets each connection of the driver."""
+    """Open a journal whose caller was charged before; `on_connect` is called with each connection of the driver."""
     engine = open_blocking_engine(environment.url, DATABASE_WAIT_S).execution_options(**WRITING)
     event.listen(engine, "connect", lambda connection, _: on_connect(connection))
     recorder = QuotaChargeRecorder(UsageMeter(environment.engine))
@@ -77,7 +77,7 @@ async def test_two_predictions_take_four_kinds_of_statements(environment: Ledger
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_two_predictions_take_four_round_trips(environment: LedgerEnvironment, tmp_path: Path) -> None:
-    """PostgreSQL is waited for four times: to begin, for the charges, for the rows of the ledger, and to commit."""
+    """A transaction waits for PostgreSQL four times: to begin, for the charges, for the ledger's rows, to commit."""
     path = tmp_path / "trace"
     with path.open("wb", buffering=0) as traced:
 

@@ -1,4 +1,4 @@
-"""Pruning and erasing, on both databases, beside a ledger that writes."""
+"""Pruning and erasing, including while a ledger is writing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def url(engine: AsyncEngine, database_url: str) -> str:
 
 
 def test_pruning_keeps_newer_entries(url: str) -> None:
-    """Older entries of every chain are deleted; the rest still verifies after signed stumps, as do later entries."""
+    """Older entries of every chain are deleted and replaced by signed stumps; the rest and later entries verify."""
     fill_ledger(url, 1500, LONG_AGO)
     fill_ledger(url, 3, LONG_AGO)
     fill_ledger(url, 5, NOW)
@@ -111,7 +111,7 @@ def test_erasing_deletes_the_payloads_of_one_principal(url: str) -> None:
 
 
 def disable_secure_delete(connection: Any, _: object) -> None:
-    """Set the default of many SQLite builds, which do not overwrite deleted content."""
+    """Apply the default of many SQLite builds: deleted content is not overwritten."""
     connection.execute("PRAGMA secure_delete = OFF")
 
 
@@ -140,7 +140,7 @@ def test_pruned_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, da
 
 
 def test_a_reader_that_keeps_erased_text_is_reported(engine: AsyncEngine, database_url: str) -> None:
-    """While a reader holds an older snapshot, SQLite's log keeps the text, and erasing raises LedgerInUse."""
+    """While a reader holds an older snapshot, SQLite's WAL keeps the text, and erasing raises LedgerInUse."""
     if engine.dialect.name != "sqlite":
         return
     fill_ledger(database_url, 30, NOW, "zebedee bob")
@@ -202,7 +202,7 @@ def test_checkpoints_pruned_by_another_run_are_no_damage(url: str, monkeypatch: 
 
 @pytest.mark.parametrize("action", ["prune", "erase"])
 def test_a_killed_run_can_be_repeated(url: str, action: str) -> None:
-    """After a killed run the ledger verifies, and the next run does the rest."""
+    """After a killed run the ledger verifies, and the next run completes the work."""
     fill_ledger(url, 400, LONG_AGO)
     command = [sys.executable, "-c", PROGRAM, action, url, KEY, NOW.isoformat()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -223,7 +223,7 @@ def test_a_killed_run_can_be_repeated(url: str, action: str) -> None:
 
 
 def test_other_writers_get_a_turn(engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pruning pauses after each transaction on SQLite, and holds no lock meanwhile."""
+    """Pruning pauses after each transaction on SQLite, and holds no lock during the pause."""
     if engine.dialect.name != "sqlite":
         return
     fill_ledger(database_url, 2500, LONG_AGO)
@@ -264,7 +264,7 @@ async def test_upkeep_beside_a_ledger_that_writes(url: str, engine: AsyncEngine,
         while not upkeep.done():
             ids.append(await ledger.record(build_facts("bob"), None))
         await upkeep
-        # On a slow machine the ledger waits too long for SQLite's lock, and spools until it gets it.
+        # On a slow machine the ledger may wait too long for SQLite's lock; it then spools until it gets the lock.
         async with asyncio.timeout(60):
             await writing.wait()
     with open_database(url) as blocking, blocking.begin() as connection:

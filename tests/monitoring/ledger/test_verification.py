@@ -1,4 +1,4 @@
-"""Verifying a ledger finds any change, and accepts an unchanged ledger."""
+"""Verifying a ledger."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_pruned_anchor_is_reported(small_ledger: Records, verify_records: Veri
 
 
 def test_either_database_verifies(small_database: Connection, verify_records: Verify) -> None:
-    """The same ledger verifies in both databases."""
+    """A ledger in a SQLite or PostgreSQL database verifies."""
     report = verify_records(tuple(read_records(small_database)))
     assert (report.problems, report.writers, report.entries, report.erased) == ([], 3, 19, 8)
 
@@ -98,7 +98,7 @@ def test_a_missing_record_is_found(small_ledger: Records, verify_records: Verify
 
 
 def test_a_missing_chain_is_found(small_ledger: Records, verify_records: Verify) -> None:
-    """The removal of a chain with its stump and head is found: a checkpoint names it."""
+    """The removal of a chain with its stump and head is found, because a checkpoint names it."""
     for writer in {get_writer(record) for record in small_ledger if isinstance(record, EntryRecord)}:
         problems = verify_records([record for record in small_ledger if get_writer(record) != writer]).problems
         assert any(f"of {writer}, which a checkpoint names, is missing" in problem for problem in problems)
@@ -106,7 +106,7 @@ def test_a_missing_chain_is_found(small_ledger: Records, verify_records: Verify)
 
 @given(st.data())
 def test_reordered_records_are_found(small_ledger: Records, verify_records: Verify, data: st.DataObject) -> None:
-    """Two records that are swapped are found."""
+    """Verification finds two swapped records."""
     records = list(small_ledger)
     one, two = sorted(data.draw(st.lists(st.integers(1, len(records) - 1), min_size=2, max_size=2, unique=True)))
     records[one], records[two] = records[two], records[one]
@@ -130,7 +130,7 @@ def test_missing_checkpoints_are_found(small_ledger: Records, verify_records: Ve
 
 
 def forge_entry(after: EntryRecord | None, writer: str) -> EntryRecord:
-    """Build the next entry of a chain, which needs no key."""
+    """Build the next entry of a chain, for which no key is needed."""
     moment = format_timestamp(datetime(2026, 11, 24, tzinfo=UTC))
     facts = {"principal": "ana", "status": 200, "model": None}
     chain = Chain(writer)
@@ -157,7 +157,7 @@ def test_an_added_entry_is_found(small_ledger: Records, verify_records: Verify) 
 
 
 def test_a_recomputed_chain_is_found(small_ledger: Records, verify_records: Verify) -> None:
-    """With write access every hash can be recomputed, but neither heads nor checkpoints can be signed."""
+    """A chain whose hashes were all recomputed is found, because its head and checkpoints cannot be signed again."""
     records: list[Record] = []
     first = next(record for record in small_ledger if isinstance(record, EntryRecord))
     assert first.payload is not None
@@ -179,7 +179,7 @@ def test_a_recomputed_chain_is_found(small_ledger: Records, verify_records: Veri
 
 
 def test_an_unknown_key_is_named(small_ledger: Records, verify_records: Verify) -> None:
-    """With another public key the signing key is reported as unknown, with advice."""
+    """A signature by an unknown key is reported, with the advice to give its public key."""
     problems = verify_records(small_ledger, key=new_private_key()).problems
     key = next(record.key for record in small_ledger if isinstance(record, Checkpoint))
     assert f"signed by the unknown key {key}. Give its public key." in problems[0]
@@ -222,7 +222,7 @@ def test_orphans_are_found(small_database: Connection, verify_records: Verify) -
 
 
 def test_a_payload_under_another_id_is_named(small_database: Connection, verify_records: Verify) -> None:
-    """A payload with another id than its entry's is an orphan, and the entry lacks a payload."""
+    """A payload whose id differs from its entry's is an orphan, and the entry lacks a payload."""
     small_database.execute(text("UPDATE ledger_payloads SET id = 'other' WHERE seq = 5"))
     problems = verify_records(tuple(read_records(small_database))).problems
     assert any("The payload of entry 5" in problem for problem in problems)
@@ -230,7 +230,7 @@ def test_a_payload_under_another_id_is_named(small_database: Connection, verify_
 
 
 def test_the_claims_of_heads_are_verified(small_database: Connection, verify_records: Verify) -> None:
-    """A head that pretends to be named by a checkpoint, so that none would name it again, is found."""
+    """A head whose `claimed` contradicts the checkpoints, so that none would name it again, is found."""
     small_database.execute(text("UPDATE ledger_heads SET claimed = claimed + 99"))
     problems = verify_records(tuple(read_records(small_database))).problems
     assert len([problem for problem in problems if "the checkpoints disagree" in problem]) == 3

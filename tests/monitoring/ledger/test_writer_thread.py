@@ -11,7 +11,7 @@ from monitoring.ledger.writing.thread import WriterThread
 
 
 async def test_calls_are_executed_in_order_in_one_other_thread() -> None:
-    """Calls are executed in order in one thread that is not the event loop's; each caller gets its result or error."""
+    """Calls are executed in order in one thread other than the event loop's; each caller gets its result or error."""
     writer, executed = WriterThread("writer"), list[tuple[int, str]]()
 
     def divide(number: int) -> float:
@@ -27,7 +27,7 @@ async def test_calls_are_executed_in_order_in_one_other_thread() -> None:
 
 
 async def test_a_cancelled_call_is_left_out_or_finished() -> None:
-    """A call that is cancelled while it waits is not executed; one that has begun is finished; later ones follow."""
+    """A call that is cancelled while waiting is not executed; a running one is finished; later ones are executed."""
     writer, executed = WriterThread("writer"), list[str]()
     began, released = threading.Event(), threading.Event()
 
