@@ -11,7 +11,7 @@ from tests.support.gateway import Gateway
 from tests.support.wire import Wire
 
 MAX_GROWTH_BYTES = 80_000_000
-# A request that is served at all takes milliseconds; one that waits for work without bounds takes minutes.
+# A request takes milliseconds; one that waits for unbounded work takes minutes.
 LIVE_WITHIN_S = 10.0
 
 
@@ -34,7 +34,7 @@ def caller(gateway: Gateway) -> httpx.Client:
 
 @pytest.fixture
 def bounded(gateway: Gateway) -> Iterator[None]:
-    """Fails the test when the gateway needs 80 MB more after it, or no longer responds soon."""
+    """Fail the test if the gateway takes 80 MB more memory after it, or no longer responds soon."""
     before = gateway.resident_bytes()
     yield
     started = time.monotonic()

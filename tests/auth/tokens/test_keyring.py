@@ -35,7 +35,7 @@ def test_tokens_stay_valid_after_a_rotation(algorithm: SigningAlgorithm) -> None
 
 
 def test_a_new_key_signs_after_a_delay() -> None:
-    """For the first seconds the old key signs, so that processes that have not read the new key reject no token."""
+    """The old key signs for some seconds, so that processes that have not yet read the new key reject no token."""
     old = generate_signing_key("ES256")
     bundle = rotate_bundle("ES256", old)
     old_kid = Keyring("ES256", old).signing.kid
@@ -47,7 +47,7 @@ def test_a_new_key_signs_after_a_delay() -> None:
 
 
 def test_the_delay_of_a_key_that_is_stored_late_begins_with_its_arrival() -> None:
-    """A key that was printed minutes ago does not sign at once: other processes may not have read it yet."""
+    """The delay begins when a running process first reads the key, even if the key was created minutes before."""
     now = datetime.now(UTC)
     old = generate_signing_key("ES256")
     bundle = rotate_bundle("ES256", old)
@@ -56,14 +56,14 @@ def test_the_delay_of_a_key_that_is_stored_late_begins_with_its_arrival() -> Non
     old_kid = Keyring("ES256", old).signing.kid
     keyring.replace(bundle)
     assert keyring.signing.kid == old_kid
-    keyring.replace(bundle)  # the arrival that counts is the first
+    keyring.replace(bundle)  # does not restart the delay
     assert keyring.signing.kid != old_kid
     restarted = Keyring("ES256", bundle, (now + timedelta(minutes=3)).timestamp)
     assert restarted.signing.kid != old_kid
 
 
 def test_a_key_can_wait_for_the_end_of_a_roll_out() -> None:
-    """A key that was created in the future verifies at once and signs only then, also in a gateway that starts."""
+    """A key whose creation time is in the future is published at once, and signs only from that time."""
     now, old = datetime.now(UTC), generate_signing_key("ES256")
     _, _, keys = rotate_bundle("ES256", old).partition("\n")
     bundle = f"Created: {(now + timedelta(hours=1)).isoformat()}\n{keys}"
@@ -119,7 +119,7 @@ def test_an_invalid_creation_time_is_rejected() -> None:
 
 
 def test_only_a_removed_key_is_reported() -> None:
-    """A key that was added invalidates no cached token; one that was removed does."""
+    """The keyring reports when a key is removed, but not when one is added."""
     old = generate_signing_key("ES256")
     both = rotate_bundle("ES256", old)
     keyring, removals = Keyring("ES256", old), list[str]()

@@ -31,7 +31,7 @@ def encode_number(number: int, length: int | None = None) -> str:
 
 
 def make_key(algorithm: str, **members: Any) -> tuple[dict[str, Any], Sign]:
-    """A public key as a JWK with the id `k` unless `members` say otherwise, and what signs with its private key."""
+    """Return a public key as a JWK, with the id `k` by default, and a function that signs with its private key."""
     if algorithm in RSA_ALGORITHMS:
         document, sign = _make_rsa_key(algorithm)
     elif algorithm == "EdDSA":
@@ -79,7 +79,7 @@ async def assert_rejected(issuers: Any, credential: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_every_algorithm_verifies(provider: IdentityProvider, make_issuers: MakeIssuers, algorithm: str) -> None:
-    """A token of each algorithm is accepted; with a changed, cut off or missing signature it is not."""
+    """A token of each algorithm is accepted, and rejected if its signature is changed, truncated or missing."""
     document, sign = make_key(algorithm)
     provider.documents["/jwks"] = {"keys": [document]}
     issuers = make_issuers(algorithms=(algorithm,))
@@ -96,7 +96,7 @@ async def test_every_algorithm_verifies(provider: IdentityProvider, make_issuers
 async def test_a_key_verifies_for_its_algorithm_only(
     provider: IdentityProvider, make_issuers: MakeIssuers, algorithm: str
 ) -> None:
-    """A token that names another algorithm than its key is rejected, although both are configured (RFC 8725, 3.1)."""
+    """A token that names another algorithm than its key is rejected, even if both are configured (RFC 8725, 3.1)."""
     document, sign = make_key(algorithm)
     provider.documents["/jwks"] = {"keys": [document]}
     issuers = make_issuers(algorithms=ALGORITHMS)
@@ -109,7 +109,7 @@ async def test_a_key_verifies_for_its_algorithm_only(
 async def test_a_pss_signature_has_a_salt_as_long_as_the_hash(
     provider: IdentityProvider, make_issuers: MakeIssuers
 ) -> None:
-    """A PS256 signature with another length of the salt is rejected (RFC 7518, section 3.5)."""
+    """A PS256 signature with another salt length is rejected (RFC 7518, section 3.5)."""
     document, _ = make_key("PS256")
     provider.documents["/jwks"] = {"keys": [document]}
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), 20)
@@ -134,7 +134,7 @@ async def test_a_pss_signature_has_a_salt_as_long_as_the_hash(
 async def test_unusable_ed25519_keys_are_skipped(
     provider: IdentityProvider, make_issuers: MakeIssuers, members: dict[str, Any]
 ) -> None:
-    """Keys on other curves, and cut off, private and otherwise purposed keys are skipped; the other key is used."""
+    """Keys on other curves, truncated and private keys, and keys for another algorithm are skipped; others are used."""
     document, sign = make_key("EdDSA", **members)
     provider.documents["/jwks"] = {"keys": [document, provider.key.public_jwk()]}
     issuers = make_issuers(algorithms=("ES256", "EdDSA"))
@@ -147,7 +147,7 @@ async def test_unusable_ed25519_keys_are_skipped(
 async def test_a_missing_key_id_is_no_obstacle(
     provider: IdentityProvider, make_issuers: MakeIssuers, key_id: Any, kid: Any
 ) -> None:
-    """Where the key or the token has no id, the keys of the algorithm are tried; two different ids never match."""
+    """If the key or the token has no id, the keys of the algorithm are tried; two different ids never match."""
     document, sign = make_key("ES256", kid=key_id)
     _, forge = make_key("ES256", kid=key_id)
     provider.documents["/jwks"] = {"keys": [make_key("EdDSA", kid="ed")[0], document]}
@@ -160,7 +160,7 @@ async def test_a_missing_key_id_is_no_obstacle(
 
 
 async def test_few_keys_are_tried(provider: IdentityProvider, make_issuers: MakeIssuers) -> None:
-    """Among many keys without an id only the first few are tried, so that a forged token costs a bounded time."""
+    """Of many keys without an id, only the first few are tried, so that a forged token takes bounded time."""
     keys = [make_key("ES256", kid=...) for _ in range(MAX_CANDIDATES + 1)]
     provider.documents["/jwks"] = {"keys": [document for document, _ in keys]}
     issuers = make_issuers()
@@ -171,7 +171,7 @@ async def test_few_keys_are_tried(provider: IdentityProvider, make_issuers: Make
 async def test_a_rotated_key_without_an_id_is_found(
     provider: IdentityProvider, make_issuers: MakeIssuers, clock: list[float]
 ) -> None:
-    """A signature that no known key made causes one fetch in thirty seconds, and the new key is then accepted."""
+    """A signature by an unknown key causes at most one fetch in thirty seconds, and the new key is then accepted."""
     old, sign_old = make_key("ES256", kid=...)
     new, sign_new = make_key("ES256", kid=...)
     provider.documents["/jwks"] = {"keys": [old]}

@@ -60,7 +60,7 @@ def encode_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: by
     ids=["empty", "secret", "cut", "public", "locked", "P-384", "secp256k1", "RSA"],
 )
 def test_es256_requires_a_p256_private_key(text: str) -> None:
-    """Any other key is rejected; the message names the setting and does not contain the key."""
+    """Anything but a P-256 private key is rejected; the message names the setting and does not contain the key."""
     with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_KEY") as refused:
         load_signing_key("ES256", text)
     assert not text or text not in str(refused.value)

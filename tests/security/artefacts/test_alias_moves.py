@@ -1,4 +1,4 @@
-"""Who moved an alias cannot be hidden, and a moved alias cannot serve what nobody trusts: T55 and T56."""
+"""Moves of an alias cannot be hidden, and cannot put an untrusted version into service: T55 and T56."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> FileRegistry:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, registry: FileRegistry) -> Iterator[Gateway]:
-    """A gateway that requires signatures, with the signed versions 1.0 and 1.1, and 1.2, signed with another key."""
+    """A gateway that requires signatures, whose registry has 1.0, 1.1 and, signed with another key, 1.2."""
     key, folder = new_key(), tmp_path_factory.mktemp("artefacts")
     for version, signer in (("1.0", key), ("1.1", key), ("1.2", new_key())):
         sign_folder(artefact := write_version(folder, version), signer)
@@ -63,7 +63,7 @@ def execute(gateway: Gateway, statement: str) -> None:
 
 
 def copy_databases(gateway: Gateway, registry: FileRegistry, folder: Path) -> tuple[Gateway, FileRegistry]:
-    """Copies of the gateway, which is not started, and of its registry."""
+    """Return a copy of the gateway, which is not started, and one of its registry."""
     copied = FileRegistry(shutil.copytree(registry.root, folder / "registry"))
     path = folder / "gateway.db"
     path.touch(mode=0o600)
@@ -73,17 +73,17 @@ def copy_databases(gateway: Gateway, registry: FileRegistry, folder: Path) -> tu
 
 
 def blame_another(gateway: Gateway, _: FileRegistry) -> None:
-    """Let the last entry name another operator."""
+    """Make the entries name another operator."""
     execute(gateway, 'UPDATE ledger_payloads SET document = replace(document, \'"who":"\', \'"who":"x\')')
 
 
 def remove_the_entry(gateway: Gateway, _: FileRegistry) -> None:
-    """Delete what the ledger has of the moves."""
+    """Delete the contents of the ledger's entries about the moves."""
     execute(gateway, f"DELETE FROM ledger_payloads WHERE principal = 'model:{MODEL}'")  # noqa: S608
 
 
 def move_by_hand(_: Gateway, registry: FileRegistry) -> None:
-    """Write another version into the state of the registry, without a decision."""
+    """Write another version into the registry's state, without a recorded decision."""
     state = registry.root / MODEL / "state.json"
     document = json.loads(state.read_text())
     state.write_text(json.dumps({**document, "aliases": {**document["aliases"], "production": "1.2"}}))
@@ -93,9 +93,9 @@ def move_by_hand(_: Gateway, registry: FileRegistry) -> None:
 def test_a_decision_cannot_be_hidden(
     gateway: Gateway, registry: FileRegistry, tmp_path: Path, attack: Attack, status: int
 ) -> None:
-    """T55: another name in an entry, a removed entry and a move past the commands are found by `models history`.
+    """T55: `models history` finds a changed name in an entry, a removed entry and a move made without the commands.
 
-    The attack is on a copy: restoring the database of a running gateway would undo what it has written meanwhile.
+    Only copies are attacked, because restoring a running gateway's database would undo what it has written since.
     """
     for version in ("1.0", "1.1"):
         if registry.read(MODEL).aliases.get("production") != version:
@@ -116,7 +116,7 @@ def test_a_decision_cannot_be_hidden(
 def test_a_stolen_credential_cannot_promote_what_is_not_trusted(
     gateway: Gateway, registry: FileRegistry, version: str, alias: str, status: int
 ) -> None:
-    """T56: a version that another key has signed, and names that lead elsewhere, are refused; no path is shown."""
+    """T56: a version signed with another key, and names that leave the registry, are refused without showing a path."""
     before = registry.read(MODEL).aliases
     response = move(gateway, version, alias=alias)
     assert response.status_code == status
@@ -125,7 +125,7 @@ def test_a_stolen_credential_cannot_promote_what_is_not_trusted(
 
 
 def test_a_client_cannot_promote(gateway: Gateway, registry: FileRegistry) -> None:
-    """T56: the scope `models:write` is required."""
+    """T56: a client, who lacks the scope `models:write`, cannot move an alias."""
     before = registry.read(MODEL).aliases
     assert move(gateway, "1.0", user="ana").status_code == 403
     assert registry.read(MODEL).aliases == before

@@ -1,4 +1,4 @@
-"""A candidate in a trial harms no caller, and nobody can choose to be served by it: T57."""
+"""A candidate on trial harms no caller, and no caller can choose to be served by it: T57."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_service() -> PredictionService:
 
 
 async def test_a_hanging_shadow_delays_nobody() -> None:
-    """While a shadow hangs, callers get their responses from production."""
+    """While a shadow candidate hangs, callers get their responses from production."""
     service, candidate = make_service(), Candidate()
     candidate.gate.clear()
     start_trial(service, candidate)
@@ -43,7 +43,7 @@ async def test_a_hanging_shadow_delays_nobody() -> None:
 
 
 async def test_callers_of_a_failing_candidate_see_no_error() -> None:
-    """Each caller of a candidate that always fails gets the response of production to the same request."""
+    """A caller who is assigned to a candidate that always fails gets production's response to the same request."""
     service = make_service()
     start_trial(service, Candidate(fail), arm=Arm.CANDIDATE, serves_callers=True)
     for value in range(20):
@@ -53,7 +53,7 @@ async def test_callers_of_a_failing_candidate_see_no_error() -> None:
 
 
 def test_an_unsigned_candidate_is_not_tried(tmp_path: Path) -> None:
-    """A gateway that requires signatures refuses to load a candidate without one, and says why."""
+    """A gateway that requires signatures does not load an unsigned candidate, and logs the reason."""
     key, registry = new_key(), FileRegistry(tmp_path / "registry")
     for version in ("1.0", "1.1"):
         folder = tmp_path / version
@@ -74,7 +74,7 @@ def test_an_unsigned_candidate_is_not_tried(tmp_path: Path) -> None:
 
 
 def test_who_is_chosen_depends_on_a_secret() -> None:
-    """Without the key, the names of callers do not say which of them a candidate serves."""
+    """Which callers a candidate serves depends on a secret key, so that it cannot be derived from their names."""
     callers = [f"caller-{number}" for number in range(200)]
     chosen = [
         {name for name in callers if CallerAssignment(key, "digest").is_assigned(name, 0.5)} for key in (b"one", b"two")

@@ -1,4 +1,4 @@
-"""A gateway of two workers follows an alias in a real MLflow server, and serves on without that server: T59."""
+"""A gateway of two workers follows an alias in a real MLflow server, and keeps serving without that server: T59."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMlflow]:
 
 @pytest.fixture(scope="module")
 def gateway(mlflow: RunningMlflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Published are 2.0 (in production) and 2.1, and 2.2, whose graph was replaced in MLflow's storage."""
+    """A gateway whose MLflow has 2.0 (in production), 2.1, and 2.2, whose graph was replaced in MLflow's storage."""
     folder, key = tmp_path_factory.mktemp("published"), new_key()
     settings = {
         "WEB_CONCURRENCY": str(WORKERS),
@@ -67,7 +67,7 @@ def promote(mlflow: RunningMlflow) -> Callable[[str], None]:
 
 @pytest.fixture
 def serve(gateway: Gateway, promote: Callable[[str], None]) -> Callable[[str], None]:
-    """A function that moves the alias, and returns once both workers have followed."""
+    """A function that moves the alias, and returns once both workers have followed it."""
 
     def serve(version: str) -> None:
         followed = served_versions(gateway) == {version}
@@ -82,7 +82,7 @@ def serve(gateway: Gateway, promote: Callable[[str], None]) -> Callable[[str], N
 
 
 def served_versions(gateway: Gateway) -> set[str]:
-    """The versions that some predictions name, each on a connection of its own so that both workers serve."""
+    """Return the versions that made several predictions, each on its own connection so that both workers serve."""
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/jpeg"}
     responses = [
         gateway.post("/v1/predictions", content=FOREST.read_bytes(), headers=headers) for _ in range(4 * WORKERS)
@@ -93,7 +93,7 @@ def served_versions(gateway: Gateway) -> set[str]:
 def test_both_workers_follow_an_alias_that_moves_in_mlflow(
     gateway: Gateway, mlflow: RunningMlflow, serve: Callable[[str], None]
 ) -> None:
-    """After each move in MLflow both workers serve the version that its alias names, and the log has no credentials."""
+    """Both workers follow each move of the alias in MLflow; neither the log nor `/readyz` shows MLflow's password."""
     for version in ("2.1", "2.0"):
         serve(version)
     wait_until(lambda: gateway.get("/readyz").json()["checks"]["model"] == "ok", message=gateway.log)
@@ -108,14 +108,14 @@ def test_replaced_artefact_is_refused(
     serve("2.0")
     promote("2.2")
     wait_until(lambda: "model.onnx differs from its manifest" in gateway.log(), message=gateway.log)
-    # Either worker responds, and one may not have looked yet.
+    # Either worker may respond, and one may not have checked yet.
     wait_until(lambda: gateway.get("/readyz").json()["checks"]["model"] == "digest_mismatch", message=gateway.log)
     assert served_versions(gateway) == {"2.0"}
     promote("2.0")
 
 
 def test_gateway_serves_without_mlflow(gateway: Gateway, mlflow: RunningMlflow, serve: Callable[[str], None]) -> None:
-    """While MLflow is down the last version serves; that is logged once, counted, and shown as ready with a reason."""
+    """While MLflow is down, the gateway serves the last version, logs that once, counts it, and stays ready."""
 
     def show_state() -> str:
         state: str = gateway.get("/readyz").json()["checks"]["model"]
@@ -137,7 +137,7 @@ def test_gateway_serves_without_mlflow(gateway: Gateway, mlflow: RunningMlflow, 
 
 
 def test_one_process_pulls_and_is_started_again(gateway: Gateway, serve: Callable[[str], None]) -> None:
-    """Of the workers, one has a process that pulls; when that is killed, another one is started."""
+    """One worker has a process that pulls artefacts; if it is killed, another one is started."""
 
     def find_pullers() -> list[int]:
         return [pid for worker in gateway.workers() for pid in processes.children(worker)]

@@ -57,7 +57,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 def replace_with_link(path: Path) -> None:
-    """Move the file away, and leave a link to it: whoever owns its target could change it later."""
+    """Move the file, and replace it with a link: the owner of the target could change the file later."""
     path.symlink_to(path.rename(path.parent.parent / path.name))
 
 
@@ -102,7 +102,7 @@ def drop_mac(folder: Path) -> None:
     ],
 )
 def test_a_changed_copy_is_not_opened(artefact: Path, prepared: Path, change: Change, reason: str) -> None:
-    """A copy that was changed, linked, forged or opened to others is rejected, and the artefact is served instead."""
+    """A copy that was changed, linked, forged or opened to other users is rejected; the artefact is served instead."""
     change(prepared)
     with closing(OnnxBackend(artefact, 1, PreparedCopies(prepared.parent, KEY))) as backend:
         assert backend.weights is not None
@@ -124,7 +124,7 @@ def test_a_copy_of_another_user_is_not_opened(artefact: Path, prepared: Path) ->
 
 
 def test_the_copy_of_another_model_is_not_opened(artefact: Path, prepared: Path, tmp_path: Path) -> None:
-    """An authentic copy of another model does not pass for this one's under its name."""
+    """An authentic copy of another model is rejected under this model's name."""
     (tmp_path / "other").mkdir()
     other = write_tiny_artefact(tmp_path / "other", InputSpec(16, 8))
     copies = PreparedCopies(prepared.parent, KEY)
@@ -137,7 +137,7 @@ def test_the_copy_of_another_model_is_not_opened(artefact: Path, prepared: Path,
 
 
 def test_the_builder_gets_no_secret(artefact: Path) -> None:
-    """What the process that builds a copy is given holds neither the ledger's key nor anything that reveals it."""
+    """The process that builds a copy gets a derived key, and not the secret that the key is derived from."""
     secret = "MC4CAQAwBQYDK2VwBCIEIA"
     job = encode_job(PreparedCopies(Path("prepared"), derive_key(secret)), artefact, "0" * 64)
     assert set(json.loads(job)) == {"folder", "artefact", "digest", "key"}

@@ -1,4 +1,4 @@
-"""Nobody but the owner of the registry chooses what a running gateway serves: T54."""
+"""Only the owner of the registry chooses what a running gateway serves: T54."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def gateway(registry: ModelRegistry) -> Iterator[Gateway]:
 
 @contextmanager
 def make_writable_for_all(registry: ModelRegistry) -> Iterator[None]:
-    """Let every user write, and then move the alias."""
+    """Make the folder writable for every user, and move the alias."""
     home = registry.folder / NAME
     home.chmod(0o777)
     replace_state(registry, {ALIAS: "1.1"})
@@ -46,7 +46,7 @@ def make_writable_for_all(registry: ModelRegistry) -> Iterator[None]:
 
 @contextmanager
 def change_manifest(registry: ModelRegistry) -> Iterator[None]:
-    """Change what a listed version says about its probabilities, and move the alias to it."""
+    """Change the calibration in the manifest of a listed version, and move the alias to it."""
     manifest = registry.folder / NAME / "versions" / "1.1" / MANIFEST
     before = manifest.read_text()
     manifest.write_text(json.dumps({**json.loads(before), "calibration": {"temperature": 9.0}}))
@@ -58,7 +58,7 @@ def change_manifest(registry: ModelRegistry) -> Iterator[None]:
 
 @contextmanager
 def leave_the_folder(registry: ModelRegistry) -> Iterator[None]:
-    """Let the alias name a path."""
+    """Make the alias name a path outside the folder."""
     replace_state(registry, {ALIAS: "../../outside"})
     yield
     replace_state(registry, {ALIAS: "1.0"})
@@ -80,7 +80,7 @@ def replace_state(registry: ModelRegistry, aliases: dict[str, str]) -> None:
 def test_a_manipulated_registry_leaves_the_version_in_service(
     gateway: Gateway, registry: ModelRegistry, attack: Attack, code: str
 ) -> None:
-    """The gateway goes on with the version it has, shows why, and follows the registry again once it is repaired."""
+    """The gateway keeps serving its version, shows why, and follows the registry again once it is repaired."""
 
     def show_state() -> str:
         state: str = gateway.get("/readyz").json()["checks"]["model"]

@@ -16,14 +16,14 @@ NO_CREDENTIALS = {"grant_type": "client_credentials"}
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "evil.example:80"])
 def test_an_unknown_host_is_rejected(gateway: Gateway, host: str) -> None:
-    """T22: a request for a host name that is not listed is a 421 that does not repeat the name."""
+    """T22: a request for a host name that is not listed gets a 421 that does not repeat the name."""
     response = gateway.get("/v1/me", headers={"Host": host})
     assert (response.status_code, response.json()["code"]) == (421, "host_not_allowed")
     assert host not in response.text
 
 
 def test_two_host_headers_are_rejected(gateway: Gateway) -> None:
-    """T22: a second Host header beside an allowed one is rejected."""
+    """T22: a request with a second Host header is rejected, even if the first one is allowed."""
     with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
         connection.sendall(b"GET /v1/me HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
         response = http.client.HTTPResponse(connection)
@@ -41,7 +41,7 @@ def test_the_host_header_does_not_change_the_issuer(gateway: Gateway) -> None:
 
 
 def test_a_client_cannot_choose_its_address(new_gateway: Callable[..., Gateway]) -> None:
-    """T23: a client that sends a new forwarded address with each request still meets the limit per address."""
+    """T23: a client that sends a new forwarded address with each request is still limited by its real address."""
     gateway = new_gateway(LIMITS__TOKEN="3/hour")
     statuses = [
         gateway.post(

@@ -47,9 +47,9 @@ def list_kept(gateway: Gateway, client: httpx.Client) -> list[Path]:
 
 
 def keep_one(gateway: Gateway, client: httpx.Client) -> None:
-    """Allow it, and predict until an image is kept: that takes effect a moment after the response.
+    """Allow keeping, and predict until an image is kept: permission takes effect shortly after the response.
 
-    Images of the last predictions may be written after the return.
+    More images may be written after the return.
     """
     assert allow(client, keep=True).json() == {"keep": True, "keep_days": 365}
 
@@ -63,19 +63,19 @@ def keep_one(gateway: Gateway, client: httpx.Client) -> None:
 
 
 def test_nothing_is_kept_without_permission(gateway: Gateway) -> None:
-    """T65: a store alone keeps nobody's images: each user allows it, and only after a login."""
+    """T65: a user's images are kept only with the user's permission, which an API key cannot give."""
     client = gateway.client("dora")
     key = client.post("/v1/keys", json={"name": "script", "scopes": ["predict"]}).json()["key"]
     url, headers = f"{gateway.base_url}/v1/me/images", {"X-API-Key": key}
     refused = httpx.put(url, headers=headers, json={"keep": True}, timeout=TIMEOUT_S)
     assert (refused.status_code, refused.json()["code"]) == (403, "key_bound")
     predict(client)
-    keep_one(gateway, gateway.client("cleo"))  # images of later predictions were written
+    keep_one(gateway, gateway.client("cleo"))  # an image of a later prediction was written
     assert list_kept(gateway, client) == []
 
 
 def test_kept_images_are_encrypted(gateway: Gateway) -> None:
-    """T65: what is stored contains neither parts of the image nor the user's name, and is private."""
+    """T65: the stored files are private and encrypted, and their paths do not contain the user's name."""
     client = gateway.client()
     keep_one(gateway, client)
     for path in list_kept(gateway, client):
@@ -85,7 +85,7 @@ def test_kept_images_are_encrypted(gateway: Gateway) -> None:
 
 
 def test_withdrawing_erases(gateway: Gateway) -> None:
-    """T65: a user who withdraws has no kept images any more, further ones are not kept, and others' stay."""
+    """T65: when a user withdraws the permission, the kept images are erased, and no further ones are kept."""
     client, cleo = gateway.client(), gateway.client("cleo")
     keep_one(gateway, client)
     keep_one(gateway, cleo)
@@ -97,7 +97,7 @@ def test_withdrawing_erases(gateway: Gateway) -> None:
 
 
 def test_deleting_a_user_erases(gateway: Gateway) -> None:
-    """T65: the images of a deleted user are erased, also by the command."""
+    """T65: the command that deletes a user erases the user's images, and reports how many."""
     client = gateway.client("eva")
     keep_one(gateway, client)
     keep_one(gateway, gateway.client("cleo"))  # images are written in order: all of eva's were written

@@ -43,7 +43,7 @@ def comparable(response: httpx.Response) -> dict[str, Any]:
 
 
 def test_another_callers_prediction_cannot_be_labelled(stub: Gateway) -> None:
-    """T58: for another client, a prediction is the same 404 as one that never existed, with any label."""
+    """T58: a client who labels another's prediction gets the same 404 as for one that never existed, with any label."""
     owner, cleo = stub.client(), stub.client("cleo")
     prediction = predict(owner)
     for label in ("forest", "volcano"):
@@ -63,7 +63,7 @@ def test_who_may_promote_may_label(stub: Gateway) -> None:
 
 
 def test_a_callers_own_label_cannot_hide_an_earlier_one(stub: Gateway) -> None:
-    """T58: every label stays in the ledger with the subject who sent it, also when a later one counts instead."""
+    """T58: every label stays in the record of the prediction, even when a later one counts instead."""
     owner = stub.client()
     prediction = predict(owner)
     for label in ("river", "forest", "river"):
@@ -75,7 +75,7 @@ def test_a_callers_own_label_cannot_hide_an_earlier_one(stub: Gateway) -> None:
 
 
 def test_results_changed_in_the_database_are_found(new_gateway: Callable[..., Gateway]) -> None:
-    """T58: whoever owns the database can change the rows that results are computed from; verifying finds it."""
+    """T58: `ledger verify` finds a change in the database to the rows that results are computed from."""
     gateway = new_gateway(MODEL__URL="stub://")
     owner = gateway.client()
     assert send_label(owner, predict(owner), "river").status_code == 201

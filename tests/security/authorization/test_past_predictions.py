@@ -33,7 +33,7 @@ def comparable(response: httpx.Response) -> dict[str, Any]:
 
 
 def test_another_users_prediction_is_not_found(gateway: Gateway, cleo: httpx.Client) -> None:
-    """T19: another owner's prediction is the same 404 as one that never existed, by token and by key."""
+    """T19: another owner's prediction gets the same 404 as one that never existed, by token and by key."""
     owner = gateway.client()
     prediction_id = predict(owner)
     key = {"X-API-Key": cleo.post("/v1/keys", json={"name": "look", "scopes": ["predictions:read"]}).json()["key"]}
@@ -47,7 +47,7 @@ def test_another_users_prediction_is_not_found(gateway: Gateway, cleo: httpx.Cli
 
 
 def test_a_list_holds_only_the_callers_predictions(gateway: Gateway, cleo: httpx.Client) -> None:
-    """T19: no page of the list, and no cursor of another owner, shows another owner's prediction."""
+    """T19: the list shows no other owner's predictions on any page, not even with another owner's cursor."""
     owner = gateway.client()
     others = {predict(owner) for _ in range(2)}
     own = predict(cleo)
@@ -59,7 +59,7 @@ def test_a_list_holds_only_the_callers_predictions(gateway: Gateway, cleo: httpx
 
 
 def test_a_role_without_the_scope_reads_no_prediction(gateway: Gateway) -> None:
-    """T21: an operator has no scope to read predictions, and gets a 403 before any id is looked up."""
+    """T21: an operator, who lacks the scope to read predictions, gets a 403 for a prediction and for the list."""
     prediction_id = predict(gateway.client())
     for path in (f"/v1/predictions/{prediction_id}", "/v1/predictions"):
         response = gateway.client("olga").get(path)
@@ -70,7 +70,7 @@ def test_a_role_without_the_scope_reads_no_prediction(gateway: Gateway) -> None:
     "wanted", ["%2e%2e%2fetc", "' OR '1'='1", "x" * 4000, NEVER_ISSUED.upper(), f"{NEVER_ISSUED}%0a", "%ff"]
 )
 def test_a_malformed_id_is_not_found(gateway: Gateway, wanted: str) -> None:
-    """T19: a string that cannot be an id is a 404 with a problem document, never a server error."""
+    """T19: a malformed id gets a 404 with a problem document, and causes no server error."""
     response = gateway.client().get(f"/v1/predictions/{wanted}")
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"

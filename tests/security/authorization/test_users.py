@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 
-# Cyrillic, full width, invisible characters, spaces, a change of direction, a combining mark, a superscript.
+# Cyrillic, full width, invisible characters, spaces, a direction override, a combining mark, a superscript.
 LOOK_ALIKES = ["\u0430na", "\uff41na", "ana\u200b", "an\u00ada", "ana ", " ana", "ana\u00a0", "\u202eana"]
 LOOK_ALIKES += ["a\u0301na", "\u00aana"]
 
@@ -50,7 +50,7 @@ def test_passwords_are_long_uncommon_and_never_truncated(gateway: Gateway) -> No
 
 
 def test_passwords_are_the_same_from_every_keyboard(gateway: Gateway) -> None:
-    """T12: a password works however a system encodes its characters, wherever it was set and wherever it is sent."""
+    """T12: a password matches in composed and in decomposed form, whichever form it was set in."""
     admin = gateway.client("adam")
     composed, decomposed = "h\u00e9ron \u00e0 c\u00f4t\u00e9 du lac", "he\u0301ron a\u0300 co\u0302te\u0301 du lac"
     path = f"/v1/users/{user_ids(admin)['ana']}"
@@ -66,7 +66,7 @@ def test_passwords_are_the_same_from_every_keyboard(gateway: Gateway) -> None:
 
 
 def test_look_alike_names_are_rejected(gateway: Gateway) -> None:
-    """T42: a name that looks like another one can neither be created nor log in; capital letters log the user in."""
+    """T42: a name that looks like another can neither be created nor log in; the name in capital letters logs in."""
     admin = gateway.client("adam")
     assert gateway.log_in("ana").status_code == 200
     for name in (
@@ -122,7 +122,7 @@ def test_users_cannot_give_themselves_a_role_or_a_scope(gateway: Gateway) -> Non
 
 
 def test_only_administrators_manage_users(gateway: Gateway) -> None:
-    """T21: a client's or an operator's token on any route for users is a 403 that names the missing scope."""
+    """T21: a client or operator gets a 403 that names the missing scope on every route for users."""
     user_id = user_ids(gateway.client("adam"))["ana"]
     requests = [
         ("GET", "/v1/users", None),

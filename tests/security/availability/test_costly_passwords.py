@@ -1,4 +1,4 @@
-"""Threat T69: text that takes long to normalise is no password, and delays no other request."""
+"""Threat T69: passwords that take long to normalise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COSTLY = "a" + "\u0344" * 12_000 + "\u0323" * 12_000
 
 
 def test_a_costly_password_is_refused_before_it_is_normalised(gateway: Gateway) -> None:
-    """T69: a new password of combining marks is refused in a quarter of the time that normalising it takes."""
+    """T69: a new password of combining marks is refused in a quarter of the time that normalising takes."""
     body = {"current_password": PASSWORD, "new_password": COSTLY}
     headers = {"Authorization": f"Bearer {gateway.token()}"}
     started = time.perf_counter()
@@ -24,7 +24,7 @@ def test_a_costly_password_is_refused_before_it_is_normalised(gateway: Gateway) 
 
 
 def test_a_costly_password_at_a_log_in_is_a_wrong_one(tmp_path: Path) -> None:
-    """T69: a log-in with combining marks gets the response to any wrong password."""
+    """T69: a log-in with combining marks gets the same response as one with any wrong password."""
     gateway = make_gateway(tmp_path, MODEL__URL="stub://")  # whose log-ins no other test has slowed down
     gateway.start()
     try:

@@ -1,4 +1,4 @@
-"""Threat T35: image headers that take long to read delay no other request, and dry runs queue as predictions do."""
+"""Threat T35: image headers that take long to read delay no other request, and dry runs queue like predictions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAITING = 'http_server_active_requests{http_request_method="POST",url_scheme="ht
 
 
 def make_slow_png() -> bytes:
-    """A small PNG whose header has many compressed texts."""
+    """Return a small PNG whose header has many compressed texts."""
     texts = PngImagePlugin.PngInfo()
     for number in range(15):
         texts.add_text(f"text {number}", "x" * 60_000, zip=True)
@@ -32,7 +32,7 @@ def make_slow_png() -> bytes:
 
 
 def test_slow_headers_do_not_block_the_event_loop(gateway: Gateway) -> None:
-    """T35: while callers send images with slow headers, /livez responds sooner than reading a tenth of them takes."""
+    """T35: while callers send images with slow headers, /livez does not wait until even a tenth of them are read."""
     image = make_slow_png()
     started = time.perf_counter()
     measure_image(image, DEFAULT_INPUT)
@@ -57,13 +57,13 @@ def test_slow_headers_do_not_block_the_event_loop(gateway: Gateway) -> None:
 
 @pytest.fixture
 def slow(new_gateway: Callable[..., Gateway]) -> Gateway:
-    """A gateway that takes ten seconds for a prediction, one after the other, and lets one request wait."""
+    """A gateway that makes one prediction at a time, each in ten seconds, and lets one request wait."""
     settings = {"MODEL__WORKERS": "1", "MODEL__QUEUE_LIMIT": "1", "MODEL__QUEUE_SECONDS": "60"}
     return new_gateway(MODEL__URL="stub://?latency_ms=10000", **settings)
 
 
 def test_dry_runs_wait_in_the_queue(slow: Gateway) -> None:
-    """T35: behind a running prediction one dry run waits, a deadline ends its wait, and a second one is rejected."""
+    """T35: one dry run waits behind a running prediction, at most until its deadline; a second one is rejected."""
     client = slow.client()
 
     def send(path: str, **headers: str) -> httpx.Response:

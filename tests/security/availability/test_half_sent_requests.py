@@ -1,4 +1,4 @@
-"""Threat T36: hundreds of half-sent heads, forms, documents and images together hold bounded memory."""
+"""Threat T36: hundreds of half-sent heads, forms and documents hold bounded memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.support.polling import wait_until
 RESERVED = "atalaya_memory_reserved_bytes"
 BUDGET_BYTES = 16 << 20
 JPEG = {"Content-Type": "image/jpeg"}
-# Without a limit they would take 31 MB in the process. Other work of the gateway takes some megabytes meanwhile.
+# Without a limit the heads would take 31 MB of memory. The gateway's other work takes some megabytes meanwhile.
 HEADS, HEAD_BYTES, MOST_GROWTH_BYTES = 700, 31_000, 20_000_000
 DOCUMENTS = 200
-# With what parsing takes, 30 times as much, two of one caller would exceed the limit for bodies that arrive.
+# Parsing takes 30 times as much. If that were reserved too, two of one caller would exceed the limit for bodies.
 INFERENCE_BYTES = 300_000
 
 
@@ -37,7 +37,7 @@ def gateway(new_gateway: Callable[..., Gateway]) -> Iterator[Gateway]:
 
 @contextmanager
 def half_sent(gateway: Gateway, count: int, data: bytes) -> Iterator[list[socket.socket]]:
-    """So many connections, from three addresses, that have sent `data`."""
+    """Open `count` connections from three addresses, and send `data` on each."""
     with ExitStack() as stack:
         connections = []
         for number in range(count):
@@ -49,7 +49,7 @@ def half_sent(gateway: Gateway, count: int, data: bytes) -> Iterator[list[socket
 
 
 def count_rejected(connections: list[socket.socket]) -> int:
-    """How many of the connections have got a 503 because memory is short."""
+    """Count the connections that have received a 503 because memory is short."""
     rejected = 0
     for connection in connections:
         connection.setblocking(False)
@@ -67,7 +67,7 @@ def is_served(gateway: Gateway) -> bool:
 
 
 def test_half_sent_heads_hold_bounded_memory(gateway: Gateway) -> None:
-    """T36: of 700 heads of 31 KB the gateway rejects those that do not fit, and it serves others meanwhile."""
+    """T36: of 700 heads of 31 KB, the gateway rejects the ones beyond its limit, and still serves other requests."""
     assert is_served(gateway)
     before = gateway.resident_bytes()
     head = b"GET /livez HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (number, b"y" * 310) for number in range(95))
@@ -83,11 +83,11 @@ def test_half_sent_heads_hold_bounded_memory(gateway: Gateway) -> None:
     ids=["documents", "forms"],
 )
 def test_half_sent_documents_reserve_memory(gateway: Gateway, path: str, content_type: str, length: int) -> None:
-    """T36: half-sent documents hold a quarter of the memory at most; others are a 503, and images keep their part."""
+    """T36: half-sent documents reserve at most a quarter of the memory; more get a 503, and images are still served."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {gateway.token()}\r\n"
     head += f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
     client = gateway.client()
-    assert client.get("/v1/me").status_code == 200  # gets a token, as no form can be sent later
+    assert client.get("/v1/me").status_code == 200  # gets a token now, because forms are rejected later
     with half_sent(gateway, DOCUMENTS, head.encode() + b"[" * 100) as connections:
         wait_until(lambda: count_rejected(connections) > DOCUMENTS // 10)
         assert BUDGET_BYTES / 8 < gateway.metric(RESERVED) <= BUDGET_BYTES / 4
@@ -97,7 +97,7 @@ def test_half_sent_documents_reserve_memory(gateway: Gateway, path: str, content
 
 
 def test_inference_documents_reserve_memory_to_be_parsed_once_they_have_arrived(gateway: Gateway) -> None:
-    """Two half-sent documents of one caller reserve their own bytes alone, and both are served once they are whole."""
+    """Two half-sent documents of one caller do not reserve memory for parsing yet, and are served once complete."""
     tensor = describe_files(1, data=[base64.b64encode(FOREST.read_bytes()).decode()])
     body = json.dumps({"inputs": [tensor]}).encode().ljust(INFERENCE_BYTES)
     head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {gateway.token()}\r\n"

@@ -1,4 +1,4 @@
-"""Threat T34: a job that does not end makes the gateway replace its process, and keeps it from nothing else."""
+"""Threat T34: a job that never ends makes the gateway replace its process, and blocks nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STUCK = "atalaya_stuck_jobs_total"
 RESERVED = "atalaya_memory_reserved_bytes"
 ACTIVE = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
 STOPPED_WITHIN_S = 10.0
-# The caller asks for one second; without a deadline it would wait for thirty.
+# The caller's deadline is one second; without it, the caller would wait for thirty.
 DEADLINE_KEPT_WITHIN_S = 15.0
 
 
@@ -45,7 +45,7 @@ def send(gateway: Gateway, image: bytes, token: str, **headers: str) -> httpx.Re
 
 @contextmanager
 def readiness_checks(gateway: Gateway) -> Iterator[list[httpx.Response]]:
-    """Check the readiness all the time, each time on a new connection, and collect the responses."""
+    """Poll `/readyz`, each time on a new connection, and collect the responses."""
     seen: list[httpx.Response] = []
     stop = threading.Event()
 

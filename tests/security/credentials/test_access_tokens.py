@@ -36,7 +36,7 @@ def genuine(fresh_token: FreshToken) -> str:
 
 @pytest.fixture
 def forge(genuine: str, key: SigningKey) -> Forge:
-    """A genuine token with changed members, of which `...` removes one, signed with the gateway's key or otherwise."""
+    """A function that changes members of a genuine token (`...` removes one), and signs it with the gateway's key."""
     header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in genuine.split(".")[:2])
 
     def make(
@@ -65,7 +65,7 @@ def status(gateway: Gateway) -> Status:
 
 
 def test_an_unchanged_token_is_accepted(forge: Forge, status: Status) -> None:
-    """A token made by the forge without changes is accepted, so the other tests fail for their changes alone."""
+    """A forged token without changes is accepted, so the other tests' tokens are rejected for their changes alone."""
     assert status(forge()) == 200
 
 
@@ -157,13 +157,13 @@ def test_only_the_compact_form_is_accepted(genuine: str, status: Status) -> None
 
 
 def test_the_size_of_a_token_is_limited(forge: Forge, status: Status) -> None:
-    """T3: a signed token over 8 KiB is rejected before it is parsed."""
+    """T3: a signed token over 8 KiB is rejected, and a shorter one is accepted."""
     assert status(forge(claims_changes={"name": "x" * 5000})) == 200
     assert status(forge(claims_changes={"name": "x" * 9000})) == 401
 
 
 def test_an_unknown_key_id_is_rejected(forge: Forge, status: Status) -> None:
-    """T4: a signed token whose key id is not one of the gateway's is rejected without a search for the key."""
+    """T4: a signed token whose key id is missing, or is not one of the gateway's, is rejected."""
     for kid in ("unknown", "", "../../etc/passwd", "' OR 1=1 --", None, ["x"], {"x": 1}, ...):
         assert status(forge({"kid": kid})) == 401
 

@@ -15,7 +15,7 @@ from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
-# The gateway promises one second, of which a slow and busy machine may need many more. Without the feed of revocations
+# The gateway promises one second; a slow and busy machine may need many more. Without the feed of revocations
 # a key that was accepted before stays valid until it expires.
 REVOKED_WITHIN_S = 45.0
 
@@ -148,7 +148,7 @@ def test_classify_accepts_a_key(gateway: Gateway) -> None:
 
 
 def test_another_users_key_is_not_found(gateway: Gateway, bea: httpx.Client) -> None:
-    """T19: any request about another owner's key is the same 404 as for a key that never existed."""
+    """T19: any request about another owner's key gets the same 404 as for a key that never existed."""
     created = create_key(gateway)
     for key_id in (created["id"], "0" * 16):
         path = f"/v1/keys/{key_id}"
@@ -177,7 +177,7 @@ def test_a_rotation_changes_no_scope(gateway: Gateway) -> None:
 
 
 def test_a_client_cannot_list_another_users_keys(gateway: Gateway, bea: httpx.Client) -> None:
-    """T21: listing another user's keys without the scope `users:admin` is a 403, by token and by key."""
+    """T21: listing another user's keys without the scope `users:admin` gets a 403, by token and by key."""
     created = create_key(gateway, scopes=["keys:write"])
     other = {"user": bea.get("/v1/me").json()["subject"]}
     by_token = gateway.client().get("/v1/keys", params=other)
@@ -187,7 +187,7 @@ def test_a_client_cannot_list_another_users_keys(gateway: Gateway, bea: httpx.Cl
 
 
 def test_a_key_gives_no_access_that_its_owner_lacks(gateway: Gateway) -> None:
-    """T21: a client's key is a 403 on an operator's route."""
+    """T21: a client's key gets a 403 on an operator's route."""
     headers = {"X-API-Key": create_key(gateway, scopes=["predict", "predictions:read", "keys:write"])["key"]}
     response = gateway.get("/metrics", headers=headers)
     assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")

@@ -14,7 +14,7 @@ from tests.support.servers.identity_provider import IdentityProvider
 from tests.support.servers.running import running
 
 WORKERS = 2
-# The gateway promises one second, of which a slow and busy machine may need many more.
+# The gateway promises one second; a slow and busy machine may need many more.
 BARRED_WITHIN_S = 45.0
 
 
@@ -34,7 +34,7 @@ def trusting(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactor
 
 
 def ask_workers(gateway: Gateway, token: str) -> set[tuple[int, str]]:
-    """Status and code of many requests, each on a connection of its own, which the workers share."""
+    """Return the statuses and codes of many requests, each on its own connection so that both workers serve."""
     responses = [gateway.get("/v1/me", headers={"Authorization": f"Bearer {token}"}) for _ in range(8 * WORKERS)]
     return {(response.status_code, response.json().get("code", "")) for response in responses}
 
@@ -54,7 +54,7 @@ def test_a_barred_user_is_rejected_by_every_worker(trusting: Gateway, provider: 
 
 
 def test_a_bar_survives_a_restart(trusting: Gateway, provider: IdentityProvider) -> None:
-    """T46: a gateway that starts later knows who is barred, and `users barred` lists them."""
+    """T46: a gateway that starts later still rejects barred users, and `users barred` lists them."""
     assert trusting.run("users", "bar", provider.issuer, "leaver").returncode == 0
     trusting.stop()
     trusting.start()
@@ -65,7 +65,7 @@ def test_a_bar_survives_a_restart(trusting: Gateway, provider: IdentityProvider)
 
 
 def test_bars_and_refusals_are_in_the_audit_log(trusting: Gateway, provider: IdentityProvider) -> None:
-    """T46: the log names who barred whom, and the barred user's later attempts."""
+    """T46: the audit log records when a user is barred and unbarred, and the barred user's attempts."""
     assert trusting.run("users", "bar", provider.issuer, "mallory").returncode == 0
     token = provider.token(sub="mallory")
     wait_until(lambda: ask_workers(trusting, token) == {(403, "subject_barred")}, within_s=BARRED_WITHIN_S)
@@ -83,7 +83,7 @@ def test_bars_and_refusals_are_in_the_audit_log(trusting: Gateway, provider: Ide
 
 
 def test_a_mistyped_issuer_bars_nobody(trusting: Gateway, provider: IdentityProvider) -> None:
-    """T46: an issuer that the settings do not list is a usage error, which names those that they list."""
+    """T46: barring a user of an issuer that is not configured is a usage error, which names the configured issuers."""
     refused = trusting.run("users", "bar", f"{provider.issuer}/", "ada")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert provider.issuer in refused.stderr
@@ -92,7 +92,7 @@ def test_a_mistyped_issuer_bars_nobody(trusting: Gateway, provider: IdentityProv
 
 
 def test_a_barred_user_cannot_revoke_or_inspect_tokens(trusting: Gateway, provider: IdentityProvider) -> None:
-    """T46: the OAuth endpoints reject a barred user in their own form of errors."""
+    """T46: the OAuth endpoints reject a barred user with an OAuth error."""
     assert trusting.run("users", "bar", provider.issuer, "eve").returncode == 0
     token = provider.token(sub="eve")
     headers = {"Authorization": f"Bearer {token}"}

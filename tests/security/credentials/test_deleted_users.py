@@ -1,6 +1,6 @@
 """Threats T49 and T70: what remains of deleted users.
 
-No credential works, no record reveals the person, and nothing is inherited, whatever interrupts the erasure.
+No credential works, no record reveals the person, and a namesake inherits nothing, even if the erasure is interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WHERE = "203.0.113.77"  # the address of the deleted user, as the trusted proxy 
 
 @pytest.fixture
 def gateway(new_gateway: Callable[..., Gateway]) -> Gateway:
-    """Two workers, with the administrator adam."""
+    """A gateway with two workers and the administrator `adam`."""
     gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2", LIMITS__TRUSTED_PROXIES="127.0.0.1")
     gateway.add_user("adam", "admin")
     return gateway
@@ -56,9 +56,9 @@ class Person:
         return prediction_id
 
     def statuses(self) -> set[int]:
-        """The statuses of some requests with each credential, each on a connection of its own.
+        """Return the statuses of several requests with each credential, each on its own connection.
 
-        They come from another address: rejections are recorded without the user, and keep theirs.
+        They come from another address, because the record of a rejection names no user, and so keeps its address.
         """
         self._from = {}
         form = {"grant_type": "refresh_token", "refresh_token": self.tokens["refresh_token"]}
@@ -76,7 +76,7 @@ class Person:
 
 
 def check_records(gateway: Gateway, person: Person, predictions: int) -> None:
-    """Both records verify, and contain neither the person's address nor a document of a prediction."""
+    """Assert that both records verify, and contain neither the person's address nor documents of predictions."""
     audit = gateway.run("audit", "verify")
     assert audit.returncode == 0, audit.stderr
     ledger = json.loads(gateway.run("ledger", "verify", "--json").stdout)
@@ -90,7 +90,7 @@ def check_records(gateway: Gateway, person: Person, predictions: int) -> None:
 
 
 def test_a_deleted_user_leaves_nothing_behind(gateway: Gateway) -> None:
-    """T49: the command ends every credential in both workers, and erases ledger and audit log beside them."""
+    """T49: `users delete` ends every credential in both workers and erases the records; a namesake inherits nothing."""
     person = Person(gateway)
     old = [person.predict() for _ in range(3)]
     refused = gateway.run("users", "delete", "ana")
@@ -137,7 +137,7 @@ def test_an_administrator_deletes_a_user_over_http(gateway: Gateway) -> None:
 
 
 def test_a_killed_gateway_erases_after_its_next_start(new_gateway: Callable[..., Gateway]) -> None:
-    """T70: records of a user whose deletion was acknowledged right before SIGKILL are erased once a gateway runs."""
+    """T70: if SIGKILL ends the gateway right after it deleted a user, the records are erased after the next start."""
     gateway = new_gateway(MODEL__URL="stub://", LIMITS__TRUSTED_PROXIES="127.0.0.1")
     gateway.add_user("adam", "admin")
     person, admin = Person(gateway), gateway.client("adam")
@@ -155,7 +155,7 @@ def test_a_killed_gateway_erases_after_its_next_start(new_gateway: Callable[...,
 
 
 def test_a_deletion_is_confirmed_on_a_terminal(gateway: Gateway) -> None:
-    """T49: on a terminal the command asks; "n" deletes nothing, "y" deletes the user."""
+    """T49: on a terminal the command asks for confirmation; "n" deletes nothing, "y" deletes the user."""
     for response, status in (("n", 1), ("y", 0)):
         environment: Any = gateway.environment  # pexpect's type is that of os.environ
         program, *_ = gateway.command

@@ -23,7 +23,7 @@ Call = Callable[[str], httpx.Response]
 
 @pytest.fixture
 def call(provider: IdentityProvider, new_gateway: Callable[..., Gateway]) -> Iterator[Call]:
-    """Sends a token to a gateway that trusts the provider and an unreachable one; the log must show no token."""
+    """A function that sends a token to a gateway that trusts the provider and an unreachable one, and logs no token."""
     issuers = [
         {"issuer": issuer, "audience": "atalaya", "scopes": {"land:read": "predict"}}
         for issuer in (provider.issuer, UNREACHABLE)
@@ -40,7 +40,7 @@ def assert_rejected(response: httpx.Response) -> None:
 
 
 def test_headers_choose_no_key_and_no_algorithm(call: Call, provider: IdentityProvider) -> None:
-    """T1: unsigned tokens, other algorithms, embedded keys and critical extensions are rejected, whoever signed."""
+    """T1: unsigned tokens, other algorithms, embedded keys and critical extensions are rejected for any key."""
     accepted = call(provider.token())
     assert (accepted.status_code, accepted.json()["subject"]) == (200, f"{provider.issuer}|ada")
     algorithms = ("none", "None", "nOnE", "HS256", "RS256", "ES384")
@@ -77,7 +77,7 @@ def test_required_claims_audience_and_type_are_checked(call: Call, provider: Ide
 
 
 def test_unusual_claims_are_client_errors(call: Call, provider: IdentityProvider) -> None:
-    """T2: half characters, NUL and control characters in any claim are a 401 or ignored, and never a 500."""
+    """T2: lone surrogates, NUL and control characters in claims get a 401 or are ignored, and cause no 500."""
     claims = ("name", "sub", "jti", "scope", "client_id", "azp", "email", "groups")
     for claim in claims:
         half: dict[str, Any] = {claim: "a\ud800"}
@@ -99,14 +99,14 @@ def test_times_types_and_key_ids_may_vary(call: Call, provider: IdentityProvider
 
 
 def test_a_wrong_final_slash_is_explained(call: Call, provider: IdentityProvider) -> None:
-    """T2: a token whose issuer ends with another slash than the configured one is rejected with that reason."""
+    """T2: the error for a token whose issuer differs from the configured one by a final slash says so."""
     refused = call(provider.token(iss=f"{provider.issuer}/"))
     assert_rejected(refused)
     assert "final slash" in refused.json()["detail"]
 
 
 def test_unknown_key_ids_cause_one_fetch(call: Call, provider: IdentityProvider) -> None:
-    """T4: 200 unknown key ids cause one fetch of the keys; an unreachable provider is a 503 with Retry-After."""
+    """T4: 200 unknown key ids cause one fetch of the keys; an unreachable provider causes a 503 with Retry-After."""
     with ThreadPoolExecutor(16) as pool:
         tokens = [provider.token(header={"kid": f"k{number}"}) for number in range(200)]
         for response in pool.map(call, tokens):

@@ -21,8 +21,8 @@ from tests.support.paths import FOREST
 WRONG = "wrong horse battery"
 MOST_WAIT_S = 60
 TIME = "%Y-%m-%d %H:%M:%S.%f"
-# One login takes 50 ms of a core, 200 of them 10 s, and several times as much beside other tests. With neither a queue
-# limit nor separate threads for passwords, logins or predictions would wait for all of them.
+# One login takes 50 ms of a core, 200 of them 10 s, and several times as much beside other tests. Without a queue
+# limit or separate threads for passwords, logins or predictions would wait for all of them.
 LOGIN_WITHIN_S, PREDICTION_WITHIN_S = 120.0, 60.0
 
 
@@ -41,14 +41,14 @@ def assert_slowed(response: httpx.Response, at_most_s: int) -> None:
 
 
 def lengthen_waits(gateway: Gateway) -> None:
-    """Make every failure the twelfth one, now, so that the waits after them outlast the test on a slow machine."""
+    """Set every counter to twelve failures, the last one now, so that the waits outlast the test on a slow machine."""
     now = datetime.now(UTC).strftime(TIME)
     with closing(sqlite3.connect(gateway.database_path)) as database, database:
         database.execute("UPDATE login_failures SET failures = 12, last_at = ?", [now])
 
 
 def renew_waits(gateway: Gateway) -> None:
-    """Let the waits that `lengthen_waits` has made begin now."""
+    """Restart the waits that `lengthen_waits` has set."""
     now = datetime.now(UTC).strftime(TIME)
     with closing(sqlite3.connect(gateway.database_path)) as database, database:
         database.execute("UPDATE login_failures SET last_at = ? WHERE failures >= 12", [now])
@@ -63,13 +63,13 @@ def add_users(gateway: Gateway, names: list[str]) -> None:
 
 
 def superiority(some: list[float], others: list[float]) -> float:
-    """How likely a value of the first is above one of the second (Mann and Whitney): 0.5 if they are alike."""
+    """Return the probability that one of `some` exceeds one of `others` (Mann-Whitney): 0.5 if they are alike."""
     above = sum((one > other) + (one == other) / 2 for one in some for other in others)
     return above / len(some) / len(others)
 
 
 def test_an_unknown_user_and_a_wrong_password_look_alike(new_gateway: Callable[..., Gateway]) -> None:
-    """T13: body, headers, status and time are the same for an unknown user, a wrong password and a disabled user."""
+    """T13: status, body, header names and time are the same for unknown and disabled users and wrong passwords."""
     gateway = new_gateway(MODEL__URL="stub://")
     add_users(gateway, [f"user{number}" for number in range(15)])
     assert gateway.run("users", "disable", "user0").returncode == 0
@@ -87,7 +87,7 @@ def test_an_unknown_user_and_a_wrong_password_look_alike(new_gateway: Callable[.
 
 
 def test_attempts_during_a_wait_reveal_no_user(new_gateway: Callable[..., Gateway]) -> None:
-    """T13: while an address must wait, guesses at users who have logged in there look like those at unknown names."""
+    """T13: at a delayed address, guesses look alike for users who have logged in from it and for unknown names."""
     gateway = new_gateway(MODEL__URL="stub://")
     names = [f"user{number}" for number in range(10)]
     add_users(gateway, names)
@@ -108,7 +108,7 @@ def test_attempts_during_a_wait_reveal_no_user(new_gateway: Callable[..., Gatewa
         assert_slowed(known, MOST_WAIT_S)
         assert known.content == unknown.content
         assert 0 <= int(known.headers["retry-after"]) - int(unknown.headers["retry-after"]) <= math.ceil(duration)
-    # Three guesses at each name are checked, which takes as long as for a name that nobody has.
+    # Three guesses at each name are checked, which must take as long for a user as for an unknown name.
     known, unknown = [[response.elapsed.total_seconds() for response in received] for received in responses.values()]
     for some, others in ((known[:30], unknown[:30]), (known[30:], unknown[30:])):
         assert 0.2 < superiority(some, others) < 0.8, (statistics.median(some), statistics.median(others))
@@ -117,7 +117,7 @@ def test_attempts_during_a_wait_reveal_no_user(new_gateway: Callable[..., Gatewa
 
 
 def test_an_owner_logs_in_during_a_wait(new_gateway: Callable[..., Gateway]) -> None:
-    """T13: at an address that must wait, the right password of a user who has logged in there is accepted."""
+    """T13: a user who has logged in from an address before can do so while the address is delayed; others cannot."""
     gateway = new_gateway(MODEL__URL="stub://")
     assert log_in(gateway, "ana", PASSWORD).status_code == 200
     for number in range(3):
@@ -129,7 +129,7 @@ def test_an_owner_logs_in_during_a_wait(new_gateway: Callable[..., Gateway]) -> 
 
 
 def test_guessing_is_slowed_per_account_and_per_address(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """T13: the fourth guess at an account, known or not, and the fourth from an address wait, in every process."""
+    """T13: the fourth guess at an account, known or not, and the fourth from an address get a 429 in every process."""
     gateway = new_gateway(MODEL__URL="stub://")
     replica = gateway.replica(tmp_path / "replica")
     replica.start()
@@ -180,7 +180,7 @@ def test_a_wait_ends(new_gateway: Callable[..., Gateway]) -> None:
 
 
 async def test_many_logins_do_not_delay_predictions(new_gateway: Callable[..., Gateway]) -> None:
-    """T26: each of 200 simultaneous logins soon gets a token or a 429, and predictions go on meanwhile."""
+    """T26: each of 200 concurrent logins soon gets a token or a 429, and predictions continue meanwhile."""
     gateway = new_gateway()
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/jpeg"}
     durations: list[float] = []
@@ -199,7 +199,7 @@ async def test_many_logins_do_not_delay_predictions(new_gateway: Callable[..., G
 
 
 async def _log_in_cheaply(port: int) -> tuple[int, bytes, float]:
-    """Status, head and duration of a login. Hundreds of httpx clients would delay this process's own predictions."""
+    """Return the status, head and duration of a login; hundreds of httpx clients would delay the predictions."""
     form = urlencode({"grant_type": "password", "username": "ana", "password": PASSWORD})
     head = f"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(form)}\r\n"
     began = time.monotonic()

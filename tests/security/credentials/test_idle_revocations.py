@@ -1,4 +1,4 @@
-"""Threat T9: a revocation holds, also while the gateway reads none because nobody sends requests."""
+"""Threat T9: revocations while the gateway is idle and does not read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IDLE = {"METRICS_PORT": "", "IDLE_SECONDS": "0.2", "MODEL__URL": "stub://"}
 
 
 def wait_until_idle(gateway: Gateway) -> None:
-    """Wait until an idle time begins after the requests so far: the first one begins soon after the start."""
+    """Wait until the gateway becomes idle after the requests so far: it also becomes idle soon after the start."""
     request_id = uuid4().hex
     gateway.get("/.well-known/jwks.json", headers={"X-Request-ID": request_id})
     wait_until(lambda: "gateway_idle" in gateway.log().partition(request_id)[2], message=gateway.log)

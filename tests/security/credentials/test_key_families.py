@@ -12,13 +12,13 @@ from tests.support.gateway import PASSWORD, Gateway
 from tests.support.polling import wait_until
 
 SCOPES = ["keys:write", "predict"]
-# The gateway promises one second, of which a slow and busy machine may need many more.
+# The gateway promises one second; a slow and busy machine may need many more.
 REVOKED_WITHIN_S = 45.0
 
 
 @pytest.fixture(scope="module")
 def owner(gateway: Gateway) -> httpx.Client:
-    """A user of this module only."""
+    """A user whom only this module uses."""
     gateway.add_user("kim")
     return gateway.client("kim")
 
@@ -31,7 +31,7 @@ def create(gateway: Gateway, headers: dict[str, str], name: str) -> dict[str, An
 
 
 def make_family(gateway: Gateway, owner: httpx.Client) -> list[dict[str, Any]]:
-    """A key, one that was created with it, and one that was created with that; the gateway has accepted all three."""
+    """Create a key, a key created with it, and a key created with that one; the gateway accepts all three."""
     family = [owner.post("/v1/keys", json={"name": "camera", "scopes": SCOPES}).json()]
     for name in ("child", "grandchild"):
         family.append(create(gateway, {"X-API-Key": family[-1]["key"]}, name))
@@ -65,7 +65,7 @@ def test_a_key_shows_which_key_created_it(gateway: Gateway, owner: httpx.Client)
 
 @pytest.mark.parametrize("query", ["?leaked=true", "?cascade=true"])
 def test_a_leaked_keys_descendants_are_revoked_with_it(gateway: Gateway, owner: httpx.Client, query: str) -> None:
-    """T45: reporting a key as leaked, or asking for a cascade, revokes the whole family within a second."""
+    """T45: reporting a key as leaked, or requesting a cascade, revokes the whole family at once."""
     family = make_family(gateway, owner)
     assert owner.delete(f"/v1/keys/{family[0]['id']}{query}").status_code == 204
     assert [request_me(gateway, key) for key in family] == [401, 401, 401]
@@ -82,7 +82,7 @@ def test_the_command_revokes_the_family(gateway: Gateway, owner: httpx.Client, o
 
 
 def test_descendants_stay_unless_a_cascade_is_wanted(gateway: Gateway, owner: httpx.Client) -> None:
-    """T45: a plain revocation, and a leaked key with `--no-cascade`, leave the other keys valid."""
+    """T45: a plain revocation, and one of a leaked key with `--no-cascade`, leave the other keys valid."""
     root, child, grandchild = make_family(gateway, owner)
     assert owner.delete(f"/v1/keys/{root['id']}").status_code == 204
     assert [request_me(gateway, key) for key in (root, child, grandchild)] == [401, 200, 200]
@@ -93,7 +93,7 @@ def test_descendants_stay_unless_a_cascade_is_wanted(gateway: Gateway, owner: ht
 
 
 def test_the_audit_log_tells_why_each_key_was_revoked(gateway: Gateway, owner: httpx.Client) -> None:
-    """T45: each key of a cascade has an entry, with the reason and the key that was reported as leaked."""
+    """T45: each key of a cascade has an entry with the reason and, for a descendant, the key reported as leaked."""
     root, child, _ = make_family(gateway, owner)
     assert owner.delete(f"/v1/keys/{root['id']}", params={"leaked": True}).status_code == 204
     entries = gateway.client("olga").get("/v1/audit", params={"event": "key"}).json()["entries"]

@@ -12,7 +12,7 @@ import pytest
 from auth.login.data_keys import new_data_key
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway, running_gateway
 
-# Each wait is longer than the one before, so an attacker who never waits is soon stopped by one.
+# Each wait is longer than the one before, so an attacker who never pauses is soon delayed.
 MOST_ATTEMPTS = 12
 CONFIRMATION = {"current_password": PASSWORD}
 
@@ -52,7 +52,7 @@ class Caller:
 
 
 def test_a_refused_scope_does_not_use_up_the_code(gateway: Gateway) -> None:
-    """T40: a log-in that requests too much is refused; the same code then logs in, once."""
+    """T40: a log-in that requests a scope beyond the role is refused; the same code then logs in, once."""
     caller = Caller(gateway, "cleo", "127.5.6.1")
     totp = pyotp.TOTP(caller.begin().raise_for_status().json()["secret"])
     caller.confirm(totp.now()).raise_for_status()
@@ -63,7 +63,7 @@ def test_a_refused_scope_does_not_use_up_the_code(gateway: Gateway) -> None:
 
 
 def guess_until_delayed(guess: Callable[[str], httpx.Response], send_password: Callable[[], None]) -> None:
-    """Send wrong codes, and the right password after each of them, until a code must wait."""
+    """Send wrong codes, and the right password after each of them, until a code gets a 429."""
     responses: list[httpx.Response] = []
     while not responses or responses[-1].status_code != 429:
         assert len(responses) < MOST_ATTEMPTS, "no guess was delayed"

@@ -17,7 +17,7 @@ def refresh(gateway: Gateway, token: str, **more: str) -> httpx.Response:
 
 
 def count_token_events(gateway: Gateway) -> Counter[tuple[str, str]]:
-    """How often the audit log has each outcome of a token request, with the error code of a refusal."""
+    """Count the token requests in the audit log by outcome and, for refusals, by error code."""
     counts = Counter[tuple[str, str]]()
     for entry in map(json.loads, gateway.run("audit", "--event", "token", "--export", "-").stdout.splitlines()):
         counts[entry["outcome"], entry["detail"].get("code", "")] += entry["count"]
@@ -33,7 +33,7 @@ def count_token_events(gateway: Gateway) -> Counter[tuple[str, str]]:
     ],
 )
 def test_a_refused_refresh_leaves_the_token_usable(gateway: Gateway, refused: dict[str, str], error: str) -> None:
-    """T7: a refused scope or client is no theft: the same refresh token works afterwards, and its session goes on."""
+    """T7: a refused scope or client does not count as theft: the refresh token and its session remain usable."""
     token = gateway.log_in().json()["refresh_token"]
     response = refresh(gateway, token, **refused)
     assert (response.status_code, response.json()["error"]) == (401 if error == "invalid_client" else 400, error)

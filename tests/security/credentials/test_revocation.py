@@ -15,7 +15,7 @@ from tests.support.gateway import PASSWORD, Gateway
 from tests.support.polling import wait_until
 from tests.support.wire import Wire
 
-# The gateway promises one second, of which a slow and busy machine may need many more. Without the feed of revocations
+# The gateway promises one second; a slow and busy machine may need many more. Without the feed of revocations
 # a token that was accepted before stays valid until it expires, after fifteen minutes.
 REVOKED_WITHIN_S = 45.0
 EXPECT = ("Expect: 100-continue", "Connection: close")
@@ -31,7 +31,7 @@ def get_me(gateway: Gateway, token: str) -> httpx.Response:
 
 @pytest.fixture
 def second_gateway(gateway: Gateway, tmp_path: Path) -> Iterator[Gateway]:
-    """Another process on the first one's database and keys, under the same issuer."""
+    """Another gateway with the database, keys and issuer of the first one."""
     replica = gateway.replica(tmp_path / "replica")
     replica.start()
     yield replica
@@ -113,7 +113,7 @@ def test_a_revocation_holds_in_every_process(gateway: Gateway, second_gateway: G
 
 @contextmanager
 def unreadable_changes(gateway: Gateway) -> Iterator[None]:
-    """Let the database accept changes of credentials in the block, and fail when they are read."""
+    """Within the block, the database accepts changes of credentials, but reading them fails."""
     with closing(sqlite3.connect(gateway.database_path)) as database:
         database.executescript("""
             BEGIN IMMEDIATE;
@@ -132,7 +132,7 @@ def unreadable_changes(gateway: Gateway) -> Iterator[None]:
 
 
 def test_a_change_that_cannot_be_read_at_once_is_a_success(gateway: Gateway) -> None:
-    """A caller gets the new secret of a key, although the database fails after the commit, and need not repeat that."""
+    """A rotation that is committed returns the key's new secret, even if the database fails right afterwards."""
     client = gateway.client()
     key = client.post("/v1/keys", json={"name": "rotated"}).json()
     assert gateway.get("/v1/me", headers={"X-API-Key": key["key"]}).status_code == 200

@@ -1,4 +1,4 @@
-"""T63 and T64: what the store of SECRETS__URL can change, and what its errors say."""
+"""T63 and T64: which settings the store at SECRETS__URL can change, and what its errors reveal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[VaultDouble]:
 
 
 def test_the_store_sets_only_secrets(vault: VaultDouble) -> None:
-    """Settings that are no secrets, and the settings of the store itself, are ignored when the store has them."""
+    """Settings that are not secrets, and the settings of the store itself, are ignored if the store contains them."""
     vault.secrets = {
         "AUTH__ISSUERS": '[{"issuer": "https://evil.example", "audience": "x"}]',
         "AUTH__SIGNING_KEY_FILE": "/tmp/evil.pem",  # noqa: S108
@@ -50,7 +50,7 @@ def test_the_store_sets_only_secrets(vault: VaultDouble) -> None:
 
 
 def test_a_plain_connection_to_vault_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without TLS the credential goes to no other machine."""
+    """The gateway refuses to send its credential to another machine without TLS."""
     monkeypatch.setenv("SECRETS__URL", "vault+http://vault.example/secret/atalaya")
     with pytest.raises(SettingsError, match=r"vault\+http:// is for a Vault on this machine"):
         load_settings()
@@ -60,7 +60,7 @@ def test_a_plain_connection_to_vault_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_errors_contain_no_secret(
     vault: VaultDouble, fault: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither an error nor a log line contains the credential or a stored value, also at the level debug."""
+    """Neither an error nor a log line contains the credential or a stored value, even at the debug level."""
     caplog.set_level(logging.DEBUG)
     vault.secrets = {"AUTH__DATA_KEY": SECRET, "DATABASE_URL": f"mysql://ana:{SECRET}@db/land"}
     if fault == "denied":
@@ -77,7 +77,7 @@ def test_errors_contain_no_secret(
 
 
 def test_a_lost_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that cannot be read is named, and nothing of its files."""
+    """The error for a folder that cannot be read names only the setting, the folder and the reason."""
     monkeypatch.setenv("SECRETS__URL", f"file://{tmp_path}/absent")
     with pytest.raises(SettingsError) as caught:
         load_settings()

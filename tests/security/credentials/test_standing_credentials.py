@@ -1,4 +1,4 @@
-"""Threat T44: API keys, OAuth clients and certificates change no credential and no role, on a running gateway."""
+"""Threat T44: API keys, OAuth clients and certificates cannot change credentials or roles, on a running gateway."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_every_route_that_changes_something_is_listed(admin: Administrator) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_credentials_and_roles_change_only_after_a_login(admin: Administrator, kind: str) -> None:
-    """With all scopes, a key, a client and a certificate get a 403 with a stable code on each of these routes."""
+    """Even with all scopes, a key, a client and a certificate get a 403 with a stable code on each of these routes."""
     before = admin.gateway.get("/v1/users", headers=admin.headers["login"]).json()
     for method, path, body in CHANGES:
         refused = admin.send(kind, method, path, body)
@@ -116,7 +116,7 @@ def test_credentials_and_roles_change_only_after_a_login(admin: Administrator, k
 
 
 def test_a_certificate_makes_no_key(admin: Administrator) -> None:
-    """A certificate can neither create a key nor learn a key's new secret, because the key would outlive it."""
+    """A certificate can neither create nor rotate a key, because the key would outlive it; it can revoke one."""
     created = admin.send("login", "POST", "/v1/keys", {"name": "maps"}).json()
     for path, body in (("/v1/keys", {"name": "more"}), (f"/v1/keys/{created['id']}/rotate", {})):
         refused = admin.send("certificate", "POST", path, body)
@@ -126,7 +126,7 @@ def test_a_certificate_makes_no_key(admin: Administrator) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_administration_that_only_limits_needs_no_login(admin: Administrator, kind: str) -> None:
-    """A key, a client and a certificate with `users:admin` read users, set quotas and disable users."""
+    """A key, a client and a certificate with `users:admin` can read users, set quotas and disable users."""
     assert admin.gateway.get("/v1/users", headers=admin.headers[kind]).status_code == 200
     admin.gateway.add_user(f"bob-{kind}")
     users = admin.gateway.get("/v1/users", headers=admin.headers[kind]).json()
