@@ -1,4 +1,4 @@
-"""Images in every format, the shipped model, and services over a back end that waits for the test."""
+"""Fixtures: images in every format, the shipped model, and services over a back end that the test blocks."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 @pytest.fixture(scope="session")
 def make_tiff() -> Callable[..., bytes]:
-    """Build a little-endian TIFF of one strip byte by byte; `tags` adds or replaces {tag: (type, values)}."""
+    """Build a little-endian TIFF with one strip, byte by byte; `tags`, {tag: (type, values)}, adds or replaces tags."""
 
     def write(
         size: tuple[int, int], bits: Sequence[int], data: bytes, tags: dict[int, tuple[int, Sequence[int]]]
@@ -132,7 +132,7 @@ def reports() -> StageReports:
 
 @pytest.fixture
 def make_service(backend: GatedBackend, reports: StageReports) -> Iterator[MakeService]:
-    """Build services over `backend` that are closed after the test."""
+    """Build services over `backend`, and close them after the test."""
     services: list[PredictionService] = []
 
     def make(

@@ -39,7 +39,7 @@ def predictions(backend: OnnxBackend) -> dict[str, Prediction]:
 
 @pytest.mark.parametrize("name", ["yellowstone_forest", "ordway_swisher_woodland", "soaproot_shrubland"])
 def test_forests_of_another_camera_are_recognised(predictions: dict[str, Prediction], name: str) -> None:
-    """The samples, twice as bright as the forests of the training data, are forests, and the model is sure of it."""
+    """The model is sure that these samples, twice as bright as the forests of the training data, show forest."""
     prediction = predictions[name]
     assert prediction.label == "forest"
     assert prediction.confidence > 0.9
@@ -47,7 +47,7 @@ def test_forests_of_another_camera_are_recognised(predictions: dict[str, Predict
 
 
 def test_probabilities_stay_the_same(predictions: dict[str, Prediction]) -> None:
-    """Each sample gets the recorded probabilities: updates of decoder, runtime and arithmetic change none by 0.001."""
+    """No update of decoder, runtime or arithmetic changes a recorded probability of a sample by more than 0.001."""
     golden = json.loads(GOLDEN.read_text())
     assert golden.keys() == predictions.keys()
     for name, prediction in predictions.items():
@@ -55,13 +55,13 @@ def test_probabilities_stay_the_same(predictions: dict[str, Prediction]) -> None
 
 
 def test_samples_are_aerial(predictions: dict[str, Prediction]) -> None:
-    """No sample, of four flights and cameras that training has not seen, is called not aerial."""
+    """The model accepts the samples, from four flights and cameras that training has not seen, as aerial images."""
     assert len(predictions) == 4
     assert all(each.reason is not AbstentionReason.NOT_AERIAL for each in predictions.values())
 
 
 def test_probabilities_are_calibrated(predictions: dict[str, Prediction]) -> None:
-    """Served probabilities are those of the graph, divided by the temperature of the manifest."""
+    """Served probabilities are those of the graph, calibrated with the temperature of the manifest."""
     for prediction in predictions.values():
         temperature = prediction.model.confidence.temperature
         assert 0.3 < temperature < 1
@@ -72,7 +72,7 @@ def test_probabilities_are_calibrated(predictions: dict[str, Prediction]) -> Non
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_images_that_are_not_aerial_are_refused(backend: OnnxBackend, category: str) -> None:
-    """At least nine in ten generated images of each category are called not aerial, kinds left out of the fit too."""
+    """The gate rejects at least 90 % of the generated images of each category, including kinds absent from the fit."""
     images = [image for image in list_generated(Role.TEST, 2, (256, 256)) if image.kind.category == category]
     gate = backend.info.confidence.abstention.gate
     assert gate is not None
@@ -81,7 +81,7 @@ def test_images_that_are_not_aerial_are_refused(backend: OnnxBackend, category: 
 
 
 def test_an_unsure_prediction_is_marked(backend: OnnxBackend) -> None:
-    """A prediction below the confidence of the manifest is one of low confidence, if the image is aerial."""
+    """An aerial image whose confidence is below the manifest's minimum gets the reason LOW_CONFIDENCE."""
     rules = backend.info.confidence.abstention
     assert 0.5 < rules.min_confidence < 0.95
     score = rules.score(backend.predict_pooled(_read(backend, SAMPLES[0]))[1][0])
@@ -90,7 +90,7 @@ def test_an_unsure_prediction_is_marked(backend: OnnxBackend) -> None:
 
 
 def test_prediction_sets_contain_the_label(predictions: dict[str, Prediction]) -> None:
-    """A set of 95 % coverage contains the label, and few others; one that cannot be guaranteed has all classes."""
+    """A 95 % set has the label and at most two other classes; a coverage that cannot be guaranteed has all classes."""
     for prediction in predictions.values():
         labels = [label for label, _ in prediction.find_set(0.95)]
         assert labels[0] == prediction.label
@@ -99,7 +99,7 @@ def test_prediction_sets_contain_the_label(predictions: dict[str, Prediction]) -
 
 
 def test_explanations_are_those_of_the_class(backend: OnnxBackend) -> None:
-    """Maps are not negative, have the size of the features, and differ between classes."""
+    """Grad-CAM maps are not negative, have the size of the feature maps, and differ between classes."""
     assert backend.head is not None
     _, features = backend.predict_with_features(_read(backend, SAMPLES[0]))
     maps = [compute_grad_cam(backend.head, features[0], index) for index in (0, 7)]

@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 
 
 def list_onnx_schemes() -> list[str]:
-    """Those whose engine the installed ONNX Runtime has: its variants for other engines are packages of their own."""
+    """The schemes whose engine the installed ONNX Runtime has. Other engines need other packages of ONNX Runtime."""
     return [scheme for scheme, engine in SCHEMES.items() if engine in onnxruntime.get_available_providers()]
 
 
@@ -62,7 +62,7 @@ def pixels(samples: list[Path]) -> Pixels:
 
 
 def test_the_model_is_described(backend: Backend, kind: str) -> None:
-    """A back end describes its model by name, version, digest and classes; these engines do not say the digest."""
+    """A back end describes its model by name, version, digest and classes; these engines do not report the digest."""
     info = backend.info
     assert info.backend == ("oip+http" if kind in ENGINES else kind)
     assert info.full_name == f"{info.name}-v{info.version}"
@@ -83,7 +83,7 @@ def test_probabilities_are_float32_rows_that_add_up_to_one(backend: Backend, pix
 def test_every_back_end_gives_the_same_probabilities(
     backend: Backend, kind: str, pixels: Pixels, artefact_folder: Path
 ) -> None:
-    """Whatever computes the shipped network, the labels are the same and the probabilities differ by 1e-4 at most."""
+    """For the shipped model, all back ends agree on the labels, and on the probabilities to within 1e-4."""
     reference = open_backend("stub://" if kind == "stub" else f"onnx://{artefact_folder}")
     expected = reference.predict(pixels)
     reference.close()
@@ -118,7 +118,7 @@ def test_features_come_with_the_same_probabilities(backend: Backend, pixels: Pix
 
 
 def test_pooled_features_are_the_means_of_the_feature_maps(backend: Backend, pixels: Pixels) -> None:
-    """Requesting pooled features, float32 [n, c], does not change a bit of the probabilities."""
+    """Pooled features, float32 [n, c], are the means of the feature maps; requesting them changes no probability."""
     probabilities, pooled = backend.predict_pooled(pixels[:1])
     assert np.array_equal(probabilities, backend.predict(pixels[:1]))
     assert pooled.dtype == np.float32
@@ -135,7 +135,7 @@ def test_the_layout_in_memory_does_not_matter(backend: Backend, pixels: Pixels) 
 
 
 def test_released_memory_changes_no_prediction(backend: Backend, pixels: Pixels) -> None:
-    """Predictions before, beside and after the release of memory are the same."""
+    """Predictions before, during and after the release of memory are the same."""
     expected = backend.predict(pixels[:1])
     with ThreadPoolExecutor(2) as threads:
         results = [threads.submit(backend.predict, pixels[:1]) for _ in range(4)]

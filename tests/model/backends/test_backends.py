@@ -1,4 +1,4 @@
-"""Opening back ends by URL, and what keeps them from opening."""
+"""Opening back ends by URL, and the errors that prevent it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GREY = np.full((1, 256, 256, 3), 128, np.uint8)
 
 @pytest.fixture
 def artefact_copy(artefact_folder: Path, tmp_path: Path) -> Path:
-    """A copy of what a gateway reads of the shipped model, to be damaged."""
+    """A copy of the shipped files that the gateway reads, for tests to damage."""
     for name in ("manifest.json", "model.onnx", "head.npz"):
         shutil.copyfile(artefact_folder / name, tmp_path / name)
     return tmp_path
@@ -56,7 +56,7 @@ def test_the_error_for_an_invalid_url_lists_the_schemes(url: str) -> None:
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES.keys() - {"onnx"}))
 def test_a_missing_engine_is_an_error(artefact_folder: Path, scheme: str) -> None:
-    """The CPU does not take over for an engine that the installed ONNX Runtime lacks: the error names the package."""
+    """The CPU does not replace an engine that the installed ONNX Runtime lacks: the error names the package."""
     if SCHEMES[scheme] in onnxruntime.get_available_providers():
         open_backend(f"{scheme}://{artefact_folder}").close()
     else:
@@ -133,7 +133,7 @@ def test_a_graph_with_another_input_is_an_artefact_error(artefact_copy: Path) ->
 
 
 def test_a_gate_for_another_graph_is_an_artefact_error(artefact_copy: Path) -> None:
-    """A gate that has not one weight for each feature map of the graph raises ArtefactError."""
+    """A gate whose number of weights differs from the graph's number of feature maps raises ArtefactError."""
     gate = AerialGate(np.ones(3, np.float32), 0.0)
     rewrite_manifest(artefact_copy, confidence=ConfidenceModel(abstention=AbstentionRules(gate)))
     with pytest.raises(ArtefactError, match="3 weights, but the graph has 1280 feature maps"):
@@ -142,7 +142,7 @@ def test_a_gate_for_another_graph_is_an_artefact_error(artefact_copy: Path) -> N
 
 @pytest.mark.parametrize(("weights", "opens"), [(3, True), (2, False)])
 def test_a_gate_fits_a_graph_that_leaves_the_feature_maps_open(tmp_path: Path, weights: int, opens: bool) -> None:
-    """Where the graph leaves the number of feature maps open, the first prediction shows whether the gate has it."""
+    """If the graph leaves the number of feature maps open, the first prediction shows whether the gate fits it."""
     spec = InputSpec(12, 8)
     write_tiny_artefact(tmp_path, spec, with_head=True)
     (tmp_path / "model.onnx").write_bytes(encode_graph(spec, leaves_channels_open=True))
@@ -154,7 +154,7 @@ def test_a_gate_fits_a_graph_that_leaves_the_feature_maps_open(tmp_path: Path, w
 
 
 def test_a_version_that_predicts_no_finite_numbers_does_not_open(tmp_path: Path) -> None:
-    """The first prediction of a back end must have finite probabilities and a finite score of the gate."""
+    """A model does not open if its first calibrated probabilities are not finite."""
     write_tiny_artefact(tmp_path, InputSpec(12, 8))
     document = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**document, "calibration": {"temperature": 1e-320}}))
@@ -163,7 +163,7 @@ def test_a_version_that_predicts_no_finite_numbers_does_not_open(tmp_path: Path)
 
 
 def test_results_do_not_keep_the_memory_of_the_session(artefact_folder: Path) -> None:
-    """Results are copies: a view of the runtime's memory would keep all of it after the back end is closed."""
+    """Results are copies: a view would keep all of the runtime's memory allocated after the back end is closed."""
     backend, blank = open_backend(f"onnx://{artefact_folder}"), np.zeros((1, 256, 256, 3), np.uint8)
     results = [backend.predict(blank), *backend.predict_pooled(blank), *backend.predict_with_features(blank)]
     assert [result.base for result in results] == [None] * 5
@@ -171,7 +171,7 @@ def test_results_do_not_keep_the_memory_of_the_session(artefact_folder: Path) ->
 
 
 def test_graphs_of_bytes_and_of_floats_give_the_same_results(tmp_path: Path) -> None:
-    """A graph that takes float32, as older exports do, gives the results of one that takes uint8."""
+    """A graph that takes float32, as older exports do, gives the same results as one that takes uint8."""
     pixels = np.random.default_rng(1).integers(0, 256, (2, 8, 12, 3), np.uint8)
     results = []
     for dtype in ("uint8", "float32"):
@@ -184,7 +184,7 @@ def test_graphs_of_bytes_and_of_floats_give_the_same_results(tmp_path: Path) -> 
 
 
 def test_the_graph_decides_the_type_of_the_input(tmp_path: Path) -> None:
-    """A graph of uint8 whose manifest was written without a type is served as what it is."""
+    """If the manifest does not state the input's type, the back end uses the type of the graph."""
     write_tiny_artefact(tmp_path, InputSpec(12, 8, dtype="uint8"))
     document = json.loads((tmp_path / "manifest.json").read_text())
     del document["input"]["dtype"]
@@ -201,7 +201,7 @@ def test_a_graph_without_a_declared_output_is_an_artefact_error(artefact_copy: P
 
 @pytest.mark.keras
 def test_keras_and_onnx_agree(artefact_folder: Path, samples: list[Path]) -> None:
-    """The served graph gives the probabilities and feature maps of the trained model."""
+    """The served graph gives the probabilities and feature maps of the trained model to within 1e-4 and 1e-2."""
     pixels = np.stack([decode_image(path.read_bytes(), DEFAULT_INPUT).pixels for path in samples])
     trained = open_backend(f"keras://{artefact_folder}").predict_with_features(pixels)
     served = open_backend(f"onnx://{artefact_folder}").predict_with_features(pixels)
@@ -218,7 +218,7 @@ def test_without_keras_the_error_names_the_alternatives(artefact_folder: Path) -
 
 
 def test_the_url_sets_the_latency_of_the_stub() -> None:
-    """stub://?latency_ms=20 makes each prediction take 20 ms."""
+    """stub://?latency_ms=20 sets the latency to 20 ms, and does not change predictions."""
     backend = open_backend("stub://?latency_ms=20")
     assert isinstance(backend, StubBackend)
     assert backend.latency_s == 0.02
@@ -226,13 +226,13 @@ def test_the_url_sets_the_latency_of_the_stub() -> None:
 
 
 def test_the_url_lets_the_stub_hang() -> None:
-    """stub://?hang=white predicts images that are not white, as stub:// does."""
+    """stub://?hang=white predicts images that are not white in the same way as stub://."""
     backend = open_backend("stub://?hang=white&latency_ms=1")
     assert np.array_equal(backend.predict(GREY), StubBackend().predict(GREY))
 
 
 def test_the_url_lets_the_stub_abstain() -> None:
-    """stub://?min_confidence=0.9 abstains from predictions below it."""
+    """stub://?min_confidence=0.9 abstains from predictions with a lower confidence."""
     rules = open_backend("stub://?min_confidence=0.9").info.confidence.abstention
     assert rules.find_reason(rules.score(np.zeros(3, np.float32)), 0.89) is AbstentionReason.LOW_CONFIDENCE
 

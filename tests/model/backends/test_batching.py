@@ -1,4 +1,4 @@
-"""Batches of images that wait at the same time."""
+"""Batching of images that wait at the same time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (9, 1, 256, 256, 3)).astype(n
 
 
 class HeldBackend(StubBackend):
-    """Keeps every call until `released`, and notes how many images each had."""
+    """Blocks every call until `released` is set, and records how many images each call has."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class HeldBackend(StubBackend):
 
 
 def test_images_that_wait_go_together_and_get_their_own_results() -> None:
-    """While one image is computed, eight others form batches of four; each gets the result that it gets alone."""
+    """While one image is computed, eight others form batches of four; each gets the result that it would get alone."""
     inner = HeldBackend()
     backend = BatchingBackend(inner, largest=4, linger_s=60)
     with ThreadPoolExecutor(9) as threads:
@@ -55,7 +55,7 @@ def test_images_that_wait_go_together_and_get_their_own_results() -> None:
 
 
 def test_an_image_alone_waits_no_longer_than_allowed() -> None:
-    """An idle back end computes at once; while it is busy, an image goes alone after `linger_s`."""
+    """An idle back end computes an image at once; a busy one computes it alone after `linger_s`."""
     inner = HeldBackend()
     backend = BatchingBackend(inner, largest=4, linger_s=0.01)
     with ThreadPoolExecutor(2) as threads:
@@ -68,7 +68,7 @@ def test_an_image_alone_waits_no_longer_than_allowed() -> None:
 
 
 def test_every_caller_of_a_batch_gets_its_error() -> None:
-    """When the batch fails, so does each of its predictions."""
+    """If a batch fails, each of its callers gets the error."""
     inner = HeldBackend()
     inner.fails = True
     inner.released.set()
@@ -81,7 +81,7 @@ def test_every_caller_of_a_batch_gets_its_error() -> None:
 
 
 def test_a_caller_stops_waiting_at_its_own_deadline() -> None:
-    """A batch may have calls with later deadlines, for which it goes on."""
+    """A caller whose deadline passes gets DeadlineExceeded; the others in its batch still get their results."""
     inner = HeldBackend()
     backend = BatchingBackend(inner, largest=2, linger_s=60)
 

@@ -1,4 +1,4 @@
-"""What ONNX Runtime would report to its vendor."""
+"""The telemetry of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 
 def test_onnx_runtime_reports_nothing(tmp_path: Path) -> None:
-    """The gateway loads ONNX Runtime with its telemetry off: the library makes no identifier of the machine."""
+    """The gateway loads ONNX Runtime with telemetry off, so that the library writes no identifier of the machine."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     subprocess.run(
         [sys.executable, "-c", "import model.backends.sessions"],

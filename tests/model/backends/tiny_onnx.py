@@ -1,6 +1,6 @@
 """An ONNX classifier of a few hundred bytes: the probabilities are the softmax of the image's mean red, green and blue.
 
-It is encoded by hand, field by field as `onnx.proto` numbers them, because the serving environment has no onnx package.
+It is encoded by hand, with the field numbers of `onnx.proto`, because the serving environment has no onnx package.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _TENSOR_TYPES = {"float32": _FLOAT, "uint8": 2}
 def write_tiny_artefact(
     folder: Path, spec: InputSpec, *, with_head: bool = False, version: str = "1.0", inverted: bool = False
 ) -> Path:
-    """Write an artefact whose graph takes the input of `spec`, also of its type; returns `folder`.
+    """Write an artefact whose graph takes the input that `spec` describes, including its type, and return `folder`.
 
-    With a head it explains its predictions: the map of a class is the colour of that name in each pixel. An `inverted`
-    graph prefers the colour of which there is least.
+    With a head, the model can explain its predictions: the map of a class is the intensity of its colour in each pixel.
+    An `inverted` graph prefers the weakest colour.
     """
     if with_head:
         identity, zeros = np.eye(len(CLASSES), dtype=np.float32), np.zeros(len(CLASSES), np.float32)
@@ -46,7 +46,7 @@ def write_tiny_artefact(
 
 
 def encode_graph(spec: InputSpec, *, inverted: bool = False, leaves_channels_open: bool = False) -> bytes:
-    """Return the graph. Only a prediction tells how many feature maps it has if it `leaves_channels_open`."""
+    """Return the graph. With `leaves_channels_open`, only a prediction shows how many feature maps it has."""
     graph = [
         _message(1, _node("Cast", "image", "values", _integer("to", _FLOAT))),
         _message(1, _node("ReduceMean", "values", "means", _integers("axes", 1, 2), _integer("keepdims", 0))),
@@ -63,7 +63,7 @@ def encode_graph(spec: InputSpec, *, inverted: bool = False, leaves_channels_ope
 
 
 def _select_channels() -> list[bytes]:
-    """Nodes that keep the channels whose mean has an exponential other than 0, which are all of them."""
+    """Nodes that keep the channels whose mean has an exponential other than 0, which is true of every channel."""
     return [
         _message(1, _node("ReduceMean", "values", "brightness", _integers("axes", 0, 1, 2), _integer("keepdims", 0))),
         _message(1, _node("Exp", "brightness", "positive")),

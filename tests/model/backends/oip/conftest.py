@@ -1,4 +1,4 @@
-"""Engines that respond as the script of a test says."""
+"""Engines whose responses the test scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine on loopback that fails as a test tells it to, which a real one cannot do on demand."""
+"""An engine on loopback whose failures a test scripts, because a real engine does not fail on demand."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def describe_model(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Script:
-    """How the engine responds. `status` is that of predictions; `paths` and `headers` are those of all requests.
+    """How the engine responds, and what it has received.
 
-    While `silent` is locked, predictions get no response. With `closes` each response ends its connection. After
-    `fails_after` predictions the engine hangs up.
+    `status` is the status of predictions. While `silent` is locked, predictions get no response. With `closes`, each
+    connection is closed after its response. After `fails_after` predictions, the engine hangs up. `paths`, `headers` and
+    `connections` record all requests; `requests` records the documents of predictions.
     """
 
     server: dict[str, Any] = field(default_factory=lambda: {"name": "triton", "extensions": ["binary_tensor_data"]})
@@ -63,11 +64,11 @@ class Script:
 
 
 class ScriptedEngine(ThreadingHTTPServer):
-    """Gives each image the mean of its colours as probabilities, unless `script` says otherwise."""
+    """Returns the mean colours of each image as probabilities, unless `script` says otherwise."""
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 128  # a connection beyond Python's default of 5 is repeated only after a second
+    request_queue_size = 128  # beyond Python's default of 5, clients retry connecting only after a second
 
     def __init__(self, script: Script | None = None, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -146,7 +147,7 @@ def connected(
     longest_s: float = 30.0,
     hosts: Sequence[str] = (),
 ) -> Iterator[OipBackend]:
-    """A back end in front of engines that serve already, and of those at `hosts`."""
+    """A back end connected to running engines and to those at `hosts`."""
     every = ",".join((*(engine.endpoint for engine in engines), *hosts))
     options = EngineOptions(Path(), transport, in_flight, local, longest_s)
     backend = OipBackend(parse_address(f"oip+http://{every}/{path}"), MANIFEST, head, options)

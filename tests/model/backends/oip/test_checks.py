@@ -1,4 +1,4 @@
-"""Which engines get requests: those whose names can be resolved, and which pass their checks."""
+"""Which engines get requests: those whose names can be resolved and that pass their checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_endpoint(label: str) -> Endpoint:
 
 
 def test_responses_with_connection_close_are_complete(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine may close each connection after its response, also where `read1` closes the socket at its end."""
+    """Responses of an engine that closes each connection are complete, even if `read1` closes the socket at the end."""
     read1 = http.client.HTTPResponse.read1
 
     def read1_and_close(response: http.client.HTTPResponse, size: int = -1) -> bytes:
@@ -45,7 +45,7 @@ def test_responses_with_connection_close_are_complete(engine: ScriptedEngine, mo
 def test_a_name_without_addresses_does_not_disable_the_others(
     engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine whose name cannot be resolved is reported as ejected, and stays in use if it was known before."""
+    """An engine whose name cannot be resolved is reported as ejected, but stays in use if it was resolved before."""
     addresses = {"127.0.0.1": "127.0.0.1", "known": "127.0.0.1"}
     unresolved = list[str]()
     resolve = socket.getaddrinfo
@@ -74,7 +74,7 @@ def test_a_name_without_addresses_does_not_disable_the_others(
 
 
 def test_an_engine_that_is_down_at_the_start_is_reported(engine: ScriptedEngine) -> None:
-    """Who subscribes after the start gets the ejection of an engine that does not work, with its reason."""
+    """A subscriber that joins after the start receives the ejection of an engine that is down, with the reason."""
     closed = ScriptedEngine()
     closed.server_close()
     with connected(engine, closed) as backend:
@@ -86,7 +86,7 @@ def test_an_engine_that_is_down_at_the_start_is_reported(engine: ScriptedEngine)
 
 
 def test_an_engine_with_another_model_does_not_end_the_start(engine: ScriptedEngine, other: ScriptedEngine) -> None:
-    """While another engine works, one that serves another model is only ejected."""
+    """If another engine works, one with another model does not fail the start, but gets no requests."""
     other.script.model = describe_model(inputs=[])
     with connected(other, engine) as backend:
         for _ in range(2):
@@ -95,7 +95,7 @@ def test_an_engine_with_another_model_does_not_end_the_start(engine: ScriptedEng
 
 
 def test_silent_engines_are_checked_at_the_same_time(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start takes no longer with four silent engines than with one."""
+    """Four silent engines are checked in parallel: the start takes less than twice the limit of one check."""
     limit_s = 5.0
     monkeypatch.setattr(checks, "_CHECK_LIMIT_S", limit_s)
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
@@ -109,7 +109,7 @@ def test_silent_engines_are_checked_at_the_same_time(engine: ScriptedEngine, mon
 
 
 def test_an_engine_that_fails_again_is_ejected_for_longer() -> None:
-    """A check that passes does not shorten the time until the next check after another ejection."""
+    """A passed check does not shorten the time until the next check after another ejection."""
     endpoints, endpoint = Endpoints(1, keeps_last=False), make_endpoint("10.0.0.1:80")
     endpoints.replace([endpoint])
     for ejections in range(3):
@@ -120,7 +120,7 @@ def test_an_engine_that_fails_again_is_ejected_for_longer() -> None:
 
 
 def test_a_removed_endpoint_is_no_longer_reported() -> None:
-    """An ejection or a check that ends after the removal of the endpoint changes nothing."""
+    """An ejection or admission that comes after the removal of the endpoint is not reported."""
     endpoints, endpoint = Endpoints(1, keeps_last=True), make_endpoint("10.0.0.1:80")
     endpoints.replace([endpoint])
     assert endpoints.admit(endpoint, MODEL)

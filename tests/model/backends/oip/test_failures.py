@@ -1,4 +1,4 @@
-"""What a gateway does when engines refuse, hang up, or serve something else."""
+"""Engines that fail, hang up, or serve another model."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_equal_engines_share_the_load_evenly(engine: ScriptedEngine, other: Scri
 def test_a_request_that_was_not_processed_goes_to_another_engine(
     engine: ScriptedEngine, other: ScriptedEngine, failure: dict[str, Any]
 ) -> None:
-    """After a lost connection or a 503, the other engine gets the request; with one that fails too, it ends."""
+    """After a lost connection or a 503, the request goes to the other engine; if that fails too, the request fails."""
     with connected(engine, other) as backend:
         engine.script.status, engine.script.hangs_up = failure.get("status", 200), failure.get("hangs_up", False)
-        engine.script.is_ready = False  # or else it would be used again half a second later
+        engine.script.is_ready = False  # otherwise it would be used again after half a second
         assert [predict(backend) for _ in range(4)] == [[1.0, 0.0, 0.0]] * 4
         assert count_predictions(engine) in (1, 2)
         other.script.status, other.script.hangs_up = engine.script.status, engine.script.hangs_up
@@ -69,7 +69,7 @@ def test_a_request_that_was_not_processed_goes_to_another_engine(
 def test_a_request_that_was_processed_is_not_repeated(
     engine: ScriptedEngine, other: ScriptedEngine, status: int
 ) -> None:
-    """Any other status ends the request at once; the engine's own words are only for the log."""
+    """Any other error status fails the request at once; the engine's message is for the log, not for the caller."""
     with connected(engine, other) as backend:
         events = observe(backend)
         engine.script.status = other.script.status = status
@@ -93,14 +93,14 @@ def test_a_request_that_was_processed_is_not_repeated(
     ],
 )
 def test_another_model_is_refused(engine: ScriptedEngine, changes: dict[str, Any]) -> None:
-    """Metadata that differ from the manifest end the start with engine_mismatch."""
+    """Metadata that differs from the manifest fails the start with EngineMismatch."""
     engine.script.model = describe_model(**changes)
     with pytest.raises(EngineMismatch), connected(engine):
         pass
 
 
 def test_another_version_is_refused(engine: ScriptedEngine) -> None:
-    """A version in the URL must be among those that the engine serves, and is part of every path."""
+    """A version in the URL must be one that the engine serves, and is part of the path of predictions."""
     with pytest.raises(EngineMismatch, match="serves the versions 7 of tiny, not 8"), connected(engine, path="tiny/8"):
         pass
     with connected(engine, path="tiny/7") as backend:
@@ -111,7 +111,7 @@ def test_another_version_is_refused(engine: ScriptedEngine) -> None:
 def test_an_engine_that_is_back_with_another_model_gets_no_requests(
     engine: ScriptedEngine, other: ScriptedEngine
 ) -> None:
-    """The metadata are compared again before an ejected engine is used."""
+    """An ejected engine that returns with another model stays ejected."""
     with connected(engine, other) as backend:
         events = observe(backend)
         engine.script.status, engine.script.model = 503, describe_model(inputs=[])
@@ -127,7 +127,7 @@ def test_an_engine_that_is_back_with_another_model_gets_no_requests(
 
 
 def test_an_ejected_engine_is_used_again_after_a_check(engine: ScriptedEngine, other: ScriptedEngine) -> None:
-    """Once it is ready again, it gets its share of the requests."""
+    """An ejected engine gets requests again once it is ready."""
     with connected(engine, other) as backend:
         engine.script.status, engine.script.is_ready = 503, False
         for _ in range(4):
@@ -145,7 +145,7 @@ def test_an_ejected_engine_is_used_again_after_a_check(engine: ScriptedEngine, o
 def test_passed_checks_do_not_hide_failed_requests(
     engine: ScriptedEngine, other: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that passes its checks is ejected after three failed requests, and after its return after one more."""
+    """An engine that passes its checks is ejected after three failed requests, and after each return by one more."""
     monkeypatch.setattr(endpoints, "CHECK_INTERVAL_S", 0.0)
     with connected(engine, other) as backend:
         events = observe(backend)
@@ -156,7 +156,7 @@ def test_passed_checks_do_not_hide_failed_requests(
 
         def fail_once() -> None:
             failed, checks = count(EventKind.FAILED), len(engine.script.paths)
-            wait_until(lambda: len(engine.script.paths) >= checks + 6)  # of at most two checks, so one has passed
+            wait_until(lambda: len(engine.script.paths) >= checks + 6)  # three per check, so one check has passed
             while count(EventKind.FAILED) == failed:
                 with suppress(EngineFailed):
                     predict(backend)
@@ -168,7 +168,7 @@ def test_passed_checks_do_not_hide_failed_requests(
 
 
 def test_the_deadline_is_that_of_the_caller(engine: ScriptedEngine) -> None:
-    """The engine is told the remaining microseconds, if it is a Triton; a deadline that has passed ends the request."""
+    """A Triton gets the caller's remaining time in microseconds; a request whose deadline has passed fails."""
     with connected(engine) as backend:
         with calling(time.monotonic() + 20):
             predict(backend)
@@ -182,7 +182,7 @@ def test_the_deadline_is_that_of_the_caller(engine: ScriptedEngine) -> None:
 
 
 def test_an_engine_without_binary_tensors_gets_json(engine: ScriptedEngine) -> None:
-    """The extensions in the server's metadata decide, and the type of the input is the model's."""
+    """An engine without the extension for binary tensors gets JSON, with the input name and type of its model."""
     engine.script.server["extensions"] = []
     engine.script.model = describe_model(inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, *SIDES]}])
     with connected(engine) as backend:
@@ -193,7 +193,7 @@ def test_an_engine_without_binary_tensors_gets_json(engine: ScriptedEngine) -> N
 
 
 def test_the_token_is_sent_with_every_request_and_shown_nowhere(engine: ScriptedEngine) -> None:
-    """Checks and predictions carry the bearer token; no representation of the settings contains it."""
+    """Checks and predictions carry the bearer token; the `repr` of the settings does not contain it."""
     transport = Transport(token="s3cret-token")
     with connected(engine, transport=transport) as backend:
         predict(backend)
@@ -214,7 +214,7 @@ def test_connections_are_replaced(engine: ScriptedEngine, monkeypatch: pytest.Mo
 
 
 def test_the_digest_is_that_of_the_metadata(engine: ScriptedEngine) -> None:
-    """An engine may name the digest of its weights as a parameter of the model; the ledger then has it."""
+    """If the engine's metadata has a digest as a parameter of the model, the prediction carries that digest."""
     engine.script = Script(model=describe_model(parameters={"digest": "ab" * 32}))
     with connected(engine) as backend, calling(time.monotonic() + 20) as call:
         predict(backend)
@@ -225,7 +225,7 @@ def test_the_digest_is_that_of_the_metadata(engine: ScriptedEngine) -> None:
 
 
 def test_a_start_without_engines_fails() -> None:
-    """Without an engine, the start ends with engine_unavailable, which names the endpoint and the reason."""
+    """If no engine can be reached, the start fails with EngineUnavailable, which names the endpoint and the reason."""
     closed = ScriptedEngine()
     closed.server_close()
     with pytest.raises(EngineUnavailable, match=f"{closed.endpoint}: it cannot be reached"), connected(closed):
@@ -233,7 +233,7 @@ def test_a_start_without_engines_fails() -> None:
 
 
 def test_a_deadline_of_the_caller_is_no_error_of_the_engine(engine: ScriptedEngine) -> None:
-    """Requests whose time is over are not sent, and however many there are, the engine goes on."""
+    """Requests whose deadline has passed are not sent, and do not count as errors of the engine."""
     with connected(engine) as backend:
         before = count_predictions(engine)
         for _ in range(5):
@@ -244,7 +244,7 @@ def test_a_deadline_of_the_caller_is_no_error_of_the_engine(engine: ScriptedEngi
 
 
 def test_an_engine_that_fails_all_requests_is_ejected(engine: ScriptedEngine, other: ScriptedEngine) -> None:
-    """After three errors in a row the other engine gets the requests, although this one passes its checks."""
+    """After three errors in a row, all requests go to the other engine."""
     with connected(engine, other) as backend:
         engine.script.status = 500
         engine.script.is_ready = False  # it stays ejected for the rest of the test
@@ -258,7 +258,7 @@ def test_an_engine_that_fails_all_requests_is_ejected(engine: ScriptedEngine, ot
 
 
 def test_the_only_engine_stays_when_it_fails(engine: ScriptedEngine) -> None:
-    """Without another one, an engine that has failed gets the next request, too."""
+    """The only engine gets requests even after it has failed several."""
     with connected(engine) as backend:
         engine.script.status = 500
         for _ in range(4):
@@ -270,7 +270,7 @@ def test_the_only_engine_stays_when_it_fails(engine: ScriptedEngine) -> None:
 
 @pytest.mark.parametrize("changes", [{"extensions": 5}, {"extensions": [["binary_tensor_data"]]}])
 def test_metadata_of_another_form_are_refused(engine: ScriptedEngine, changes: dict[str, Any]) -> None:
-    """Whatever a server says of itself, the start ends with an error of its own or works without extensions."""
+    """Malformed extensions in the metadata of a server are ignored, or fail the start with EngineMismatch."""
     engine.script.server |= changes
     try:
         with connected(engine) as backend:
@@ -280,7 +280,7 @@ def test_metadata_of_another_form_are_refused(engine: ScriptedEngine, changes: d
 
 
 def test_connections_beyond_descriptor_1024(engine: ScriptedEngine) -> None:
-    """A gateway with many open connections can use those to its engine."""
+    """Connections to engines work if the gateway has more than 1,024 open file descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with connected(engine) as backend, ExitStack() as stack:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))

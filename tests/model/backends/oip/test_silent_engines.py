@@ -1,4 +1,4 @@
-"""What a gateway does while an engine is silent: it takes the request, and does not respond."""
+"""Silent engines, which take requests but do not respond."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE_S = 60.0
 
 
 class LocalBackend(StubBackend):
-    """Notes how many images each call has."""
+    """Records how many images each call has."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def silent() -> Iterator[ScriptedEngine]:
 
 
 def test_another_engine_takes_the_requests_of_a_silent_one(silent: ScriptedEngine, other: ScriptedEngine) -> None:
-    """A request to a silent engine goes to the other one before the caller's deadline; after three, none is sent."""
+    """A request to a silent engine goes to the other one before the caller's deadline; the silent engine is ejected."""
     silent.script.is_ready = True
     with connected(silent, other, longest_s=LONGEST_S) as backend:
         events = list[EngineEvent]()
@@ -58,7 +58,7 @@ def test_another_engine_takes_the_requests_of_a_silent_one(silent: ScriptedEngin
 
 
 def test_the_wait_for_engines_ends_before_the_deadline(silent: ScriptedEngine) -> None:
-    """If the only engine is silent, a prediction ends with engine_unavailable, also one in a batch."""
+    """If the only engine is silent, predictions fail with EngineUnavailable before their deadline, in batches too."""
     with connected(silent, longest_s=LONGEST_S) as backend:
         for predict in (backend.predict_pooled, BatchingBackend(backend, largest=2, linger_s=0).predict_pooled):
             started = time.monotonic()
@@ -68,7 +68,7 @@ def test_the_wait_for_engines_ends_before_the_deadline(silent: ScriptedEngine) -
 
 
 def test_the_deadline_of_the_caller_ends_the_request(silent: ScriptedEngine) -> None:
-    """At the deadline of the caller, the request ends and does not go to the local model."""
+    """At the caller's deadline, the request fails and is not passed to the local model."""
     with (
         connected(silent, longest_s=PATIENCE_S, local=LocalBackend()) as backend,
         calling(time.monotonic() + 0.1),
@@ -78,7 +78,7 @@ def test_the_deadline_of_the_caller_ends_the_request(silent: ScriptedEngine) -> 
 
 
 def test_the_local_model_takes_the_requests_of_a_silent_engine(silent: ScriptedEngine) -> None:
-    """With a local model a silent engine is ejected, even the last; images of a batch are computed one at a time."""
+    """With a local model, even the last silent engine is ejected; the local model computes a batch image by image."""
     local = LocalBackend()
     with connected(silent, longest_s=0.2, local=local) as backend:
         events = list[EngineEvent]()

@@ -1,4 +1,4 @@
-"""Requests have the bytes of Triton's own client; URLs are read strictly."""
+"""Encoding requests as Triton's own client does, and parsing the URLs of engines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ for request in json.load(sys.stdin):
 
 
 def test_bodies_are_those_of_tritonclient() -> None:
-    """With and without binary tensors, in both types, a body is the one that tritonclient.http sends, byte by byte."""
+    """With and without binary tensors, for both types, the body equals that of tritonclient.http byte for byte."""
     if not PYTHON.exists():
         missing("tritonclient is not installed: make engines")
     run = subprocess.run(
@@ -57,7 +57,7 @@ def test_bodies_are_those_of_tritonclient() -> None:
 
 
 def test_a_url_names_hosts_model_and_version() -> None:
-    """Hosts have the scheme's port unless they name one; an IPv6 address has brackets."""
+    """Hosts use the scheme's port unless they name one; IPv6 addresses are in brackets; the version is optional."""
     address = parse_address("oip+https://a.example,b.example:8443,[fd00::1]:9000/landuse/3")
     assert address.hosts == (Host("a.example", 443), Host("b.example", 8443), Host("fd00::1", 9000))
     assert (address.tls, address.model, address.version) == (True, "landuse", "3")
@@ -82,13 +82,13 @@ def test_a_url_names_hosts_model_and_version() -> None:
     ],
 )
 def test_a_malformed_url_is_refused(url: str) -> None:
-    """What is no host, port, model or version is an error that shows the form."""
+    """The error for a malformed URL shows the correct form."""
     with pytest.raises(BackendURLError, match="Use oip"):
         parse_address(url)
 
 
 def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
-    """The message names the setting for the token, and does not contain the password."""
+    """The error for a URL with credentials names the setting for the token, and does not contain the password."""
     with pytest.raises(BackendURLError, match="MODEL__ENGINE_TOKEN") as caught:
         parse_address("oip+http://user:s3cret@engine/m")
     assert "s3cret" not in str(caught.value)

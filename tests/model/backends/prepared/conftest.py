@@ -1,3 +1,5 @@
+"""A tiny model to prepare copies of, and an empty set of copies."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -28,5 +30,5 @@ def digest(artefact: Path) -> str:
 
 @pytest.fixture
 def copies(tmp_path: Path) -> PreparedCopies:
-    """No copies yet, in a folder that does not exist."""
+    """An empty set of copies, whose folder does not exist."""
     return PreparedCopies(tmp_path / "var" / "prepared", derive_key("secret"))

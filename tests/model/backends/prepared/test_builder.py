@@ -1,4 +1,4 @@
-"""Building prepared copies: complete or not at all, with other builders beside, and without growing for ever."""
+"""Building prepared copies: atomically, alongside other builders, and without keeping too many."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def list_copies(copies: PreparedCopies) -> list[str]:
 
 
 def build_in_child(copies: PreparedCopies, artefact: Path, digest: str) -> subprocess.CompletedProcess[bytes]:
-    """Build as the gateway does: in a process without environment."""
+    """Build as the gateway does: in a process with an empty environment."""
     return subprocess.run(BUILDER, input=encode_job(copies, artefact, digest), capture_output=True, check=False, env={})
 
 
 def test_a_copy_is_built_once(copies: PreparedCopies, artefact: Path, digest: str) -> None:
-    """The first build makes a private copy that can be opened, and the second leaves it as it is."""
+    """The first build makes a private copy that can be opened; the second build does not change it."""
     assert build_copy(copies, artefact, digest)
     folder = copies.folder / copies.name_copy(digest)
     inode = folder.stat().st_ino
@@ -56,7 +56,7 @@ def test_a_damaged_copy_is_built_again(copies: PreparedCopies, artefact: Path, d
 
 
 def test_builders_beside_each_other_make_one_copy(copies: PreparedCopies, artefact: Path, digest: str) -> None:
-    """Of builders that run at once, each ends without error and one copy is there, with nothing else beside it."""
+    """Two builders that run at the same time both succeed and leave exactly one copy."""
     job = encode_job(copies, artefact, digest)
     builders = [subprocess.Popen(BUILDER, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for builder in builders:
@@ -75,7 +75,7 @@ def test_builders_beside_each_other_make_one_copy(copies: PreparedCopies, artefa
 def test_what_a_killed_builder_left_is_no_copy(
     copies: PreparedCopies, artefact: Path, digest: str, left: list[str]
 ) -> None:
-    """Files of a builder that was killed before the last step are not opened, and the next builder removes them."""
+    """The files of a builder that was killed before it published them are not opened; the next build removes them."""
     build_copy(copies, artefact, digest)
     complete = copies.folder / copies.name_copy(digest)
     unfinished = complete.rename(copies.folder / ".building-killed")
@@ -88,7 +88,7 @@ def test_what_a_killed_builder_left_is_no_copy(
 
 
 def test_the_lock_of_a_killed_builder_is_free(copies: PreparedCopies, artefact: Path, digest: str) -> None:
-    """A builder that is killed while it holds the lock keeps no other from building."""
+    """A waiting builder proceeds when the builder that holds the lock is killed."""
     program = (
         "import fcntl, os, sys, time; lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600);"
         "fcntl.flock(lock, fcntl.LOCK_EX); print('locked', flush=True); time.sleep(600)"
@@ -117,7 +117,7 @@ def is_waiting_for_lock(pid: int) -> bool:
 
 
 def test_copies_that_were_used_longest_ago_are_removed(copies: PreparedCopies, tmp_path: Path) -> None:
-    """Of copies for more models, keys or machines than may stay, a build removes those that were used longest ago."""
+    """A build keeps the most recently used copies, whatever their models and keys, and removes the others."""
     names = []
     for number in range(KEPT + 1):
         artefact = tmp_path / str(number)
@@ -132,14 +132,14 @@ def test_copies_that_were_used_longest_ago_are_removed(copies: PreparedCopies, t
 
 
 def test_an_artefact_that_changed_is_not_prepared(copies: PreparedCopies, artefact: Path) -> None:
-    """A copy is built of the model that the gateway serves, never of one that has replaced it on the disk."""
+    """The builder rejects an artefact whose graph is not the one that the gateway serves."""
     with pytest.raises(DigestMismatch, match="Restart the gateway"):
         build_copy(copies, artefact, "0" * 64)
     assert list_copies(copies) == []
 
 
 def test_the_child_reports_why_it_failed(copies: PreparedCopies, artefact: Path, digest: str) -> None:
-    """A builder without write access ends with status 1 and one line that names the folder and the setting."""
+    """If the folder's path is a file, the builder exits with status 1 and one line that names the path and the setting."""
     copies.folder.parent.mkdir()
     copies.folder.write_text("not a folder")
     done = build_in_child(copies, artefact, digest)
@@ -148,7 +148,7 @@ def test_the_child_reports_why_it_failed(copies: PreparedCopies, artefact: Path,
 
 
 def test_a_folder_of_others_is_left_alone(copies: PreparedCopies, artefact: Path, digest: str) -> None:
-    """Nothing is built where other users could change it."""
+    """The builder rejects a folder to which other users can write, and writes nothing there."""
     copies.folder.mkdir(parents=True)
     copies.folder.chmod(0o777)
     with pytest.raises(PreparationFailed, match="other users have access"):

@@ -1,4 +1,4 @@
-"""The ONNX back end with prepared copies: the same predictions, from pages that all sessions share."""
+"""The ONNX back end with prepared copies: the same predictions, from memory pages that all sessions share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import read_manifest
 
-# Prints the private memory after a prediction of each session, after the release, and after another prediction.
+# Prints the private memory after predictions on both sessions, after the release, and after another prediction.
 RELEASE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +65,7 @@ def list_mappings(name: str) -> list[str]:
 
 
 def test_a_prepared_copy_predicts_the_same(prepared: OnnxBackend, artefact_folder: Path, samples: list[Path]) -> None:
-    """Probabilities, pooled features and feature maps are bit by bit those of the artefact."""
+    """Probabilities, pooled features and feature maps of a prepared copy equal those of the artefact bit for bit."""
     assert prepared.weights is not None
     assert prepared.weights.origin is Origin.PREPARED
     pixels = np.stack([decode_image(path.read_bytes(), DEFAULT_INPUT).pixels for path in samples])
@@ -81,14 +81,14 @@ def test_a_prepared_copy_predicts_the_same(prepared: OnnxBackend, artefact_folde
 
 
 def test_sessions_share_one_mapping(prepared: OnnxBackend) -> None:
-    """Two sessions use the same pages of the file, which this process cannot write to."""
+    """Two sessions share one mapping of the file, which this process cannot write to."""
     assert prepared.weights is not None
     assert prepared.weights.shared_bytes > 16_000_000
     assert list_mappings(WEIGHTS) == ["r--s"]
 
 
 def test_released_memory_is_returned_to_the_system(artefact_folder: Path, shipped_copies: PreparedCopies) -> None:
-    """Two sessions return the memory of their intermediate values, 14 MB each; the next prediction takes it again."""
+    """Two sessions return the memory of their intermediate values, 14 MB each; the next prediction reallocates it."""
     arguments = [str(artefact_folder), str(shipped_copies.folder)]
     command = [sys.executable, "-c", RELEASE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
@@ -98,14 +98,14 @@ def test_released_memory_is_returned_to_the_system(artefact_folder: Path, shippe
 
 
 def test_a_model_without_a_copy_is_served_from_its_artefact(artefact: Path, copies: PreparedCopies) -> None:
-    """Before the first build, the back end serves the artefact and says that there is no copy."""
+    """Before the first build, the back end serves the artefact and reports that there is no copy."""
     with closing(OnnxBackend(artefact, 1, copies)) as backend:
         assert backend.weights == Weights(Origin.ABSENT, "the model has no prepared copy for this machine")
         assert backend.predict(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 3)
 
 
 def test_a_graph_without_large_weights_can_be_prepared(artefact: Path, copies: PreparedCopies, digest: str) -> None:
-    """A graph whose weights are all inside has an empty file of weights."""
+    """A graph that contains all its weights gets a copy with an empty weights file, which can be served."""
     build_copy(copies, artefact, digest)
     with closing(OnnxBackend(artefact, 1, copies)) as backend:
         assert backend.weights == Weights(Origin.PREPARED)
@@ -113,7 +113,7 @@ def test_a_graph_without_large_weights_can_be_prepared(artefact: Path, copies: P
 
 
 def test_a_copy_that_the_runtime_cannot_open_is_rejected(artefact: Path, copies: PreparedCopies, digest: str) -> None:
-    """A copy that is authentic but that ONNX Runtime cannot load is replaced by the artefact."""
+    """The back end opens the artefact if ONNX Runtime cannot load an authentic copy, and reports the reason."""
     build_copy(copies, artefact, digest)
     folder = copies.folder / copies.name_copy(digest)
     (folder / GRAPH).write_bytes(b"not a graph")
@@ -126,7 +126,7 @@ def test_a_copy_that_the_runtime_cannot_open_is_rejected(artefact: Path, copies:
 
 
 def test_a_copy_of_another_key_is_absent(artefact: Path, copies: PreparedCopies, digest: str) -> None:
-    """After a change of the key, the earlier copy is no forgery: there is no copy for the new key."""
+    """After a change of the key, an earlier copy counts as absent, not as forged."""
     build_copy(copies, artefact, digest)
     with pytest.raises(PreparedCopyAbsent):
         PreparedCopies(copies.folder, derive_key("another secret")).open(digest)
@@ -140,7 +140,7 @@ def test_a_copy_of_another_key_is_absent(artefact: Path, copies: PreparedCopies,
     ],
 )
 def test_a_copy_depends_on_the_processor(tmp_path: Path, text: str, expected: tuple[str, str]) -> None:
-    """What a copy depends on are the model and features of the first processor, and nothing that changes by itself."""
+    """A copy depends on the model and features of the first processor, but not on values that vary, like its clock."""
     (tmp_path / "cpuinfo").write_text(text)
     facts = describe_machine(tmp_path / "cpuinfo")
     assert set(expected) < set(facts.values())
@@ -148,5 +148,5 @@ def test_a_copy_depends_on_the_processor(tmp_path: Path, text: str, expected: tu
 
 
 def test_a_copy_depends_on_the_runtime(tmp_path: Path) -> None:
-    """Where the system does not describe the processor, the architecture and the runtime's version remain."""
+    """If the system does not describe the processor, Python's name for it replaces its model and features."""
     assert {"onnxruntime", "architecture", "processor"} == set(describe_machine(tmp_path / "absent"))
