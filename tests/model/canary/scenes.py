@@ -23,7 +23,7 @@ from tests.support.polling import wait_until_async
 
 
 class StoreUnavailable(Exception):
-    """The error of a store that a test takes away."""
+    """The error of a store that the test makes unavailable."""
 
 
 def make_contest(candidate: str, production: str = "1.0") -> Contest:
@@ -31,7 +31,7 @@ def make_contest(candidate: str, production: str = "1.0") -> Contest:
 
 
 class ScriptedCandidates:
-    """Candidates without files: the test chooses the contest, and makes loads fail."""
+    """Candidates without files: the test chooses the contest, and can make loads fail."""
 
     def __init__(self) -> None:
         self.contest: Contest | None = None
@@ -76,7 +76,7 @@ class ScriptedCandidates:
 
 
 class ScriptedEvidence:
-    """Evidence in memory; the test lets a verdict fall, and takes the store away."""
+    """Evidence in memory; the test decides contests, and can make the store unavailable."""
 
     def __init__(self) -> None:
         self.decided: set[str] = set()
@@ -114,7 +114,7 @@ class FollowerReports:
 
 
 class Scene:
-    """A service in front of a follower whose surroundings the test controls."""
+    """A prediction service with a follower whose dependencies the test controls."""
 
     def __init__(self, service: PredictionService, clock: FakeClock) -> None:
         self.service, self.clock = service, clock
@@ -128,7 +128,7 @@ class Scene:
         await self.follower.catch_up()
 
     async def serve(self) -> str:
-        """The version that responds to a request, whose comparison is then found."""
+        """Serve a request, wait for the findings of its comparison, and return the version that responded."""
         trial = self.service.trial
         prediction = await self.service.predict(png(1), caller="ana")
         if prediction.follow_up is not None and trial is not None:

@@ -1,6 +1,6 @@
-"""Simulated candidates, judged after every request, in NumPy: many runs at once.
+"""A form of the judge in NumPy, which judges many simulated candidates after every request.
 
-`test_simulation.py` shows that this form of the judge decides as the real one does.
+`test_simulation.py` shows that it makes the same decisions as the real judge.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from model.sequential.bounded_mean import STAKE_SHARES
 
 RULES = JudgeRules()
 NEVER = 10**9
-# Evaluating in parts keeps the memory small.
+# Evaluating in parts limits the memory.
 _PART = 200_000
 Counts = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The probabilities that the candidate is worse, or better, in a comparison."""
+    """The probabilities that the candidate is worse or better in a comparison."""
 
     worse: float
     better: float = 0.0
@@ -56,7 +56,7 @@ def draw_all(
 def find_take_back(metric: Metric, series: Series) -> NDArray[np.int64]:
     """The request at which each run shows that the metric is unacceptable, or NEVER: int64 [runs].
 
-    The e-value can only rise above its earlier values in a comparison in which the candidate is worse.
+    The e-value can only exceed its earlier values in a comparison in which the candidate is worse.
     """
     looks = np.diff(series.worse, axis=1, prepend=0) > 0
     threshold = -math.log(RULES.metric_take_back_level)
@@ -66,7 +66,7 @@ def find_take_back(metric: Metric, series: Series) -> NDArray[np.int64]:
 def find_peak_acceptance(metric: Metric, series: Series) -> NDArray[np.int64]:
     """A request at which each run shows that the metric is acceptable, or NEVER: int64 [runs].
 
-    The evidence for a promotion only falls in a comparison in which the candidate is worse: look before each of these.
+    The evidence for a promotion falls only in comparisons in which the candidate is worse, so this looks before each.
     """
     looks = np.diff(series.worse, axis=1, append=30_000) > 0
     threshold = -math.log(RULES.metric_promote_level)
@@ -74,7 +74,7 @@ def find_peak_acceptance(metric: Metric, series: Series) -> NDArray[np.int64]:
 
 
 def find_promotion(all_series: Mapping[Metric, Series], every: int) -> NDArray[np.int64]:
-    """The first request of those looked at, one of `every`, at which all metrics are acceptable, or NEVER."""
+    """The first request at which all metrics are acceptable, or NEVER; this looks at one in `every` requests."""
     requests = np.arange(every, next(iter(all_series.values())).worse.shape[1] + 1, every)
     requests = requests[requests >= RULES.min_comparisons]
     acceptable = np.array(True)
@@ -88,7 +88,7 @@ def find_promotion(all_series: Mapping[Metric, Series], every: int) -> NDArray[n
 def compute_log_e(
     metric: Metric, worse: Counts, better: Counts, comparisons: NDArray[np.int64], *, above: bool
 ) -> NDArray[np.float64]:
-    """The logarithm of the e-values for taking back (`above`) or promoting, of the shape of the counts."""
+    """The logarithms of the e-values for taking back (`above`) or promoting, in the shape of the counts."""
     mean, limit = MEANS[metric], LIMITS[metric]
     sign, bound, lowest = (1, limit.tolerated, mean.lowest) if above else (-1, -limit.margin, -mean.highest)
     values = np.array([v for v in (1, 0, -1) if mean.lowest <= v <= mean.highest])
@@ -105,7 +105,7 @@ def _find_first(
 ) -> NDArray[np.int64]:
     looks[:, RULES.min_comparisons - 1] = True
     looks[:, : RULES.min_comparisons - 1] = False
-    # Where the observed mean is inside the hypothesis, no stake has gained.
+    # While the observed mean is within the null hypothesis, no e-value reaches the threshold.
     expected = np.arange(1, looks.shape[1] + 1) * (LIMITS[metric].tolerated if above else LIMITS[metric].margin)
     excess = series.worse - series.better
     looks &= excess > expected if above else excess < expected

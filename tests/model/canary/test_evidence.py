@@ -1,4 +1,4 @@
-"""What is counted about a candidate."""
+"""Counting the comparisons of a candidate with production."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ WORSE, SAME, BETTER = Tally(worse=1), Tally(same=1), Tally(better=1)
 def test_same_image_is_compared_by_class_failure_and_time(
     candidate: Outcome, production: Outcome, expected: dict[Metric, Tally]
 ) -> None:
-    """Two predictions of one image are compared by all that is known of both: a failure has no class and no latency."""
+    """Predictions of one image are compared by class, error and latency, or by error alone if one of them failed."""
     assert compare_on_same_image(candidate, production) == Evidence(expected)
 
 
 def test_different_images_are_not_compared_by_class() -> None:
-    """The classes of two different images say nothing about the models."""
+    """Predictions of different images are compared by error and latency, not by class."""
     expected = {Metric.ERROR_RATE: SAME, Metric.LATENCY: WORSE}
     assert compare_on_different_images(SLOW_FOREST, HARBOUR) == Evidence(expected)
 
@@ -62,7 +62,7 @@ def test_labels_count_where_only_one_model_is_right(
 
 
 def test_counts_of_workers_are_added() -> None:
-    """The sum of two workers' evidence is that of one worker that saw all comparisons, in any order."""
+    """The sum of two workers' evidence, in either order, equals that of one worker with all comparisons."""
     pairs = [(FOREST, FOREST), (HARBOUR, FOREST), (FAILURE, FOREST), (SLOW_FOREST, FOREST), (FOREST, FAILURE)]
     all_of_them = sum((compare_on_same_image(*pair) for pair in pairs), Evidence())
     first = sum((compare_on_same_image(*pair) for pair in pairs[::2]), Evidence())
@@ -72,7 +72,7 @@ def test_counts_of_workers_are_added() -> None:
 
 
 def test_evidence_survives_a_restart() -> None:
-    """Evidence that was written as JSON and read again is the same."""
+    """Evidence does not change when it is written as JSON and read again."""
     evidence = Evidence({Metric.DISAGREEMENT: Tally(3, 97), Metric.ACCURACY: Tally(2, 30, 1)})
     text = json.dumps(evidence.to_document())
     assert Evidence.from_document(json.loads(text)) == evidence
@@ -93,6 +93,6 @@ def test_evidence_survives_a_restart() -> None:
     ids=json.dumps,
 )
 def test_damaged_evidence_is_refused(document: dict[str, Any]) -> None:
-    """Anything but lists of three counts of known metrics is refused, and so is a "better" where there is none."""
+    """Unknown metrics, anything but three counts, and a "better" count for a metric without one raise ValueError."""
     with pytest.raises(ValueError, match=r"speed|accuracy|disagreement"):
         Evidence.from_document(document)

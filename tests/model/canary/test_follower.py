@@ -1,4 +1,4 @@
-"""Following the alias of candidates: which are loaded and tried, and when they are released."""
+"""Following the alias of candidates: which candidates are loaded and tried, and when they are released."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.polling import wait_until_async
 async def test_a_candidate_is_tried_while_the_alias_names_it(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """The candidate serves and holds memory from the look that sees the alias to the one that misses it."""
+    """A candidate serves and has memory reserved from the first check that finds its alias to the one that does not."""
     scene = make_scene(backend, make_service, clock)
     await scene.look(None)
     assert await scene.serve() == "1.0"
@@ -33,7 +33,7 @@ async def test_a_candidate_is_tried_while_the_alias_names_it(
 async def test_another_candidate_replaces_the_first(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """When the alias moves, the first candidate is released before the next one is loaded."""
+    """When the alias moves, the first candidate is released before the next trial starts."""
     scene = make_scene(backend, make_service, clock)
     await scene.look("2.0")
     await scene.look("2.1")
@@ -42,7 +42,7 @@ async def test_another_candidate_replaces_the_first(
 
 
 async def test_a_verdict_ends_the_trial(backend: GatedBackend, make_service: MakeService, clock: FakeClock) -> None:
-    """Once a verdict has fallen, in whichever process, the candidate is released and not loaded again."""
+    """Once any process has recorded a verdict, the candidate is released and not loaded again."""
     scene = make_scene(backend, make_service, clock)
     await scene.look("2.0")
     scene.evidence.decided.add("2.0")
@@ -56,7 +56,7 @@ async def test_a_verdict_ends_the_trial(backend: GatedBackend, make_service: Mak
 
 
 async def test_findings_wait_for_the_store(backend: GatedBackend, make_service: MakeService, clock: FakeClock) -> None:
-    """While the store is unavailable the trial goes on, and what was found is written later."""
+    """While the store is unavailable, the trial continues, and its findings are written later."""
     scene = make_scene(backend, make_service, clock)
     await scene.look("2.0")
     scene.evidence.is_unavailable = True
@@ -71,7 +71,7 @@ async def test_findings_wait_for_the_store(backend: GatedBackend, make_service: 
 async def test_no_trial_begins_without_the_store(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """A candidate is not loaded while nothing could be recorded of it; the next look tries again."""
+    """While the store is unavailable, no candidate is loaded; the next check tries again."""
     scene = make_scene(backend, make_service, clock)
     scene.evidence.is_unavailable = True
     await scene.look("2.0")
@@ -84,7 +84,7 @@ async def test_no_trial_begins_without_the_store(
 async def test_a_trial_ends_after_an_error_that_nobody_expects(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """The candidate stops serving, the failure is reported, and another trial begins after a delay."""
+    """After an unexpected error, the candidate stops serving, the error is reported, and a delayed trial follows."""
     scene = make_scene(backend, make_service, clock)
     await scene.look("2.0")
     scene.evidence.is_broken = True
@@ -102,7 +102,7 @@ async def test_a_trial_ends_after_an_error_that_nobody_expects(
 async def test_a_broken_candidate_is_tried_again_later(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """Production serves, the failure is reported once, and the next attempt comes after a delay."""
+    """If a candidate cannot be loaded, production serves, the failure is reported once, and a delayed attempt follows."""
     scene = make_scene(backend, make_service, clock)
     scene.candidates.broken = ArtefactError("the graph is damaged")
     for _ in range(3):
@@ -118,7 +118,7 @@ async def test_a_broken_candidate_is_tried_again_later(
 async def test_a_candidate_with_other_classes_is_released(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """A candidate that cannot replace production for every caller serves none, and leaves no memory reserved."""
+    """A candidate whose classes differ from production's serves no caller and keeps no memory reserved."""
     scene = make_scene(backend, make_service, clock)
     scene.candidates.classes = backend.info.classes[::-1]
     await scene.look("2.0")
@@ -128,7 +128,7 @@ async def test_a_candidate_with_other_classes_is_released(
 
 
 async def test_a_candidate_waits_for_memory(backend: GatedBackend, make_service: MakeService, clock: FakeClock) -> None:
-    """While images have the memory nothing is loaded; the next look tries again, without a failure."""
+    """While images occupy the memory, no candidate is loaded and no failure is reported; the next check tries again."""
     scene = make_scene(backend, make_service, clock)
     scene.candidates.memory_is_full = True
     await scene.look("2.0")
@@ -141,7 +141,7 @@ async def test_a_candidate_waits_for_memory(backend: GatedBackend, make_service:
 async def test_a_trial_goes_on_while_the_registry_is_unreadable(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """Without the registry, what is in the trial stays in the trial."""
+    """While the registry is unavailable, a running trial continues."""
     scene = make_scene(backend, make_service, clock)
     await scene.look("2.0")
     scene.candidates.registry_fails = True
@@ -152,7 +152,7 @@ async def test_a_trial_goes_on_while_the_registry_is_unreadable(
 async def test_a_replaced_production_ends_the_trial(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """A trial compares with one version in production; with another one, another trial begins once it serves."""
+    """When production's alias moves, the trial ends; another one begins once the new version serves."""
     scene = make_scene(backend, make_service, clock)
     await scene.look("2.0")
     await scene.look("2.0", production="1.1")
@@ -168,7 +168,7 @@ async def test_a_replaced_production_ends_the_trial(
 async def test_what_was_found_last_is_written_at_the_end(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """A process that shuts down writes what it has found since its last look."""
+    """A process that shuts down writes the findings since its last check."""
     scene = make_scene(backend, make_service, clock)
     await scene.look("2.0")
     await scene.serve()

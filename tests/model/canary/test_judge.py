@@ -12,7 +12,7 @@ from model.canary.judge import LIMITS, Finding, JudgeRules, Limit, Verdict, judg
 from model.canary.report import build_table, explain
 
 D, E, L, A = Metric.DISAGREEMENT, Metric.ERROR_RATE, Metric.LATENCY, Metric.ACCURACY
-# Enough to promote a candidate.
+# Enough evidence to promote a candidate.
 EQUAL = {D: Tally(10, 490), E: Tally(0, 500), L: Tally(50, 450), A: Tally(8, 984, 8)}
 
 
@@ -43,7 +43,7 @@ def without(*metrics: Metric) -> dict[Metric, Tally]:
 def test_verdict_needs_every_metric_to_promote_and_one_to_take_back(
     tallies: dict[Metric, Tally], verdict: Verdict
 ) -> None:
-    """One unacceptable metric takes the candidate back. A promotion needs errors, latency, and all that is compared."""
+    """One unacceptable metric takes the candidate back; a promotion needs errors, latency and compared predictions."""
     assert judge(Evidence(tallies)).verdict is verdict
 
 
@@ -55,12 +55,12 @@ def test_verdict_needs_thirty_comparisons(metric: Metric) -> None:
 
 
 def test_errors_of_production_excuse_those_of_the_candidate() -> None:
-    """Both models fail in an outage: equally many errors on each side do not take the candidate back."""
+    """The candidate is not taken back in an outage in which both models fail equally often."""
     assert judge(Evidence({E: Tally(60, 380, 60)})).verdict is Verdict.HOLD
 
 
 def test_levels_are_split_over_the_metrics() -> None:
-    """Each of the four metrics has a quarter of both levels, and is decided when its e-value reaches their inverse."""
+    """Each metric gets a quarter of both levels; it is unacceptable if its e-value reaches the inverse of its level."""
     rules = JudgeRules()
     assert (rules.metric_take_back_level, rules.metric_promote_level) == (0.0025, 0.0125)
     findings = {}
@@ -72,7 +72,7 @@ def test_levels_are_split_over_the_metrics() -> None:
 
 
 def test_limits_can_be_set() -> None:
-    """A candidate that is meant to differ is not taken back for it if a larger limit is set."""
+    """With a larger limit for disagreement, a candidate that is meant to differ is promoted instead of taken back."""
     rules = JudgeRules(limits={**LIMITS, D: Limit(tolerated=0.15, margin=0.2)})
     tallies = without(D) | {D: Tally(60, 440)}
     assert judge(Evidence(tallies)).verdict is Verdict.TAKE_BACK
@@ -81,7 +81,7 @@ def test_limits_can_be_set() -> None:
 
 @pytest.mark.parametrize(("worse", "finding"), [(4, "acceptable"), (25, "open"), (60, "unacceptable")])
 def test_table_agrees_with_the_verdict(worse: int, finding: str) -> None:
-    """A lower bound above the tolerance is unacceptable, and an upper bound below the margin acceptable."""
+    """A lower bound above the tolerance is unacceptable, and an upper bound below the margin is acceptable."""
     row = build_table(judge(Evidence({D: Tally(worse, 500 - worse)})))[0]
     assert row.finding == finding
     assert row.lower <= row.share == worse / 500 <= row.upper
@@ -90,7 +90,7 @@ def test_table_agrees_with_the_verdict(worse: int, finding: str) -> None:
 
 
 def test_table_is_plain_data() -> None:
-    """The table has a row for each metric, and becomes JSON, also without comparisons and with very large e-values."""
+    """The table has a row for each metric and becomes JSON, even without comparisons or with very large e-values."""
     for tallies in ({}, {D: Tally(100_000)}):
         rows = [dataclasses.asdict(row) for row in build_table(judge(Evidence(tallies)))]
         document = json.loads(json.dumps(rows, allow_nan=False))
@@ -136,5 +136,5 @@ def test_table_is_plain_data() -> None:
     ],
 )
 def test_reasons_say_what_decided_or_what_is_missing(tallies: dict[Metric, Tally], reasons: list[str]) -> None:
-    """The reasons name the metric, the bound, the limit, the data, and about how much is missing."""
+    """The reasons name the metric, the bound, the limit and the data, and estimate how much data is missing."""
     assert list(explain(judge(Evidence(tallies)))) == reasons

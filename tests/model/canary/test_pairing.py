@@ -28,11 +28,11 @@ def pair_all(arms: list[Arm]) -> list[Pair[int]]:
     ],
 )
 def test_result_is_paired_with_the_latest_of_the_other_arm(arms: list[Arm], pairs: list[Pair[int]]) -> None:
-    """A result completes a pair with the latest unpaired result of the other arm, and each is used once."""
+    """A result completes a pair with the latest unpaired result of the other arm; each result is used once."""
     assert pair_all(arms) == pairs
 
 
 def test_most_results_of_a_small_canary_are_paired() -> None:
-    """With a tenth of the requests on the candidate, more than four of five of its results are paired."""
+    """If the candidate serves a tenth of the requests, more than 80 % of its results are paired."""
     arms = [C if is_candidate else P for is_candidate in np.random.default_rng(1).random(5000) < 0.1]
     assert len(pair_all(arms)) > 0.8 * arms.count(C)

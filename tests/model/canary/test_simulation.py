@@ -1,4 +1,4 @@
-"""The judge's verdicts on simulated candidates: how soon, and how often wrong."""
+"""The judge's verdicts on simulated candidates: how soon they come, and how often they are wrong."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.model.canary.simulation import (
 )
 
 RUNS = 1000
-# Two trainings of one recipe: they differ on 2 % of the images and are right equally often.
+# Two training runs of one recipe: they disagree on 2 % of the images and are equally accurate.
 UNLABELLED = {
     Metric.DISAGREEMENT: Rates(0.02),
     Metric.ERROR_RATE: Rates(0.001, 0.001),
     Metric.LATENCY: Rates(0.3),
 }
 LABELLED = {**UNLABELLED, Metric.ACCURACY: Rates(0.01, 0.01)}
-# The worst candidate that is tolerated in each metric.
+# A candidate at the tolerance of each metric.
 TOLERATED = {
     Metric.DISAGREEMENT: Rates(0.04),
     Metric.ERROR_RATE: Rates(0.02, 0.02),
@@ -58,7 +58,7 @@ def take_back_any(candidate: dict[Metric, Series]) -> NDArray[np.int64]:
 
 
 def percentile_95(requests: NDArray[np.int64]) -> int:
-    """The number of requests within which 95 % of the runs, or more, have decided."""
+    """The number of requests within which at least 95 % of the runs have decided."""
     return int(np.quantile(requests, 0.95, method="higher"))
 
 
@@ -66,7 +66,7 @@ def percentile_95(requests: NDArray[np.int64]) -> int:
 def test_bad_candidate_is_taken_back_within_500_requests(
     metric: Metric, rates: Rates, generator: np.random.Generator
 ) -> None:
-    """5 % errors, 12 % disagreement or 8 points of accuracy lost take a candidate back within 500 requests (p95)."""
+    """A candidate with 5 % errors, 12 % disagreement or 8 points less accuracy is taken back in 500 requests (p95)."""
     assert percentile_95(find_take_back(metric, draw(rates, (RUNS, 500), generator))) <= 500
 
 
@@ -74,7 +74,7 @@ def test_bad_candidate_is_taken_back_within_500_requests(
 def test_tolerated_candidate_is_rarely_taken_back(
     candidate: dict[Metric, Rates], generator: np.random.Generator
 ) -> None:
-    """At most 1 % of the runs take back an equal candidate in 5,000 requests, and one at all tolerances at once."""
+    """At most 1 % of the runs take back an equal candidate, or one at all tolerances at once, in 5,000 requests."""
     taken_back = take_back_any(draw_all(candidate, (RUNS, 5000), generator)) < NEVER
     assert taken_back.mean() <= 0.01
 
@@ -118,7 +118,7 @@ def test_candidate_at_the_margin_is_rarely_promoted(
 
 
 def judge_step_by_step(candidate: dict[Metric, Series], run: int) -> tuple[Verdict, int]:
-    """The verdict of the real judge, which looks after every request of one run, and the request."""
+    """The first verdict of the real judge, which is called after every request of one run, and the request."""
     requests = next(iter(candidate.values())).worse.shape[1]
     for n in range(1, requests + 1):
         counts = {metric: (int(s.worse[run, n - 1]), int(s.better[run, n - 1])) for metric, s in candidate.items()}
@@ -141,7 +141,7 @@ def judge_step_by_step(candidate: dict[Metric, Series], run: int) -> tuple[Verdi
     ids=["equal", "errors", "disagreement", "accuracy", "latency"],
 )
 def test_simulated_judge_decides_as_the_real_one(changes: dict[Metric, Rates], generator: np.random.Generator) -> None:
-    """Run by run, the real judge decides the same at the same request as its form in NumPy."""
+    """In each run, the real judge and its form in NumPy reach the same verdict at the same request."""
     candidate = draw_all({**LABELLED, **changes}, (3, 900), generator)
     taken_back, promoted = take_back_any(candidate), find_promotion(candidate, every=1)
     for run in range(3):

@@ -34,7 +34,7 @@ DIFFERENT = {Metric.DISAGREEMENT: Tally(worse=1), Metric.ERROR_RATE: Tally(same=
 
 
 async def respond(service: PredictionService, value: int = 1, caller: str = "ana") -> Prediction:
-    """Predict as the pipeline does: what remains to do is begun once the prediction is recorded."""
+    """Predict as the pipeline does, which starts the follow-up once the prediction is recorded."""
     prediction = await service.predict(png(value), caller=caller)
     if prediction.follow_up is not None:
         prediction.follow_up.complete_later(f"id-{value}")
@@ -71,7 +71,7 @@ async def test_a_shadow_sees_the_image_after_the_response(service: PredictionSer
 
 
 async def test_the_same_model_agrees_with_itself(service: PredictionService) -> None:
-    """A candidate with the same weights classifies the same pixels alike."""
+    """A candidate with the same weights agrees with production."""
     _, reports = start_trial(service, Candidate())
     await respond(service)
     await wait_until_async(lambda: reports.shadows)
@@ -85,7 +85,7 @@ async def test_the_same_model_agrees_with_itself(service: PredictionService) -> 
 async def test_a_caller_of_a_failing_candidate_gets_the_response_of_production(
     service: PredictionService, change: Callable[[Outputs], Outputs]
 ) -> None:
-    """Errors of the candidate, probabilities that are no numbers and features that do not fit its gate are counted."""
+    """If the candidate raises an error or returns unusable outputs, production responds and the failure is counted."""
     candidate = Candidate(change)
     gate = AerialGate(np.zeros(3, np.float32), 1.0)
     candidate.info = replace(candidate.info, confidence=ConfidenceModel(abstention=AbstentionRules(gate)))
@@ -110,7 +110,7 @@ async def test_a_candidate_responds_to_its_callers_and_production_sees_their_ima
 
 
 async def test_without_spare_capacity_requests_are_paired_in_time(service: PredictionService) -> None:
-    """A dropped comparison of a candidate's caller is replaced by one with the next caller of production."""
+    """A request to the candidate whose comparison is dropped is paired with the next request to production."""
     candidate = Candidate()
     _, reports = start_trial(service, candidate, arm=Arm.CANDIDATE, serves_callers=True, is_spare=lambda: False)
     assert (await respond(service)).model.version == "2.0"
@@ -123,7 +123,7 @@ async def test_without_spare_capacity_requests_are_paired_in_time(service: Predi
 
 
 async def test_a_shadow_without_spare_capacity_sees_nothing(service: PredictionService) -> None:
-    """While live requests have all workers, images are dropped and counted, and the candidate does not run."""
+    """While live requests occupy all workers, images are dropped and counted, and the candidate does not run."""
     candidate = Candidate()
     _, reports = start_trial(service, candidate, is_spare=lambda: False)
     for value in range(5):
@@ -133,7 +133,7 @@ async def test_a_shadow_without_spare_capacity_sees_nothing(service: PredictionS
 
 
 async def test_the_backlog_is_bounded(service: PredictionService) -> None:
-    """While the candidate is busy with one image, two wait and further ones are dropped at once."""
+    """While the candidate is busy with one image, two more wait, and further ones are dropped at once."""
     candidate = Candidate()
     candidate.gate.clear()
     _, reports = start_trial(service, candidate)
@@ -160,7 +160,7 @@ async def test_a_candidate_that_hangs_fails_on_later_images(service: PredictionS
 
 
 async def test_a_candidate_that_misses_a_deadline_fails(service: PredictionService) -> None:
-    """A request that ends at its deadline while the candidate works on it counts as an error of the candidate."""
+    """A request that reaches its deadline while the candidate works on it counts as an error of the candidate."""
     candidate = Candidate()
     candidate.gate.clear()
     _, reports = start_trial(service, candidate, arm=Arm.CANDIDATE, serves_callers=True)
@@ -186,7 +186,7 @@ async def test_a_failure_of_both_models_is_no_difference(service: PredictionServ
 
 
 async def test_a_trial_ends_when_production_is_replaced(service: PredictionService) -> None:
-    """Images that wait for the candidate are not compared with a model that is no longer in production."""
+    """When production is replaced, the trial closes, and images that wait for the candidate are not compared."""
     candidate = Candidate()
     candidate.gate.clear()
     trial, reports = start_trial(service, candidate)
@@ -204,7 +204,7 @@ async def test_a_trial_ends_when_production_is_replaced(service: PredictionServi
 
 
 async def test_the_candidate_of_a_cancelled_request_stays_until_its_thread_is_done(service: PredictionService) -> None:
-    """A request whose client has left still runs in a thread, which needs the candidate to the end."""
+    """The candidate is not released while the thread of a cancelled request still uses it."""
     candidate = Candidate()
     candidate.gate.clear()
     trial, _ = start_trial(service, candidate, arm=Arm.CANDIDATE, serves_callers=True)
@@ -220,7 +220,7 @@ async def test_the_candidate_of_a_cancelled_request_stays_until_its_thread_is_do
 
 
 async def test_a_client_that_leaves_production_is_no_evidence(backend: GatedBackend, make_service: MakeService) -> None:
-    """A client that leaves while production classifies its image counts for neither model."""
+    """A request that is cancelled while production classifies its image counts for neither model."""
     service = make_service(workers=2, slots=8)
     candidate = Candidate()
     _, reports = start_trial(service, candidate)

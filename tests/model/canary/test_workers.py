@@ -18,7 +18,7 @@ REQUESTS = 6000
 
 
 def run_canary(fails: Callable[[Arm, int], float], share: float) -> tuple[Judgement, int]:
-    """Serve requests of 200 callers on two workers, the first of which restarts; returns the verdict and its request.
+    """Serve requests of 200 callers on two workers, one of which restarts; return the verdict and its request.
 
     `fails` gives the probability that a request fails on a model.
     """
@@ -46,14 +46,14 @@ def run_canary(fails: Callable[[Arm, int], float], share: float) -> tuple[Judgem
 
 
 def test_workers_take_back_a_candidate_that_fails_for_its_callers() -> None:
-    """The errors that two workers see on the callers of a candidate take it back together, across a restart of one."""
+    """Errors that two workers observe add up and take the candidate back, even if one of the workers restarts."""
     judgement, n = run_canary(lambda arm, _: 0.1 if arm is Arm.CANDIDATE else 0.001, share=0.3)
     assert judgement.verdict is Verdict.TAKE_BACK
     assert n < 1500
 
 
 def test_outage_of_both_models_does_not_take_back_the_candidate() -> None:
-    """While half of all requests fail, pairs of neighbouring requests fail equally often on both sides."""
+    """An outage in which half of all requests fail on both models does not take the candidate back."""
     judgement, _ = run_canary(lambda _, n: 0.5 if 500 < n < 1500 else 0.0, share=0.3)
     assert judgement.verdict is Verdict.HOLD
     found = {evidence.metric: evidence for evidence in judgement.evidence}

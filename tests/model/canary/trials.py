@@ -1,4 +1,4 @@
-"""Trials of stubs: candidates that differ, fail or wait for the test, and what a trial reports."""
+"""Stub candidates that differ, fail or block, trials of them, and a recorder of what a trial reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Candidate(StubBackend):
-    """A stub of version 2.0 that predicts what `change` makes of the outputs, once its gate is open."""
+    """A stub of version 2.0 that applies `change` to its outputs, and blocks while its gate is closed."""
 
     def __init__(self, change: Callable[[Outputs], Outputs] = lambda outputs: outputs) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Candidate(StubBackend):
 
 
 def reverse_classes(outputs: Outputs) -> Outputs:
-    """The probabilities in the reverse order, so that the best class is another one."""
+    """Reverse the order of the probabilities, so that another class is the most probable."""
     return outputs[0][:, ::-1], outputs[1]
 
 
@@ -56,7 +56,7 @@ def return_wrong_features(outputs: Outputs) -> Outputs:
 
 
 class TrialReports:
-    """What the observer of a trial was called with."""
+    """Records the calls to the observer of a trial."""
 
     def __init__(self) -> None:
         self.evidence = Evidence()
@@ -85,7 +85,7 @@ def start_trial(
     is_spare: Callable[[], bool] = lambda: True,
     stuck_s: float = 60.0,
 ) -> tuple[Trial, TrialReports]:
-    """Start a trial in which the model of `arm` responds to every caller but `eve`, to whom production responds."""
+    """Start a trial in which the model of `arm` responds to every caller except `eve`, who gets production."""
     reports, shared = TrialReports(), SharedBackend(candidate)
 
     def make(production: SharedBackend) -> Trial:

@@ -13,13 +13,13 @@ OTHER = np.array([0, 1], np.float32)
 
 
 def test_the_gate_is_linear_and_aerial_scenes_score_above_zero() -> None:
-    """The score is the features times the weights plus the bias."""
+    """The score is the dot product of the features and the weights, plus the bias."""
     assert GATE.score(AERIAL) == pytest.approx(1.5)
     assert GATE.score(OTHER) == pytest.approx(-1.5)
 
 
 def test_a_negative_score_means_another_image() -> None:
-    """The gate decides first: an image that is not aerial is called so whatever the confidence."""
+    """The gate decides first: an image with a negative score is not aerial, whatever the confidence."""
     rules = AbstentionRules(GATE, 0.5)
     assert rules.find_reason(rules.score(OTHER), 0.99) is AbstentionReason.NOT_AERIAL
     assert rules.find_reason(rules.score(OTHER), 0.01) is AbstentionReason.NOT_AERIAL
@@ -34,5 +34,5 @@ def test_thresholds_belong_to_the_accepted_side() -> None:
 
 
 def test_a_model_without_rules_never_abstains() -> None:
-    """Without a gate and a minimum, no features and no confidence are a reason."""
+    """Without a gate and a minimum confidence, the model does not abstain, even at a confidence of 0."""
     assert AbstentionRules().find_reason(AbstentionRules().score(OTHER), 0.0) is None

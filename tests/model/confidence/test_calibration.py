@@ -24,7 +24,7 @@ def logits() -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_calibration_divides_the_logits(logits: NDArray[np.float64], temperature: float) -> None:
-    """The result is the softmax of the logits over the temperature, although only their softmax is known."""
+    """Calibration returns the softmax of the logits divided by the temperature, from probabilities alone."""
     calibrated = calibrate(softmax(logits), temperature)
     assert calibrated.dtype == np.float32
     np.testing.assert_allclose(calibrated, softmax(logits / temperature), rtol=1e-4, atol=1e-7)
@@ -42,14 +42,14 @@ def test_calibrated_rows_are_probabilities_in_the_same_order(logits: NDArray[np.
 
 
 def test_temperature_one_changes_no_bit(logits: NDArray[np.float64]) -> None:
-    """A model without a temperature gives its probabilities as they are."""
+    """A temperature of 1 returns the probabilities unchanged."""
     probabilities = softmax(logits)
     assert np.array_equal(calibrate(probabilities, 1.0), probabilities)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_certain_predictions_stay_finite(temperature: float) -> None:
-    """A probability of exactly 0 has no logarithm, and still gives numbers that add up to 1."""
+    """A probability of exactly 0, which has no logarithm, still gives finite results that add up to 1."""
     calibrated = calibrate(np.array([0, 1, 0], np.float32), temperature)
     assert np.isfinite(calibrated).all()
     assert calibrated.argmax() == 1

@@ -28,24 +28,24 @@ def row(*probabilities: float) -> NDArray[np.float32]:
     ],
 )
 def test_the_score_at_the_rank_of_the_coverage_is_the_limit(coverage: float, expected: list[int]) -> None:
-    """The rank is the coverage times one more than the number of scores, rounded up."""
+    """The rank of the limit is the coverage times the number of scores plus one, rounded up."""
     assert NINE.find_labels(row(0.11, 0.51, 0.31, 0.07), coverage) == expected
 
 
 def test_more_than_the_scores_can_guarantee_gives_all_labels() -> None:
-    """Nine scores guarantee at most nine tenths; beyond that the set holds every class, also an impossible one."""
+    """Nine scores guarantee a coverage of at most 0.9; above it, the set has every class, even an impossible one."""
     assert NINE.largest_coverage == pytest.approx(0.9)
     assert NINE.find_labels(row(0, 1, 0), 0.95) == [1, 0, 2]
 
 
 def test_a_set_is_never_empty() -> None:
-    """Where no class reaches the limit, the set holds the most probable one."""
+    """If no class reaches the limit, the set contains the most probable one."""
     confident = ConformalScores(np.full(99, 0.01, np.float32))
     assert confident.find_labels(row(0.2, 0.5, 0.3), 0.9) == [1]
 
 
 def test_a_larger_coverage_keeps_the_labels_of_a_smaller_one() -> None:
-    """Sets are nested."""
+    """The set for a larger coverage contains the set for a smaller one."""
     probabilities = np.random.default_rng(3).dirichlet(np.full(21, 0.3)).astype(np.float32)
     scores = ConformalScores(np.sort(np.random.default_rng(4).random(200).astype(np.float32)))
     sets = [set(scores.find_labels(probabilities, coverage)) for coverage in (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)]
@@ -54,10 +54,10 @@ def test_a_larger_coverage_keeps_the_labels_of_a_smaller_one() -> None:
 
 @pytest.mark.parametrize("coverage", [0.6, 0.8, 0.95])
 def test_the_true_class_is_covered_as_often_as_promised(coverage: float) -> None:
-    """Over exchangeable images, also of a model that is badly calibrated, at least that share of the sets holds it."""
+    """Even for a badly calibrated model, at least the promised share of sets, within 0.02, contains the true class."""
     generator, hits, trials = np.random.default_rng(5), 0, 4000
     for _ in range(trials // 40):
-        # The model believes what it says ten times as much as is true.
+        # The model is overconfident: only a tenth of its belief is true, and the rest is uniform.
         beliefs = generator.dirichlet(np.full(5, 0.5), 100)
         true = [generator.choice(5, p=0.9 / 5 + 0.1 * belief) for belief in beliefs]
         held_out, scored = beliefs[:60], np.array(true[:60])

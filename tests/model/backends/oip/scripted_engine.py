@@ -44,7 +44,7 @@ class Script:
     """How the engine responds, and what it has received.
 
     `status` is the status of predictions. While `silent` is locked, predictions get no response. With `closes`, each
-    connection is closed after its response. After `fails_after` predictions, the engine hangs up. `paths`, `headers` and
+    response closes its connection. After `fails_after` predictions, the engine hangs up. `paths`, `headers` and
     `connections` record all requests; `requests` records the documents of predictions.
     """
 

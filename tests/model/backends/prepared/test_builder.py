@@ -139,7 +139,7 @@ def test_an_artefact_that_changed_is_not_prepared(copies: PreparedCopies, artefa
 
 
 def test_the_child_reports_why_it_failed(copies: PreparedCopies, artefact: Path, digest: str) -> None:
-    """If the folder's path is a file, the builder exits with status 1 and one line that names the path and the setting."""
+    """If the folder's path is a file, the builder exits with status 1 and a line that names path and setting."""
     copies.folder.parent.mkdir()
     copies.folder.write_text("not a folder")
     done = build_in_child(copies, artefact, digest)
