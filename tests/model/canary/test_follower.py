@@ -102,7 +102,7 @@ async def test_a_trial_ends_after_an_error_that_nobody_expects(
 async def test_a_broken_candidate_is_tried_again_later(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """If a candidate cannot be loaded, production serves, the failure is reported once, and a delayed attempt follows."""
+    """If a candidate cannot be loaded, production serves, the failure is reported once, and a later attempt follows."""
     scene = make_scene(backend, make_service, clock)
     scene.candidates.broken = ArtefactError("the graph is damaged")
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Real images as numbers, and the detector of the shipped model."""
+"""The observations of real images, and the detector of the shipped model."""
 
 from __future__ import annotations
 

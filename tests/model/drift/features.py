@@ -1,9 +1,9 @@
-"""What drift looks at of real images: `features.csv`, which this module writes, has no image, only numbers of each.
+"""The drift observations of real images. `features.csv`, which this module writes, has only numbers, no images.
 
     python -m tests.model.drift.features ../shared/data
 
-computes them with the shipped model: the test images of UC Merced, the same as a darker camera would take them, scenes
-of another sensor (NEON), everyday photographs (Caltech-101) and the samples of this repository.
+computes them with the shipped model, for the test images of UC Merced, darkened copies of these, scenes of another
+sensor (NEON), everyday photographs (Caltech-101) and the samples of this repository.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def predict_groups(data: Path) -> Iterator[tuple[str, list[Prediction]]]:
 
 
 def darken(path: Path, factor: float) -> bytes:
-    """The image as a camera with a shorter exposure takes it, as JPEG."""
+    """The image as JPEG, as if taken with a shorter exposure."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").point(lambda level: int(level * factor)).save(buffer, "JPEG", quality=90)

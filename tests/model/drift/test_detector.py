@@ -1,4 +1,4 @@
-"""What the detector says of one caller's predictions."""
+"""The drift detector's alarms about one caller's predictions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MINUTE = 60.0
 
 
 def draw(features: Features, seed: int, *parts: tuple[str, int]) -> Observations:
-    """Draw images of groups, one group after the other; one is sent each minute."""
+    """Draw images from groups, one group after the other, with one minute between two images."""
     generator = np.random.default_rng(seed)
     drawn = [features[group].select(generator.integers(0, len(features[group]), n).tolist()) for group, n in parts]
     classes = np.concatenate([each.classes for each in drawn])
@@ -39,7 +39,7 @@ def list_alarms(events: Sequence[Alarm | AllClear], metric: Metric) -> list[Alar
 
 
 def test_a_darker_camera_is_found_and_dated(detector: DriftDetector, features: Features) -> None:
-    """The first alarm says that the brightness is lower, since about the first dark image; later ones are not new."""
+    """The first alarm reports a lower brightness since about the first dark image; later alarms are not new."""
     images = draw(features, 1, ("test", 400), ("test, brightness x0.6", 400))
     state = detector.begin()
     first, *later = list_alarms(update(detector, state, images), Metric.BRIGHTNESS)
@@ -53,7 +53,7 @@ def test_a_darker_camera_is_found_and_dated(detector: DriftDetector, features: F
 
 
 def test_a_drift_ends_after_500_normal_predictions(detector: DriftDetector, features: Features) -> None:
-    """500 predictions without an alarm end a drift; the next one is new."""
+    """A drift ends after 500 predictions without an alarm; the next drift is reported as new."""
     dark = ("test, brightness x0.6", 200)
     events = update(detector, detector.begin(), draw(features, 2, dark, ("test", 1500), dark))
     brightness = [event for event in events if event.metric is Metric.BRIGHTNESS]
@@ -66,7 +66,7 @@ def test_a_drift_ends_after_500_normal_predictions(detector: DriftDetector, feat
 
 
 def test_a_class_that_becomes_frequent_is_named(detector: DriftDetector, features: Features) -> None:
-    """Scenes of another sensor, most of them forests, are too many forests."""
+    """For scenes of another sensor, most of them forests, the alarm names the class "forest" as too frequent."""
     events = update(detector, detector.begin(), draw(features, 3, ("another sensor", 100)))
     alarm = list_alarms(events, Metric.CLASS_MIX)[0]
     assert alarm.change == "forest"
@@ -85,7 +85,7 @@ def test_a_dominant_class_is_no_drift(share: float) -> None:
 
 
 def test_a_rare_class_that_becomes_frequent_is_found() -> None:
-    """A class of 2 % that becomes one of 40 % gives an alarm with its name."""
+    """If the share of a class rises from 2 % to 40 %, an alarm names the class."""
     detector = DriftDetector(Reference(1000, ("land", "sea"), (0.98, 0.02), {}))
     classes = (np.random.default_rng(9).random(300) < 0.4).astype(np.int64)
     observations = Observations(classes, np.full((300, len(MEASURES)), np.nan), np.arange(300.0))
@@ -94,7 +94,7 @@ def test_a_rare_class_that_becomes_frequent_is_found() -> None:
 
 
 def test_unknown_values_say_nothing(detector: DriftDetector, features: Features) -> None:
-    """Predictions of an earlier release, without brightness, and of unknown classes give no alarm and no mean."""
+    """Predictions of unknown classes, without brightness, as an earlier release recorded them, cause no alarm."""
     normal = draw(features, 4, ("test", 1000))
     measures = np.full_like(normal.measures, np.nan)
     state = detector.begin()
@@ -105,7 +105,7 @@ def test_unknown_values_say_nothing(detector: DriftDetector, features: Features)
 
 @pytest.mark.parametrize("part", [1, 7, 150])
 def test_parts_make_the_same_as_the_whole(detector: DriftDetector, features: Features, part: int) -> None:
-    """Updates of any size, with the state stored as text in between, find the same at the same predictions."""
+    """Updates in parts of any size, with the state encoded in between, find the same events at the same predictions."""
     images = draw(features, 5, ("test", 150), ("test, brightness x0.6", 150))
     whole = update(detector, detector.begin(), images)
     state, found = detector.begin(), list[Alarm | AllClear]()
@@ -119,7 +119,7 @@ def test_parts_make_the_same_as_the_whole(detector: DriftDetector, features: Fea
 
 
 def test_a_state_is_about_a_kilobyte(detector: DriftDetector, features: Features) -> None:
-    """The state of a caller takes at most 1,150 characters, and one of another size is refused."""
+    """An encoded state takes at most 1,150 characters; decoding one of another size raises ValueError."""
     state = detector.begin()
     update(detector, state, draw(features, 6, ("test", 100)))
     text = state.encode()
@@ -137,7 +137,7 @@ def test_a_state_is_about_a_kilobyte(detector: DriftDetector, features: Features
 def test_the_direction_of_extreme_values_is_named(
     detector: DriftDetector, features: Features, metric: Metric, below: float, above: float, change: str
 ) -> None:
-    """Values outside the reference are lower if most are below it, and lower and higher if many are on each side."""
+    """The change is "lower" or "higher" if most values moved that way, "lower_and_higher" if many moved each way."""
     images = draw(features, 8, ("test", 200))
     values = images.measures[100:, MEASURES.index(metric)]
     values[:] = np.random.default_rng(9).choice([-1e3, 1e6], len(values), p=[below, above])
@@ -146,7 +146,7 @@ def test_the_direction_of_extreme_values_is_named(
 
 
 def test_recent_means_forget(detector: DriftDetector, features: Features) -> None:
-    """The recent mean of a measure follows the latest predictions, whatever came before."""
+    """The recent mean of a measure follows the latest predictions and forgets earlier ones."""
     state = detector.begin()
     update(detector, state, draw(features, 7, ("test", 500), ("samples", 500)))
     expected = features["samples"].measures[:, MEASURES.index(Metric.SHARPNESS)].mean()
@@ -154,7 +154,7 @@ def test_recent_means_forget(detector: DriftDetector, features: Features) -> Non
 
 
 def test_the_features_are_those_of_the_shipped_model(features: Features) -> None:
-    """The numbers of the samples in features.csv are what the shipped model makes of them."""
+    """For the samples, features.csv has the observations that the shipped model yields."""
     backend = OnnxBackend(ARTEFACT)
     computed = observe_predictions(
         [predict_image(backend, path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]

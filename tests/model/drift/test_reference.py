@@ -21,7 +21,7 @@ REFERENCES = ROOT / "artifacts" / "references"
 
 
 def observe(n: int, gate_score: float = 1.0) -> Observations:
-    """Predictions of two classes in turn, whose measures are 0, 1, … but for a constant gate score."""
+    """Predictions that alternate between two classes, with the measures 0, 1, …, and a constant gate score."""
     measures = np.repeat(np.arange(n, dtype=float)[:, np.newaxis], len(MEASURES), axis=1)
     measures[:, MEASURES.index(Metric.GATE_SCORE)] = gate_score
     return Observations(np.arange(n) % 2, measures, np.zeros(n))
@@ -33,7 +33,7 @@ def reference() -> Reference:
 
 
 def test_ranks_count_equal_values_half(reference: Reference) -> None:
-    """The rank of a value is the share of the reference below it, and a constant has the rank one half."""
+    """A value's rank is the share of the reference below it, with equal values counted half; NaN stays NaN."""
     brightness, gate = reference.measures[Metric.BRIGHTNESS], reference.measures[Metric.GATE_SCORE]
     assert brightness.rank(np.array([-1.0, 99.5, 500.0])) == pytest.approx([0, 0.5, 1], abs=0.01)
     assert gate.rank(np.array([0.9, 1.0, 1.1])).tolist() == [0, 0.5, 1]
@@ -41,7 +41,7 @@ def test_ranks_count_equal_values_half(reference: Reference) -> None:
 
 
 def test_spread_is_that_of_the_reference(reference: Reference) -> None:
-    """Different values have the spread one half, and a constant has none."""
+    """The spread is one half if all values differ, and 0 if all are equal."""
     assert reference.measures[Metric.BRIGHTNESS].spread == pytest.approx(0.5, abs=0.01)
     assert reference.measures[Metric.GATE_SCORE].spread == 0
 
@@ -53,13 +53,13 @@ def test_an_unknown_measure_is_left_out() -> None:
 
 
 def test_few_images_are_no_reference() -> None:
-    """Fewer than 50 images are refused."""
+    """Building a reference from fewer than 50 images raises ValueError."""
     with pytest.raises(ValueError, match="at least 50 images, not 49"):
         build_reference(observe(49), ["forest", "river"])
 
 
 def test_a_document_reads_back(reference: Reference) -> None:
-    """What is written as JSON is read unchanged."""
+    """A reference does not change when it is written as JSON and read again."""
     assert Reference.from_document(json.loads(json.dumps(reference.to_document()))) == reference
 
 
@@ -76,13 +76,13 @@ def test_a_document_reads_back(reference: Reference) -> None:
     ],
 )
 def test_a_changed_document_is_refused(reference: Reference, change: dict[str, Any]) -> None:
-    """Numbers that cannot be a distribution are refused."""
+    """Numbers that cannot be a distribution and unknown measures raise ValueError."""
     with pytest.raises(ValueError, match=r".+"):
         Reference.from_document(reference.to_document() | change)
 
 
 def test_the_shipped_model_has_a_reference() -> None:
-    """The file names the shipped artefact by the digest of its graph, and has all measures of its 21 classes."""
+    """The reference for the digest of the shipped graph has its classes, all measures and all validation images."""
     manifest = read_manifest(ARTEFACT)
     found = find_reference(sorted(REFERENCES.glob("*.json")), manifest.files["model.onnx"].sha256)
     assert found is not None
@@ -92,7 +92,7 @@ def test_the_shipped_model_has_a_reference() -> None:
 
 
 def test_files_of_other_models_are_passed_over(reference: Reference, tmp_path: Path) -> None:
-    """A file counts only for the digest that it names, and a damaged one is an error."""
+    """A reference file is used only for the model whose digest it names; a damaged file raises ArtefactError."""
     path = tmp_path / "a.json"
     path.write_text(json.dumps(describe_reference_file(reference, "land-v1", "ab12")))
     assert find_reference([path], "ab12") == reference
@@ -103,6 +103,6 @@ def test_files_of_other_models_are_passed_over(reference: Reference, tmp_path: P
 
 
 def test_equal_values_have_one_quantile() -> None:
-    """A measure with a single value has the rank one half there, below it 0 and above it 1."""
+    """If a measure has a single value, the rank is one half at that value, 0 below it and 1 above it."""
     measure = MeasureReference(256.0, (256.0,))
     assert measure.rank(np.array([255.0, 256.0, 257.0])).tolist() == [0, 0.5, 1]

@@ -1,4 +1,4 @@
-"""How soon a shift is found, and how often one is found that does not exist: simulated callers with real images."""
+"""How soon the detector finds a shift, and how often it raises false alarms: simulated callers with real images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Indices = NDArray[np.int64]
 
 
 def find_alarms(detector: DriftDetector, images: Observations, indices: Indices) -> Indices:
-    """The prediction at which each run, of images chosen by `indices` [predictions, runs], gives its first alarm.
+    """The prediction at which each run raises its first alarm; `indices` [predictions, runs] choose the images.
 
-    This is the detector in NumPy, many runs at once; a test shows that it finds what the real one does.
+    This is the detector in NumPy, for many runs at once; a test shows that its results are those of the real one.
     """
     growth = detector.compute_growth(images.classes, detector.rank(images)).astype(np.float32)
     wealth = np.zeros((indices.shape[1], *growth.shape[1:]), np.float32)
@@ -28,7 +28,7 @@ def find_alarms(detector: DriftDetector, images: Observations, indices: Indices)
     for number, chosen in enumerate(indices):
         np.maximum(wealth, 0, out=wealth)
         wealth += growth[chosen]
-        if wealth.max() >= detector.rules.log_threshold:  # no average is above the largest
+        if wealth.max() >= detector.rules.log_threshold:  # an average cannot exceed the maximum
             found[_reach_threshold(detector, wealth.astype(float)) & (found == NEVER)] = number + 1
     return found
 
@@ -48,7 +48,7 @@ def join(*groups: Observations) -> Observations:
 
 
 def without(images: Observations, *metrics: Metric) -> Observations:
-    """The images without some metrics."""
+    """The observations, with some metrics unknown."""
     measures = images.measures.copy()
     for metric in metrics:
         if metric is not Metric.CLASS_MIX:
@@ -67,7 +67,7 @@ def test_false_alarms_are_rare(
 ) -> None:
     """At most 1 % of 1,000 callers who send images like those of training are reported within 5,000 predictions.
 
-    The images are those of the test set; the reference is that of the validation images.
+    The images are from the test set; the reference was built from the validation images.
     """
     images = features["test"]
     indices = generator.integers(0, len(images), (5000, RUNS))
@@ -78,7 +78,7 @@ def test_false_alarms_are_rare(
     ("group", "hidden"),
     [
         ("another sensor", ()),
-        # The tiles of this sensor are larger, and nearly all show forest: it is found without that, too.
+        # The tiles of this sensor are larger, and nearly all show forest. It is found even without these metrics.
         ("another sensor", (Metric.IMAGE_SIZE, Metric.CLASS_MIX)),
         ("test, brightness x0.8", ()),
         ("test, brightness x0.6", ()),
@@ -94,7 +94,7 @@ def test_a_shift_is_found_within_200_predictions(
     group: str,
     hidden: tuple[Metric, ...],
 ) -> None:
-    """In at least 95 % of 1,000 runs a shift after 500 normal predictions is found within the next 200."""
+    """In at least 95 % of 1,000 runs, a shift after 500 normal predictions is found within the next 200."""
     normal, shifted = features["test"], features[group]
     images = without(join(normal, shifted), *hidden)
     before = generator.integers(0, len(normal), (500, RUNS))
@@ -106,7 +106,7 @@ def test_a_shift_is_found_within_200_predictions(
 def test_simulated_detector_finds_what_the_real_one_does(
     detector: DriftDetector, features: Mapping[str, Observations], generator: np.random.Generator
 ) -> None:
-    """Run by run, the first alarm of the real detector is at the same prediction as in NumPy."""
+    """In each run, the real detector raises its first alarm at the same prediction as its form in NumPy."""
     images = join(features["test"], features["test, brightness x0.8"])
     indices = np.concatenate((generator.integers(0, 210, (300, 5)), generator.integers(210, 420, (200, 5))))
     found = find_alarms(detector, images, indices)

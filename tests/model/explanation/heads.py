@@ -10,7 +10,7 @@ from model.explanation.head import DenseLayer, Head
 
 
 def make_head(*widths: int, seed: int = 0, offset: tuple[float, float] = (0.0, 0.0)) -> Head:
-    """A head through `widths` values, the channels first and the classes last; ReLU after all layers but the last."""
+    """A head whose layers have `widths` values, channels first and classes last; a ReLU follows all but the last."""
     generator = np.random.default_rng(seed)
     layers = [
         DenseLayer(

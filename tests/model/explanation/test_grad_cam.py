@@ -14,7 +14,7 @@ FEATURES = np.random.default_rng(5).uniform(0, 1, (3, 4, 6)).astype(np.float32)
 
 
 def compute_by_definition(head: Head, features: NDArray[np.float32], index: int) -> NDArray[np.float64]:
-    """Follow the paper, with the slope of the logit at each position of each map instead of its gradient."""
+    """Compute the map as the paper defines it, with finite differences instead of gradients."""
     weights = np.zeros(features.shape[-1])
     for channel in range(features.shape[-1]):
         slopes = []
@@ -30,7 +30,7 @@ def compute_by_definition(head: Head, features: NDArray[np.float32], index: int)
 
 @pytest.mark.parametrize("hidden", [(), (7,), (7, 5)], ids=["one layer", "two layers", "three layers"])
 def test_map_is_that_of_the_definition(hidden: tuple[int, ...]) -> None:
-    """The map is the ReLU of the feature maps, weighted with the mean slope of the class's logit over each map."""
+    """The map is the ReLU of the sum of the feature maps, each weighted with the mean gradient of the class's logit."""
     head = make_head(6, *hidden, 3)
     for index in range(3):
         expected = compute_by_definition(head, FEATURES, index)
@@ -73,12 +73,12 @@ def _rank(heat: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def test_the_largest_value_is_scaled_to_one() -> None:
-    """Scaling keeps the proportions."""
+    """Scaling divides the map by its largest value."""
     assert scale_to_one(np.array([[0, 2], [4, 1]], np.float32)).tolist() == [[0, 0.5], [1, 0.25]]
 
 
 def test_a_map_without_support_for_the_class_is_zero() -> None:
-    """Where nothing in the image speaks for the class, the map is zero everywhere, not undefined."""
+    """If no feature supports the class, the map is zero everywhere, not undefined."""
     head = Head((DenseLayer(-np.ones((6, 2), np.float32), np.zeros(2, np.float32), relu=False),))
     heat = scale_to_one(compute_grad_cam(head, FEATURES, 0))
     assert heat.shape == (3, 4)

@@ -60,7 +60,7 @@ def test_relu_that_is_off_lets_no_gradient_pass() -> None:
 
 
 def test_a_head_is_read_as_written(tmp_path: Path) -> None:
-    """The file holds the exact weights, the activations and the offset, and does not depend on the time of writing."""
+    """Reading returns the exact weights, activations and offset; writing them again gives identical bytes."""
     head = make_head(6, 4, 3, offset=(0.5, -0.25))
     write_head(tmp_path / HEAD_FILE, head)
     first = (tmp_path / HEAD_FILE).read_bytes()
@@ -76,7 +76,7 @@ def test_a_head_is_read_as_written(tmp_path: Path) -> None:
 
 
 def test_an_artefact_without_the_file_has_no_head(tmp_path: Path) -> None:
-    """The head of an artefact whose manifest does not list the file is unknown, even if there is such a file."""
+    """An artefact whose manifest does not list the file has no head, even if the file exists."""
     write_head(tmp_path / HEAD_FILE, make_head(6, 3))
     manifest = write_manifest(
         tmp_path, name="old", version="1.0", classes=CLASSES, outputs={}, filenames=[], data={}, results={}, tools={}
@@ -124,7 +124,7 @@ MALFORMED: dict[str, Callable[[Arrays], Arrays]] = {
 
 @pytest.mark.parametrize("change", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_arrays_are_rejected(tmp_path: Path, change: Callable[[Arrays], Arrays]) -> None:
-    """A file whose arrays are not those of a head raises ArtefactError that says what to do."""
+    """A file whose arrays are not those of a head raises an ArtefactError that says what to do."""
     write_head(tmp_path / HEAD_FILE, make_head(6, 4, 3))
     np.savez(tmp_path / HEAD_FILE, allow_pickle=False, **change(load(tmp_path / HEAD_FILE)))
     with pytest.raises(ArtefactError, match="Export the model again"):

@@ -1,4 +1,4 @@
-"""The picture of an explanation."""
+"""Drawing an explanation over its image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def brightness(png: bytes) -> NDArray[np.float64]:
 
 
 def centre_of_brightness(png: bytes) -> tuple[float, float]:
-    """Row and column of the centre of mass of what is brighter than the rest."""
+    """Row and column of the centre of mass of the brightness above the median."""
     weights = brightness(png)
     weights -= np.median(weights)
     rows, columns = np.mgrid[0 : weights.shape[0], 0 : weights.shape[1]] + 0.5
@@ -43,19 +43,19 @@ def test_overlay_has_the_size_of_the_image() -> None:
 
 @pytest.mark.parametrize(("row", "column"), [(1, 1), (1, 8), (4, 1), (4, 8), (3, 5)])
 def test_bright_area_is_where_the_heat_is(row: int, column: int) -> None:
-    """A position of the map covers its own part of the picture: neither mirrored, nor turned, nor moved."""
+    """Each position of the map covers its own part of the picture: it is not mirrored, rotated or shifted."""
     centre = centre_of_brightness(draw_overlay(GREY, heat_at(row, column), CENTRED))
     assert centre == pytest.approx((row * 16 + 8, column * 16 + 8), abs=0.5)
 
 
 def test_offset_moves_the_heat_down_and_right() -> None:
-    """The offset is in rows and columns of the map; a negative one moves up and left."""
+    """The offset, in rows and columns of the map, moves the heat down and right; a negative one, up and left."""
     moved = centre_of_brightness(draw_overlay(GREY, heat_at(2, 5), (0.5, -0.75)))
     assert moved == pytest.approx((2.5 * 16 + 8, 4.25 * 16 + 8), abs=0.5)
 
 
 def test_what_leaves_the_picture_by_the_offset_is_replaced_by_the_edge() -> None:
-    """With a whole position of offset, the first row repeats at the top."""
+    """With an offset of one row, the first row of the map is repeated at the top."""
     heat = heat_at(0, 5)
     values = brightness(draw_overlay(GREY, heat, (1.0, 0.0)))
     assert values[4, 88] == values[20, 88] > values[60, 88]
@@ -70,7 +70,7 @@ def test_colours_grow_brighter_with_the_heat() -> None:
 
 
 def test_image_remains_visible() -> None:
-    """Where the heat is the same, differences in the image remain."""
+    """Under uniform heat, differences in the image remain visible."""
     pixels = GREY.copy()
     pixels[:, 80:] = 255
     values = brightness(draw_overlay(pixels, np.zeros((6, 10), np.float32), CENTRED))

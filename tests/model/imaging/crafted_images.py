@@ -1,4 +1,4 @@
-"""Builders of small valid images, and of images whose headers lie."""
+"""Builders of small valid images, and of images with false headers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def make_webp_canvas(width: int, height: int) -> bytes:
 
 
 def make_big_tiff(data: bytes) -> bytes:
-    """Rewrite a classic TIFF as BigTIFF, whose entries have room for values of 8 bytes."""
+    """Rewrite a classic TIFF as BigTIFF, whose entries hold values of up to 8 bytes."""
     (count,) = struct.unpack_from("<H", data, 8)
     end = 16 + 8 + 20 * count + 8
     moved = end - (10 + 12 * count + 4)
@@ -65,7 +65,7 @@ def make_big_tiff(data: bytes) -> bytes:
 
 
 def make_png_with(before: bytes, *, after: bytes = b"", pixel_chunks: int = 1) -> bytes:
-    """A PNG with more chunks before and after its pixels, which are split into `pixel_chunks`."""
+    """A PNG with additional chunks before and after its pixels, which are split into `pixel_chunks` chunks."""
     data = make_small("PNG")
     start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
     pixels = pngs.make_chunk(b"IDAT", b"") * (pixel_chunks - 1) + data[start:end]

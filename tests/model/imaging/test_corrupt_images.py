@@ -1,4 +1,4 @@
-"""Bytes that are no image, or no longer one: they are rejected with a code, and nothing else happens."""
+"""Bytes that are not an image, or are a damaged one, are rejected with a code and have no other effect."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Encode = Callable[..., bytes]
 
 
 def test_an_empty_body_has_its_own_error() -> None:
-    """No bytes raise EmptyImage."""
+    """An empty body raises EmptyImage."""
     with pytest.raises(errors.EmptyImage):
         decode_image(b"", DEFAULT_INPUT)
 
 
 @pytest.mark.parametrize("data", [b"GIF89a" + bytes(20), b"BM" + bytes(60), b"%!PS-Adobe-3.0 EPSF", b"\0", b"RIFF"])
 def test_other_formats_are_rejected_by_content(data: bytes) -> None:
-    """Bytes that do not begin like one of the four formats never reach a decoder."""
+    """Bytes that do not begin like one of the four formats raise UnsupportedImage."""
     with pytest.raises(errors.UnsupportedImage):
         decode_image(data, DEFAULT_INPUT)
 

@@ -1,4 +1,4 @@
-"""Images of all formats and modes become the pixels that the model was trained with."""
+"""Decoding images of all formats and modes to the pixels that the model was trained with."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Encode = Callable[..., bytes]
 
 
 def decode_as_in_training(data: bytes) -> NDArray[np.uint8]:
-    """The preprocessing of the research script, in its own words."""
+    """Preprocess an image as the research script does."""
     return np.asarray(Image.open(io.BytesIO(data)).resize((256, 256)).convert("RGB"))
 
 
 def get_colour(data: bytes) -> list[int]:
-    """Decode an image of one colour, and return it."""
+    """Decode an image of one colour, and return that colour."""
     pixels = decode_image(data, DEFAULT_INPUT).pixels
     assert pixels.shape == (256, 256, 3)
     assert pixels.dtype == np.uint8
@@ -44,7 +44,7 @@ def test_jpegs_decode_as_in_training(samples: list[Path], encode: Encode, mode: 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_the_format_is_detected_from_the_content(encode: Encode, name: str) -> None:
-    """The first bytes decide the format, and the decoded image holds the format and size of its source."""
+    """The first bytes decide the format, and the decoded image reports the format and size of its source."""
     data = encode(Image.new("RGB", (30, 20), (200, 100, 50)), name)
     decoded = decode_image(data, DEFAULT_INPUT)
     assert sniff_format(data) == decoded.format == name
@@ -65,7 +65,7 @@ def test_grey_becomes_three_equal_channels(encode: Encode, name: str) -> None:
 
 
 def test_palettes_are_applied_before_scaling(encode: Encode) -> None:
-    """Indices become colours before they are averaged, so an image of two colours holds only mixtures of them."""
+    """Palette indices become colours before scaling, so that only colours of the image are mixed."""
     image = Image.new("P", (512, 512))
     image.putpalette([0, 0, 200, 200, 0, 0, 0, 200, 0])
     image.paste(2, (0, 0, 512, 256))
@@ -124,7 +124,7 @@ def test_sixteen_bit_colour_keeps_its_high_bytes(make_png: Encode, make_tiff: En
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF"])
 def test_one_bit_images_are_black_and_white(encode: Encode, name: str) -> None:
-    """A set bit is white, an unset one black."""
+    """A set bit becomes white, an unset bit black."""
     assert get_colour(encode(Image.new("1", (8, 8), 1), name)) == [255, 255, 255]
     assert get_colour(encode(Image.new("1", (8, 8), 0), name)) == [0, 0, 0]
 

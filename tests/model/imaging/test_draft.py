@@ -33,7 +33,7 @@ def decode_at_full_scale(data: bytes) -> NDArray[np.uint8]:
 def test_below_twice_the_reduced_side_every_bit_is_equal(
     photograph: Image.Image, encode: Encode, size: tuple[int, int]
 ) -> None:
-    """A JPEG with a short side is decoded at full scale, to the pixels of the research script."""
+    """A JPEG with a side shorter than 2,048 pixels is decoded at full scale, to the pixels of the research script."""
     data = encode(photograph.resize(size), "JPEG", quality=90)
     assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_at_full_scale(data))
 
@@ -43,7 +43,7 @@ def test_below_twice_the_reduced_side_every_bit_is_equal(
 def test_a_large_jpeg_differs_by_no_more_than_two(
     photograph: Image.Image, encode: Encode, size: tuple[int, int], progressive: bool
 ) -> None:
-    """At half and at quarter scale the model's pixels are nearly equal, and the reported size is the file's."""
+    """At half and quarter scale, the model's pixels differ by at most 2, and the reported size is the file's."""
     data = encode(photograph.resize(size), "JPEG", quality=90, progressive=progressive)
     decoded = decode_image(data, DEFAULT_INPUT)
     assert np.abs(decoded.pixels.astype(int) - decode_at_full_scale(data)).max() <= 2
@@ -51,13 +51,13 @@ def test_a_large_jpeg_differs_by_no_more_than_two(
 
 
 def test_a_large_png_is_decoded_at_full_scale(photograph: Image.Image, encode: Encode) -> None:
-    """Only JPEGs can be decoded at a lower scale."""
+    """A large PNG is decoded to the pixels of the research script: only JPEGs can be decoded at a lower scale."""
     data = encode(photograph.resize((2100, 2100)), "PNG", compress_level=1)
     assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_at_full_scale(data))
 
 
 def test_a_large_jpeg_takes_little_memory(photograph: Image.Image, encode: Encode) -> None:
-    """A JPEG takes at most four bytes for each pixel at the lower scale, a PNG four for each pixel of the file."""
+    """The estimate for a large JPEG depends on its size at the lower scale, that for a PNG on the size of the file."""
     large = photograph.resize((4096, 2100))
     jpeg, png = (measure_image(encode(large, name), DEFAULT_INPUT) for name in ("JPEG", "PNG"))
     assert jpeg.pixels == png.pixels == 4096 * 2100

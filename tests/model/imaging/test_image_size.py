@@ -34,13 +34,13 @@ def test_the_header_has_the_size_of_the_decoded_image(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_no_pixel_is_decoded(kind: str) -> None:
-    """An image with truncated pixels still has a size."""
+    """The size of an image with truncated pixels can be read."""
     data = make_noise(kind)
     assert read_size(data[: len(data) // 2]) == (70, 50)
 
 
 def test_measuring_rejects_what_decoding_rejects() -> None:
-    """`measure_image` raises the errors of `decode_image`."""
+    """`measure_image` raises the same errors as `decode_image`."""
     with pytest.raises(EmptyImage):
         measure_image(b"", DEFAULT_INPUT)
     with pytest.raises(UnsupportedImage):

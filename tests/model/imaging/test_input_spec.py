@@ -62,7 +62,7 @@ def test_a_larger_input_takes_more_memory(dtype: str, bytes_per_pixel: int) -> N
 
 
 def test_a_graph_that_takes_the_pixels_needs_no_memory_for_a_copy() -> None:
-    """The estimate is lower by the size of the float32 copy, and the pixels have the same name in the ledger."""
+    """Without the float32 copy, the estimate is lower by its size, and the name in the ledger is the same."""
     data = png(1)
     direct, copied = (InputSpec(dtype=dtype) for dtype in ("uint8", "float32"))
     assert measure_image(data, copied).bytes - measure_image(data, direct).bytes == 256 * 256 * 3 * 4

@@ -1,4 +1,4 @@
-"""JPEGs of other kinds than the common ones are read right or refused with the reason."""
+"""Uncommon kinds of JPEG are decoded correctly or rejected with the reason."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ COLOURS = PLANES[..., :3].copy()
     ],
 )
 def test_other_kinds_of_jpeg_are_unsupported(data: bytes, kind: str) -> None:
-    """A whole JPEG that cannot be decoded is not called corrupt; the message names its samples and its process."""
+    """A complete JPEG of an unsupported kind is not reported as corrupt; the message names its samples and process."""
     for read in (decode_image, measure_image):
         with pytest.raises(UnsupportedPixelFormat, match=kind):
             read(data, SPEC)
 
 
 def test_a_jpeg_of_two_components_is_unsupported(encode: Encode) -> None:
-    """One, three and four components have an agreed meaning; two have none."""
+    """A JPEG of two components, which have no agreed meaning, is unsupported."""
     data = encode(Image.fromarray(RAMP), "JPEG")
     frame = data.index(b"\xff\xc0")
     two = data[: frame + 9] + b"\2" + data[frame + 10 :]
@@ -58,7 +58,7 @@ def test_a_jpeg_of_two_components_is_unsupported(encode: Encode) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_a_truncated_jpeg_is_corrupt(encode: Encode, mode: str) -> None:
-    """A JPEG of a kind that is read stays corrupt when a part is missing."""
+    """A truncated JPEG of a supported kind is corrupt."""
     data = encode(Image.fromarray(COLOURS).convert(mode), "JPEG")
     with pytest.raises(CorruptImage):
         decode_image(data[: len(data) // 2], SPEC)
@@ -66,7 +66,7 @@ def test_a_truncated_jpeg_is_corrupt(encode: Encode, mode: str) -> None:
 
 @pytest.mark.parametrize("stored", ["CMYK", "YCCK"])
 def test_adobe_inverts_the_inks_of_a_jpeg(stored: str) -> None:
-    """CMYK and YCCK JPEGs with Adobe's marker store inverted inks, as a second reader returns them."""
+    """CMYK and YCCK JPEGs with Adobe's marker, which store inverted inks, decode as in a second reader."""
     data = bytes(imagecodecs.jpeg_encode(PLANES, level=98, colorspace="CMYK", outcolorspace=stored))
     assert b"Adobe" in data
     paper = imagecodecs.jpeg_decode(data, outcolorspace="CMYK").astype(float)  # 255 where there is no ink
@@ -75,6 +75,6 @@ def test_adobe_inverts_the_inks_of_a_jpeg(stored: str) -> None:
 
 
 def test_a_jpeg_that_stores_rgb_is_read_as_such() -> None:
-    """Adobe's marker declares components that are not YCbCr."""
+    """A JPEG whose Adobe marker declares RGB components is decoded as RGB."""
     data = bytes(imagecodecs.jpeg_encode(COLOURS, level=98, colorspace="RGB", outcolorspace="RGB"))
     assert np.array_equal(decode_image(data, SPEC).pixels, imagecodecs.jpeg_decode(data))

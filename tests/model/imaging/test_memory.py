@@ -21,7 +21,7 @@ from tests.support.requirements import missing
 
 Encode = Callable[..., bytes]
 
-# Decodes the named files, and prints the estimated and the measured peak of memory for each, the file included.
+# Decodes the named files, and prints the estimated and the measured peak memory for each, including the file.
 _MEASURE = """
 import json, sys
 from pathlib import Path
@@ -71,7 +71,7 @@ _KINDS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 def _write_rare_kinds(folder: Path, samples: NDArray[np.uint8]) -> None:
-    """Write images of 16 bits with a transparent colour, in planes, and with grey bands that are read as RGB."""
+    """Write 16-bit images with a transparent colour and in planes, and grey bands that are read as RGB."""
     deep = samples.astype(np.uint16) * 257
     for name, pixels, key in (("sixteen_keyed.png", deep[..., 0], 1), ("colour_sixteen_keyed.png", deep, 3)):
         data = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
@@ -115,11 +115,11 @@ def _write_sensor_kinds(folder: Path, samples: NDArray[np.uint8]) -> None:
 
 
 def test_no_image_takes_more_memory_than_estimated(tmp_path: Path, samples: list[Path], encode: Encode) -> None:
-    """In every format and mode the peak is below the estimate, and for PNG and JPEG close to it."""
+    """In every format and mode the peak is not above the estimate, and for all formats but TIFF it is close to it."""
     if sys.platform != "linux":
         missing("reads /proc")
     with Image.open(samples[0]) as sample:
-        # Smaller than the JPEGs that are decoded at a lower scale.
+        # Small enough for JPEGs to be decoded at full scale.
         large = sample.convert("RGB").resize((1200, 900))
     for name, (mode, options) in _KINDS.items():
         image = large.convert("L").convert("I").convert("I;16") if mode == "I;16" else large.convert(mode)
@@ -135,7 +135,7 @@ def test_no_image_takes_more_memory_than_estimated(tmp_path: Path, samples: list
 
 
 def test_non_interleaved_jpegs_are_buffered(encode: Encode) -> None:
-    """A baseline JPEG whose first scan has one of three components makes libjpeg buffer all coefficients."""
+    """The estimate includes all coefficients of a baseline JPEG whose first scan has one of three components."""
     image = Image.effect_noise((1600, 1600), 60).convert("RGB")
     data = encode(image, "JPEG")
     scan = data.index(b"\xff\xda") + 2

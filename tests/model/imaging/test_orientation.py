@@ -1,4 +1,4 @@
-"""Images of every format are turned upright as their metadata says."""
+"""Images of every format are rotated upright according to their metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.imaging.input_spec import InputSpec
 from tests.model.imaging.crafted_images import FORMATS
 
 Encode = Callable[..., bytes]
-# By the orientation's number: which turn gives the pixels as they are stored (TIFF 6.0, tag 274).
+# For each orientation (TIFF 6.0, tag 274), the transformation of the upright image to the stored pixels.
 STORED: dict[int, Callable[[Image.Image], Image.Image]] = {
     1: lambda image: image,
     2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -45,7 +45,7 @@ def encode_turned(encode: Encode, name: str, orientation: int, image: Image.Imag
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_orientation_is_turned_upright(encode: Encode, name: str, orientation: int) -> None:
-    """An image gives the same pixels in each of the eight orientations, as viewers show it."""
+    """An image that is stored in any of the eight orientations is decoded to the upright pixels."""
     decoded = decode_image(encode_turned(encode, name, orientation), SPEC)
     tolerance = 8 if name == "JPEG" else 0
     assert np.abs(decoded.pixels.astype(int) - np.asarray(UPRIGHT)).max() <= tolerance
@@ -53,7 +53,7 @@ def test_every_orientation_is_turned_upright(encode: Encode, name: str, orientat
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_size_is_that_of_the_stored_pixels(encode: Encode, name: str) -> None:
-    """Width and height are reported as the file stores them, also for an image that is turned."""
+    """The reported width and height are those of the stored pixels, even if the image is rotated."""
     data = encode_turned(encode, name, 6)
     decoded, needs = decode_image(data, SPEC), measure_image(data, SPEC)
     assert (decoded.width, decoded.height) == (needs.width, needs.height) == (32, 48)
@@ -62,7 +62,7 @@ def test_the_size_is_that_of_the_stored_pixels(encode: Encode, name: str) -> Non
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
 def test_an_invalid_orientation_is_ignored(encode: Encode, name: str, orientation: int) -> None:
-    """A number without a meaning leaves the image as it is stored."""
+    """An undefined orientation leaves the image as it is stored."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     plain, odd = (encode(UPRIGHT, name, **LOSSLESS[name], **options) for options in ({}, {"exif": exif}))
@@ -77,7 +77,7 @@ def test_unreadable_metadata_is_ignored(encode: Encode, name: str, exif: bytes) 
 
 
 def test_the_metadata_of_a_png_may_follow_its_pixels(encode: Encode) -> None:
-    """The chunk eXIf counts wherever it is."""
+    """The orientation in the eXIf chunk of a PNG is applied even if the chunk follows the pixels."""
     data = encode_turned(encode, "PNG", 8)
     start = data.index(b"eXIf") - 4
     stop = start + 12 + int.from_bytes(data[start : start + 4])
@@ -88,7 +88,7 @@ def test_the_metadata_of_a_png_may_follow_its_pixels(encode: Encode) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_turned_image_is_scaled_to_the_width_and_height_of_the_model(encode: Encode, name: str) -> None:
-    """An image that is stored on its side differs by rounding only from the upright one, also when it is scaled."""
+    """After scaling, an image that is stored on its side differs from the upright one only by rounding."""
     large, spec = UPRIGHT.resize((480, 320)), InputSpec(50, 20)
     upright, turned = (decode_image(encode_turned(encode, name, number, large), spec) for number in (1, 6))
     assert turned.pixels.shape == (20, 50, 3)

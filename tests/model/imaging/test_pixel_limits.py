@@ -74,7 +74,7 @@ def test_the_canvas_of_a_webp_is_limited() -> None:
 @pytest.mark.parametrize("kind", [pytest.param(4, id="LONG"), pytest.param(17, id="SLONG8")])
 @pytest.mark.parametrize("side", [32, 8_000])
 def test_the_tiles_of_a_tiff_are_limited(make_tiff: Encode, kind: int, side: int) -> None:
-    """A TIFF of 1x1 cannot make the decoder allocate a tile above the limit, whichever type its size has."""
+    """A TIFF of 1x1 cannot make the decoder allocate a tile above the limit, whichever type the tile's size has."""
     tile = zlib.compress(bytes(32 * 32))
     tags = {259: (3, [8]), 322: (kind, [side]), 323: (kind, [side]), 324: (4, [0]), 325: (4, [len(tile)])}
     data = make_big_tiff(make_tiff((1, 1), [8], tile, tags))
@@ -87,6 +87,6 @@ def test_the_tiles_of_a_tiff_are_limited(make_tiff: Encode, kind: int, side: int
 
 @pytest.mark.parametrize("size", [(1, 65_536), (65_536, 1)])
 def test_a_side_is_limited(make_png: Encode, size: tuple[int, int]) -> None:
-    """An image of one long row is rejected: scaling it to a square would take gigabytes."""
+    """An image with one long row or column is rejected, because scaling it to a square would take gigabytes."""
     with pytest.raises(errors.ImageTooManyPixels, match="side"):
         decode_image(make_png(size, 8, 0, b"\0" * size[0]), DEFAULT_INPUT)

@@ -88,7 +88,7 @@ def test_chunks_that_may_be_large_are_left_to_the_worker_threads(make_png: Calla
     ],
 )
 def test_unusual_files_are_left_to_the_worker_threads(data: bytes) -> None:
-    """A file with much or many of anything is not read on the event loop."""
+    """An unusual file, such as one with large tables or many segments, is not read on the event loop."""
     assert not has_quick_header(data)
 
 
@@ -103,7 +103,7 @@ def test_unusual_files_are_left_to_the_worker_threads(data: bytes) -> None:
     ],
 )
 def test_quick_headers_are_quick(data: bytes) -> None:
-    """The most that a quick header may contain is read in a small part of the time that others took."""
+    """The largest headers that count as quick are measured in less than half the time that a slow one took."""
     assert has_quick_header(data)
     shortest = min(measure_seconds(data) for _ in range(5))
     assert shortest < QUICK_S
@@ -118,14 +118,14 @@ def measure_seconds(data: bytes) -> float:
 
 @pytest.mark.parametrize("data", [b"", b"text", b"GIF89a" + bytes(1_000_000)])
 def test_what_is_no_image_is_rejected_at_once(data: bytes) -> None:
-    """Data of no supported format need no thread: the first bytes show it."""
+    """Data of an unsupported format needs no worker thread, because its first bytes are enough to reject it."""
     assert has_quick_header(data)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
 def test_plain_jpegs_are_measured_as_by_pillow(mode: str, options: dict[str, object]) -> None:
-    """The size and the memory of a plain JPEG are those that are found by opening it, at every scale of decoding."""
+    """A plain JPEG of up to 256 KiB gets the same size and memory in one pass as by opening it, at every scale."""
     for size in ((1, 1), (200, 150), (2047, 2048), (2048, 2049), (4100, 4096), (4095, 5000)):
         buffer = io.BytesIO()
         Image.new(mode, size).save(buffer, "JPEG", quality=1, **options)
@@ -137,7 +137,7 @@ def test_plain_jpegs_are_measured_as_by_pillow(mode: str, options: dict[str, obj
 
 
 def test_photographs_are_measured_as_by_pillow(samples: list[Path]) -> None:
-    """The sample photographs get the same measurements in one pass as by opening them."""
+    """A sample photograph that is measured in one pass gets the same measurements as by opening it."""
     for data in (sample.read_bytes() for sample in samples):
         assert measure_plain_jpeg(data, DEFAULT_INPUT) in (measure_image(data, DEFAULT_INPUT), None)
 
@@ -156,5 +156,5 @@ def test_photographs_are_measured_as_by_pillow(samples: list[Path]) -> None:
     ],
 )
 def test_other_files_are_not_measured_in_one_pass(data: bytes) -> None:
-    """A file that is not a small and plain JPEG is left to the complete check."""
+    """Only small, plain JPEGs are measured in one pass; all other files are left to the complete check."""
     assert measure_plain_jpeg(data, DEFAULT_INPUT) is None

@@ -1,4 +1,4 @@
-"""Writes small HDF5 files, benign and hostile ones, so that the tests need no HDF5 library.
+"""Write small HDF5 files, benign and hostile ones, so that the tests need no HDF5 library.
 
 Groups have link messages in an object header of version 1, which every release of HDF5 since 1.8 reads.
 """
@@ -19,7 +19,7 @@ _GROUP_INFO, _FILTERS, _ATTRIBUTE = 0x0A, 0x0B, 0x0C
 class Dataset:
     """A data set of float32. `declared` elements may differ from the `stored` ones; `external` names a file.
 
-    A data set that is not `allocated` has the declared size, but no place in the file: reading it gives zeros.
+    A data set that is not `allocated` has the declared size, but no storage in the file: reading it gives zeros.
     """
 
     declared: int = 4
@@ -106,7 +106,7 @@ def _write_dataset(image: bytearray, dataset: Dataset) -> int:
 
 
 def _write_names(image: bytearray, name: str) -> int:
-    """A local heap with an empty name and `name`, at the offset 8."""
+    """Write a local heap with an empty name and, at the offset 8, `name`."""
     names = _pad(b"\0" * 8 + name.encode() + b"\0")
     data = _append(image, names)
     return _append(image, b"HEAP" + struct.pack("<B3x3Q", 0, len(names), 1, data))

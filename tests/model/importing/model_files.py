@@ -63,7 +63,7 @@ def write_h5(path: Path, config: Config, weights: Mapping[str, Group | Dataset |
 
 
 def hostile_configs(canary: Path) -> dict[str, Config]:
-    """Configurations of which each runs code, reads a file or loads another model in some release of Keras."""
+    """Configurations, each of which runs code, reads a file or loads another model in some release of Keras."""
     code = f"open({str(canary)!r}, 'w')"
     lambda_value = {"class_name": "__lambda__", "config": {"code": code, "defaults": None, "closure": None}}
     lambda_layer = layer("Lambda", function=lambda_value, arguments={})
@@ -121,7 +121,7 @@ def _write_symlink(path: Path, canary: Path) -> None:
 
 def _write_config_twice(path: Path, canary: Path) -> None:
     write_keras(path, hostile_configs(canary)["lambda"])
-    with ZipFile(path, "a") as archive:  # which warns about a second member of one name
+    with ZipFile(path, "a") as archive:  # zipfile would warn about a second member of the same name
         archive.writestr("config.jsom", json.dumps(model(dense())))
     path.write_bytes(path.read_bytes().replace(b"config.jsom", b"config.json"))
 

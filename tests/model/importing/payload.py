@@ -1,4 +1,4 @@
-"""Runs inside the sandbox: tries what its argument names, and reports what came of it."""
+"""A program for the sandbox: attempts the action that its argument names, and reports the result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_many_files(count: str) -> None:
 
 
 def write_unlinked_files(count: str) -> None:
-    """Write files that no folder names any more, and wait to be ended."""
+    """Write files that are already unlinked, and wait to be killed."""
     for _ in range(int(count)):
         descriptor = os.open("unlinked", os.O_WRONLY | os.O_CREAT)
         os.unlink("unlinked")
@@ -155,7 +155,7 @@ def fail(message: str) -> None:
 
 
 def report(arguments: str) -> None:
-    """Try each function of a JSON object with its argument, and write the error of each, or "done"."""
+    """Call each function of a JSON object with its argument, and write the name of its error, or "done"."""
     outcomes = {}
     for name, argument in json.loads(arguments).items():
         attempt: Attempt = globals()[name.partition(" ")[0]]

@@ -1,4 +1,4 @@
-"""The members of a .keras archive: sizes, compression and names, before any of them is parsed."""
+"""The members of a .keras archive: sizes, compression and names, checked before any member is parsed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CENTRAL_ENTRY = b"PK\x01\x02"
 
 
 def add_large_metadata(path: Path) -> None:
-    """Replace a document of a few bytes by 64 KiB and one byte that compress no better than others."""
+    """Replace the metadata by an uncompressed document of 64 KiB and one byte."""
     with ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["metadata.json"] = b'{"keras_version": "3.15.1"}'.ljust((1 << 16) + 1)
@@ -35,7 +35,7 @@ def remove_weights(path: Path) -> None:
 
 
 def change_central_entry(offset: int, value: int) -> Callable[[Path], None]:
-    """A function that changes a 16-bit field of the first member in the archive's directory."""
+    """Return a function that changes a 16-bit field of the first member in the archive's directory."""
 
     def change(path: Path) -> None:
         data = bytearray(path.read_bytes())
@@ -46,7 +46,7 @@ def change_central_entry(offset: int, value: int) -> Callable[[Path], None]:
 
 
 def hide_a_second_name(path: Path) -> None:
-    """Let the first member's name in the directory end early with a NUL, which some readers ignore."""
+    """Insert a NUL into the first member's name in the directory; some readers end the name there."""
     data = path.read_bytes()
     at = data.rindex(b"metadata.json")
     path.write_bytes(data[: at + 8] + b"\0" + data[at + 9 :])
@@ -64,7 +64,7 @@ def hide_a_second_name(path: Path) -> None:
     ids=["large", "missing", "encrypted", "method", "nul"],
 )
 def test_unusual_archive_is_refused(change: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
-    """A member that is too large, missing, encrypted, compressed unusually or named twice is refused unread."""
+    """A member that is too large, missing, encrypted, ambiguously named or compressed by another method is rejected."""
     path = write_keras(tmp_path / "model.keras", model(dense()))
     change(path)
     with pytest.raises(UnsafeModelFile, match=reason):
@@ -73,7 +73,7 @@ def test_unusual_archive_is_refused(change: Callable[[Path], None], reason: str,
 
 @pytest.mark.parametrize("method", [ZIP_BZIP2, ZIP_LZMA])
 def test_only_the_usual_compression_is_read(method: int, tmp_path: Path) -> None:
-    """An archive that is compressed with bzip2 or LZMA is refused, and one with Deflate is not."""
+    """An archive that is compressed with Deflate is accepted; with bzip2 or LZMA it is rejected."""
     check_model_file(write_keras(tmp_path / "model.keras", model(dense()), compression=ZIP_DEFLATED))
     with pytest.raises(UnsafeModelFile, match="unusual method"):
         check_model_file(write_keras(tmp_path / "model.keras", model(dense()), compression=method))

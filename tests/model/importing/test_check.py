@@ -1,3 +1,5 @@
+"""The check of .keras and .h5 files against the allow-list, before Keras opens them."""
+
 from __future__ import annotations
 
 import json
@@ -38,19 +40,19 @@ def test_shipped_models_pass(path: Path) -> None:
 
 
 def test_file_of_keras_3_7_passes() -> None:
-    """A .keras file that Keras 3.7.0 has saved passes the allow-list."""
+    """A .keras file saved by Keras 3.7.0 passes the allow-list."""
     path = ROOT / "tests" / "model" / "fixtures" / "keras_3_7_0.keras"
     assert check_model_file(path) == CheckedModel("keras", "3.7.0")
 
 
 @pytest.mark.parametrize("name", ["hdf5_default.h5", "hdf5_1_8.h5"])
 def test_both_formats_of_hdf5_pass(name: str) -> None:
-    """An .h5 file of Keras passes, in the default format of h5py and in that of HDF5 1.8 with an indexed group."""
+    """An .h5 file of Keras passes in the default format of h5py and in that of HDF5 1.8 with an indexed group."""
     assert check_model_file(FIXTURES / name) == CheckedModel("h5", "3.15.1")
 
 
 def test_reader_of_hdf5_reaches_every_object() -> None:
-    """The reader visits the data sets of all members of a group: damage to any of them is found."""
+    """The reader visits every data set of a group, so that it rejects chunked storage in any of them."""
     data = (FIXTURES / "hdf5_1_8.h5").read_bytes()
     layouts = [index for index in range(len(data)) if data[index : index + 4] == b"\x08\x12\x00\x00"]
     assert len(layouts) >= 22  # the kernel and the bias of ten convolutions and a dense layer
@@ -74,7 +76,7 @@ def test_every_efficientnet_passes() -> None:
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_harmless_twin_of_the_hostile_files_passes(suffix: str, tmp_path: Path) -> None:
-    """The file from which the hostile ones are made passes, so each of those is refused for what it adds."""
+    """The benign base of the hostile files passes, so that each of those is rejected for its change alone."""
     path = write_hostile("benign", tmp_path / f"model{suffix}", tmp_path / "canary")
     assert check_model_file(path) == CheckedModel("keras" if suffix == ".keras" else "h5", "3.15.1")
 
@@ -166,7 +168,7 @@ def test_messages_hold_no_control_characters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.zip", "model", "absent.keras"])
 def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
-    """Files of other names and missing files are refused."""
+    """Files with other suffixes and missing files are rejected."""
     if name != "absent.keras":
         write_keras(tmp_path / name, model(dense()))
     with pytest.raises(UnsafeModelFile):
@@ -182,7 +184,7 @@ def test_weights_without_a_model_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["written", "hdf5_default.h5", "hdf5_1_8.h5"])
 def test_damaged_hdf5_is_refused_or_read(source: str) -> None:
-    """Whatever bytes of an HDF5 file change, the reader ends with a result or with UnsafeModelFile."""
+    """Whichever bytes of an HDF5 file change, the reader returns or raises UnsafeModelFile."""
     benign = Group({"layers": Group({"vars": Dataset()})}, {"model_config": "{}"})
     original = write_hdf5(benign) if source == "written" else (FIXTURES / source).read_bytes()
     generator = random.Random(7)  # noqa: S311  (reproducible damage)

@@ -1,3 +1,5 @@
+"""Importing a model file: the conversion, its limits, and what happens to its result."""
+
 from __future__ import annotations
 
 import sys
@@ -19,14 +21,14 @@ THIS_INTERPRETER = Path(sys.executable)
 
 @pytest.fixture
 def options(tmp_path: Path) -> ImportOptions:
-    """The import of a harmless file to the folder `artefact`."""
+    """Options to import a harmless file to the folder `artefact`."""
     (tmp_path / "files").mkdir()
     file = write_keras(tmp_path / "files" / "model.keras", model(dense()))
     return ImportOptions(file, tmp_path / "out" / "artefact", "efficientnetb0", "1.1")
 
 
 def make_converter(folder: Path, script: str) -> Path:
-    """An interpreter that runs a shell script in the folder of the conversion, without a sandbox."""
+    """A stand-in for the interpreter: runs a shell script in the conversion's folder, without a sandbox."""
     program = folder / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -34,7 +36,7 @@ def make_converter(folder: Path, script: str) -> Path:
 
 
 def test_artefact_appears_complete(options: ImportOptions, tmp_path: Path) -> None:
-    """What the conversion wrote is moved into place, and nothing else remains."""
+    """The import moves the artefact of the conversion into place, and leaves nothing else behind."""
     python = make_converter(tmp_path, CONVERT)
     manifest = import_model(options, python)
     assert manifest.full_name == "efficientnetb0-v1.1"
@@ -59,7 +61,7 @@ def test_artefact_appears_complete(options: ImportOptions, tmp_path: Path) -> No
 def test_nothing_remains_of_a_failed_conversion(
     script: str, reason: str, options: ImportOptions, tmp_path: Path
 ) -> None:
-    """Links, other files, changed files, another name, no artefact or a failure: the import is refused."""
+    """A failed conversion, or an artefact with links, other or changed files or another name, fails the import."""
     with pytest.raises(ImportFailed, match=reason):
         import_model(options, make_converter(tmp_path, script))
     assert list(options.out.parent.iterdir()) == []
@@ -73,14 +75,14 @@ def test_sandbox_without_keras_fails_with_the_reason(options: ImportOptions) -> 
 
 
 def test_limits_apply_to_the_conversion(options: ImportOptions) -> None:
-    """A conversion that exceeds its limits is ended, and nothing remains."""
+    """A conversion that exceeds its limits is terminated, and leaves nothing behind."""
     with pytest.raises(ImportLimitExceeded):
         import_model(options, THIS_INTERPRETER, Limits(file_bytes=1, cpu_seconds=0))
     assert list(options.out.parent.iterdir()) == []
 
 
 def test_existing_artefact_is_not_replaced(options: ImportOptions) -> None:
-    """An existing folder is left as it is."""
+    """The import fails if the folder exists, and leaves it unchanged."""
     options.out.mkdir(parents=True)
     with pytest.raises(ImportFailed, match="already exists"):
         import_model(options, THIS_INTERPRETER)
@@ -88,7 +90,7 @@ def test_existing_artefact_is_not_replaced(options: ImportOptions) -> None:
 
 
 def test_device_is_not_read(tmp_path: Path) -> None:
-    """Only regular files are imported."""
+    """Only regular files are imported: a link to a device is rejected."""
     file = tmp_path / "model.keras"
     file.symlink_to("/dev/zero")
     with pytest.raises(UnsafeModelFile, match="is not a file of at most"):

@@ -74,7 +74,7 @@ def test_many_arithmetic_scans_are_too_much_work() -> None:
     ],
 )
 def test_work_grows_with_scans_pixels_and_coding(process: int, scans: int, size: tuple[int, int]) -> None:
-    """The same scans of a smaller image are decoded."""
+    """Scans that are too much work for a large image are accepted in one with a hundredth of the pixels."""
     small = (size[0] // 10, size[1] // 10)
     assert reduce_jpeg(make_progressive(process, small, scans), MAX_PIXELS).data
     with pytest.raises(UnsupportedImage, match="too long"):
@@ -94,14 +94,14 @@ def test_ordinary_progressive_scans_are_accepted_up_to_the_pixel_limit(
 
 @pytest.mark.parametrize("samplings", [(0x11,), (0x11,) * 3, (0x11,) * 4])
 def test_one_arithmetic_scan_is_accepted(samplings: tuple[int, ...]) -> None:
-    """A sequential JPEG with arithmetic coding is accepted up to 40 megapixels."""
+    """A sequential JPEG of 40 megapixels with arithmetic coding is accepted."""
     frame = jpegs.make_frame(jpegs.ARITHMETIC, 8_000, 5_000, samplings)
     scan = jpegs.make_scan(range(1, len(samplings) + 1))
     assert reduce_jpeg(jpegs.make_jpeg(jpegs.make_tables(), frame, scan), MAX_PIXELS).data
 
 
 def test_the_scans_of_a_jpeg_are_limited(encode: Encode) -> None:
-    """A JPEG with more scans is rejected: each costs a pass over all pixels."""
+    """A JPEG with more than MAX_SCANS scans is rejected, because each costs a pass over all pixels."""
     data = encode(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     scans = data.count(b"\xff\xda")
@@ -111,7 +111,7 @@ def test_the_scans_of_a_jpeg_are_limited(encode: Encode) -> None:
 
 
 def test_the_segments_of_a_jpeg_are_limited() -> None:
-    """A JPEG with more segments is rejected: one may take only four bytes."""
+    """A JPEG with MAX_SEGMENTS segments is rejected; a segment may take only four bytes."""
     data = make_small("JPEG")
     assert decode_image(data[:2] + b"\xff\xfe\0\2" * (MAX_SEGMENTS - 20) + data[2:], DEFAULT_INPUT).width == 24
     with pytest.raises(UnsupportedImage, match="segments"):
@@ -119,7 +119,7 @@ def test_the_segments_of_a_jpeg_are_limited() -> None:
 
 
 def test_the_tables_of_a_jpeg_are_limited() -> None:
-    """A JPEG with thousands of quantisation tables is rejected before any is parsed."""
+    """A JPEG with more than MAX_TABLE_BYTES of quantisation tables is rejected."""
     data = make_small("JPEG")
     tables = jpegs.make_segment(0xDB, (b"\0" + b"\1" * 64) * 1000)
     with pytest.raises(UnsupportedImage, match="tables"):
@@ -156,7 +156,7 @@ def test_a_plain_jpeg_is_not_copied() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_the_structure_of_a_jpeg(encode: Encode, mode: str) -> None:
-    """Frame, scans and blocks are those that the encoder wrote: chroma has half the blocks on each side."""
+    """The size, the precision, the number of components and the first scan are those that the encoder wrote."""
     image = Image.new(mode, (100, 50))
     structure = read_jpeg(encode(image, "JPEG", subsampling=2, progressive=True))
     blocks = [component.blocks for component in structure.frame.components]
@@ -179,6 +179,6 @@ def test_the_structure_of_a_jpeg(encode: Encode, mode: str) -> None:
     ids=["tables", "frame alone", "scan alone", "short frame", "short scan"],
 )
 def test_incomplete_structures_are_corrupt(data: bytes) -> None:
-    """A JPEG without a whole frame header and scan header is corrupt."""
+    """A JPEG without a complete frame header and scan header is corrupt."""
     with pytest.raises(CorruptImage):
         reduce_jpeg(data, MAX_PIXELS)

@@ -1,4 +1,4 @@
-"""TIFFs: bytes that are shared, tiles that are too large, JPEG data that does not fit, and what reaches the decoder."""
+"""TIFFs: shared bytes, tiles that are too large, JPEG data that does not fit, and what reaches the decoder."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def test_costly_tiffs_are_rejected_from_their_headers(name: str) -> None:
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("step", [0, 7], ids=["same", "overlapping"])
 def test_strips_that_share_bytes_are_rejected(compression: int, step: int, big: bool) -> None:
-    """With any compression the strips may not add up to more than the file, wherever they are."""
+    """With any compression, strips that overlap and together are longer than the file are rejected."""
     offsets = [16 + step * index for index in range(128)]
     data = make_strips(compression, offsets, [2_000] * 128, bytes(3_000), big=big)
     with pytest.raises(ImageRejected) as rejection:
         decode_image(data, DEFAULT_INPUT)
-    # Uncompressed strips have the bytes that their size needs, whatever the file says, and these are few.
+    # The length of uncompressed strips follows from their size, whatever the file declares, and is short here.
     assert isinstance(rejection.value, UnsupportedImage) or (compression == RAW and step == 7)
 
 
 @pytest.mark.parametrize("planes", [1, 3])
 def test_tiles_that_share_bytes_are_rejected(planes: int) -> None:
-    """The tiles of all planes may not add up to more than the file."""
+    """Tiles of all planes that together are longer than the file are rejected; without overlap they are decoded."""
     tile = zlib.compress(bytes(32 * 32))
     tags = tiffs.describe_strips((256, 256), DEFLATE, [8], [len(tile)], 256)
     del tags[273], tags[278], tags[279]
@@ -87,7 +87,7 @@ def test_tiles_that_share_bytes_are_rejected(planes: int) -> None:
     ids=["offset", "length", "few offsets", "few lengths", "no rows", "no width"],
 )
 def test_blocks_outside_the_file_are_corrupt(tags: dict[int, Any]) -> None:
-    """Strips after the end of the file, and missing ones, are corrupt."""
+    """Strips outside the file, missing strips, and a size of 0 are corrupt."""
     with pytest.raises(CorruptImage):
         decode_image(make_strips(LZW, [8, 8], [10, 10], bytes(64), tags=tags), DEFAULT_INPUT)
 
@@ -95,7 +95,7 @@ def test_blocks_outside_the_file_are_corrupt(tags: dict[int, Any]) -> None:
 @pytest.mark.parametrize(("bits", "samples"), [(2**32 - 1, 2**32 - 1), (8, 4_097), (65, 1)])
 @pytest.mark.parametrize("compression", [RAW, LZW])
 def test_impossible_samples_are_rejected(bits: int, samples: int, compression: int) -> None:
-    """More than 4,096 samples of a pixel, or 64 bits of a sample, are rejected, also where no number can hold them."""
+    """More than 4,096 samples per pixel or 64 bits per sample are rejected, even if their product would overflow."""
     tags = {258: (tiffs.LONG, [bits]), 277: (tiffs.LONG, [samples])}
     data = make_strips(compression, [8], [64], bytes(64), tags=tags)
     with pytest.raises(CorruptImage):
@@ -106,7 +106,7 @@ def test_impossible_samples_are_rejected(bits: int, samples: int, compression: i
 
 
 def test_arrays_outside_the_file_are_corrupt() -> None:
-    """Offsets that are stored after the end of the file are corrupt."""
+    """A TIFF whose array of offsets ends outside the file is corrupt."""
     data = make_strips(LZW, [8] * 4, [8] * 4, bytes(64))
     entry = data.index(struct.pack("<HHI", 273, tiffs.LONG, 4)) + 8
     with pytest.raises(CorruptImage):
@@ -116,7 +116,7 @@ def test_arrays_outside_the_file_are_corrupt() -> None:
 @pytest.mark.parametrize("lengths", [None, [0]], ids=["missing", "zero"])
 @pytest.mark.parametrize("compression", [RAW, DEFLATE])
 def test_one_strip_without_a_length_is_read_to_the_end(compression: int, lengths: list[int] | None) -> None:
-    """Old tools omit the length of an only strip; of several strips it is needed."""
+    """A single strip without a length, as old tools write it, is read to the end of the file."""
     content = bytes(64) if compression == RAW else zlib.compress(bytes(64))
     tags: dict[int, Any] = tiffs.describe_strips((64, 1), compression, [8], lengths or [], 1)
     if lengths is None:
@@ -125,7 +125,7 @@ def test_one_strip_without_a_length_is_read_to_the_end(compression: int, lengths
 
 
 def test_padding_of_tiles_is_limited() -> None:
-    """Narrow images with thousands of wide tiles are rejected: their pixels are decoded for nothing."""
+    """A narrow image with thousands of wide tiles is rejected, because most of the decoded pixels would be padding."""
     tags = tiffs.describe_strips((1, 60_000), DEFLATE, [8], [8], 1)
     tiles = {322: (tiffs.LONG, [16_384]), 323: (tiffs.LONG, [16])}
     blocks = {324: (tiffs.LONG, [8] * 3_750), 325: (tiffs.LONG, [8] * 3_750)}
@@ -196,7 +196,7 @@ def test_the_rebuilt_file_has_the_same_pixels(encode: Encode, compression: str, 
 
 @pytest.mark.parametrize("following", [8, 2**31], ids=["loop", "outside"])
 def test_later_directories_are_never_read(following: int) -> None:
-    """A chain of directories that loops or leaves the file does not matter, nor do pointers to further ones."""
+    """A chain of directories that loops or leaves the file is ignored, and so are pointers to other directories."""
     content = zlib.compress(bytes(64))
     pointers = {330: (tiffs.LONG, [8] * 100), 34665: (tiffs.LONG, [8]), 34853: (tiffs.LONG, [2**31])}
     data = make_strips(DEFLATE, [8], [len(content)], content, tags=pointers, following=following)
@@ -206,7 +206,7 @@ def test_later_directories_are_never_read(following: int) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("planes", [1, 3])
 def test_uncompressed_strips_become_one_for_each_plane(order: str, planes: int) -> None:
-    """Strips in any sequence have the same pixels afterwards: decoders then need no object for each of them."""
+    """Uncompressed strips in any order become one strip per plane with the same pixels."""
     pixels = np.random.default_rng(4).integers(0, 256, (planes, 40, 64), np.uint8)
     backwards = b"".join(row.tobytes() for plane in pixels for row in plane[::-1])
     offsets = [8 + 64 * (40 * plane + 39 - row) for plane in range(planes) for row in range(40)]
@@ -220,14 +220,14 @@ def test_uncompressed_strips_become_one_for_each_plane(order: str, planes: int) 
 
 @pytest.mark.parametrize("compression", [RAW, LZW])
 def test_strips_that_are_many_for_the_file_are_rejected(compression: int) -> None:
-    """Thousands of tiny strips take more memory than what is reserved for reading their file."""
+    """Thousands of tiny strips are rejected, because they take more memory than is reserved for their file."""
     tags = tiffs.describe_strips((16, 20_000), compression, [8] * 20_000, [16] * 20_000, 1)
     with pytest.raises(UnsupportedImage, match="strips"):
         measure_image(tiffs.make_tiff(tags, bytes(320_000)), DEFAULT_INPUT)
 
 
 def test_the_strips_of_a_tiff_are_limited() -> None:
-    """A TIFF that names more strips is rejected before their offsets are read."""
+    """A TIFF with more than MAX_BLOCKS strips, over all planes, is rejected."""
     many = [8] * (MAX_BLOCKS + 1)
     with pytest.raises(UnsupportedImage, match="strips"):
         decode_image(make_strips(LZW, many, [0], bytes(16)), DEFAULT_INPUT)
@@ -238,7 +238,7 @@ def test_the_strips_of_a_tiff_are_limited() -> None:
 
 @pytest.mark.parametrize(("strips", "comments"), [(8_193, 0), (8, 16)], ids=["strips", "segments"])
 def test_the_jpeg_data_of_a_tiff_has_few_parts(strips: int, comments: int) -> None:
-    """Strips of JPEG data and the segments of each are limited, because each must be checked."""
+    """The number of JPEG strips and of segments in each is limited, because each must be checked."""
     frame, scan = jpegs.make_frame(jpegs.BASELINE, 64, 1), jpegs.make_scan(content=b"\0")
     content = jpegs.make_jpeg(jpegs.make_tables(), b"\xff\xfe\0\2" * comments, frame, scan)
     offsets = [8 + len(content) * index for index in range(strips)]
@@ -251,7 +251,7 @@ def test_the_jpeg_data_of_a_tiff_has_few_parts(strips: int, comments: int) -> No
 
 @pytest.mark.parametrize("big", [True, False])
 def test_the_tags_of_a_tiff_are_limited(big: bool) -> None:
-    """The number of tags is checked before they are read."""
+    """A TIFF with more than MAX_TAGS tags is unsupported."""
     entry, count = ("<HHQQ", "<Q") if big else ("<HHII", "<H")
     start = b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) if big else b"II*\0" + struct.pack("<I", 8)
     for tags, error in ((MAX_TAGS + 1, UnsupportedImage), (MAX_TAGS, CorruptImage)):

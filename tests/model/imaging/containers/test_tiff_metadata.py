@@ -1,4 +1,4 @@
-"""Reading the tags of a TIFF that describe its samples and its place on the ground."""
+"""Reading the tags of a TIFF that describe its samples and its georeference."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TEXT, NODATA = 2, int(MetadataTag.NODATA)
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("big", [False, True])
 def test_numbers_and_text_are_read(order: str, big: bool) -> None:
-    """Values in the entry and outside of it are read in both byte orders, in TIFF and BigTIFF."""
+    """Values in the entry and outside it are read in both byte orders, in TIFF and BigTIFF."""
     tags: tiffs.Tags = {TAG: (tiffs.LONG, [1, 2, 3, 70_000]), NODATA: (TEXT, b"65535\0")}
     assert read_metadata(tiffs.make_tiff(tags, order=order, big=big)) == {TAG: (1, 2, 3, 70_000), NODATA: (65_535,)}
 
 
 @pytest.mark.parametrize("count", [1_000, 2**32 - 1])
 def test_counts_are_not_trusted(count: int) -> None:
-    """At most as many values are read as can matter, and none where they lie outside of the file."""
+    """Whatever count a tag declares, at most 16 values are read, and none if they end outside the file."""
     data = tiffs.make_tiff({TAG: (tiffs.SHORT, [7] * 20)})
     entry = struct.pack("<HHI", TAG, tiffs.SHORT, 20)
     assert read_metadata(data.replace(entry, struct.pack("<HHI", TAG, tiffs.SHORT, count))) == {TAG: (7,) * 16}
@@ -38,7 +38,7 @@ def test_counts_are_not_trusted(count: int) -> None:
     [(TEXT, b"\0"), (TEXT, b"nan\0"), (TEXT, b"-inf\0"), (TEXT, b"none"), (TEXT, b"\xff\xfe\0"), (77, b"12")],
 )
 def test_other_values_than_finite_numbers_are_left_out(kind: int, values: Sequence[int]) -> None:
-    """Text that is no finite number and values of unknown types are ignored."""
+    """Text that is not a finite number and values of unknown types are ignored."""
     data = tiffs.make_tiff({NODATA: (TEXT, values)})
     data = data.replace(struct.pack("<HHI", NODATA, TEXT, len(values)), struct.pack("<HHI", NODATA, kind, len(values)))
     assert read_metadata(data) == {}
@@ -46,7 +46,7 @@ def test_other_values_than_finite_numbers_are_left_out(kind: int, values: Sequen
 
 @pytest.mark.parametrize("data", [b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 def test_a_damaged_directory_has_no_metadata(data: bytes) -> None:
-    """A directory that is missing, outside of the file or endless is no error here."""
+    """A directory that is missing, truncated or outside the file has no metadata, and is not an error here."""
     assert read_metadata(data) == {}
 
 
@@ -66,5 +66,5 @@ def test_a_damaged_directory_has_no_metadata(data: bytes) -> None:
     ],
 )
 def test_the_declared_range_of_samples(tags: tiffs.Tags, hints: RangeHints) -> None:
-    """The largest sample and the value for missing data count if 16 bits can hold them."""
+    """The declared largest sample and value for missing data are used if 16 bits can hold them."""
     assert read_hints(read_metadata(tiffs.make_tiff(tags))) == hints

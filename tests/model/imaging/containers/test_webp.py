@@ -19,7 +19,7 @@ from tests.model.imaging.crafted_images import make_small
 from tests.support.images import webps
 
 Encode = Callable[..., bytes]
-GROUP_BYTES = 5_700  # what libwebp really takes for a group of one-symbol codes
+GROUP_BYTES = 5_700  # the memory of libwebp for a group of one-symbol codes
 
 
 def make_picture() -> Image.Image:
@@ -30,7 +30,7 @@ def make_picture() -> Image.Image:
 
 @pytest.mark.parametrize("groups", [1, 900, 5_000])
 def test_the_memory_of_prefix_codes_is_estimated(groups: int) -> None:
-    """A lossless WebP of 25 KB whose groups of prefix codes take 30 MB reserves that much; it is decoded."""
+    """The estimate includes the prefix codes of a lossless WebP, up to 30 MB in a file of 25 KB."""
     data = webps.make_webp(webps.make_chunk(b"VP8L", webps.make_grouped_pixels(320, 320, groups)))
     plain = measure_image(make_small("WEBP"), DEFAULT_INPUT).bytes
     assert measure_image(data, DEFAULT_INPUT).bytes - plain > groups * GROUP_BYTES
@@ -63,14 +63,14 @@ def test_honest_lossless_images_reserve_little_more(encode: Encode, method: int,
 
 
 def test_the_groups_of_prefix_codes_are_limited() -> None:
-    """A lossless WebP with more groups than any encoder makes is rejected."""
+    """A lossless WebP with more groups of prefix codes than any encoder makes is rejected."""
     data = webps.make_webp(webps.make_chunk(b"VP8L", webps.make_grouped_pixels(480, 480, MAX_GROUPS + 1)))
     with pytest.raises(UnsupportedImage, match="groups"):
         measure_image(data, DEFAULT_INPUT)
 
 
 def test_too_detailed_transforms_are_rejected() -> None:
-    """An entropy image of more than 65,536 coded pixels is rejected before it is read to its end."""
+    """A lossless WebP whose entropy image has more than 65,536 coded pixels is rejected."""
     data = webps.make_webp(webps.make_chunk(b"VP8L", webps.make_grouped_pixels(1_100, 1_100, 256)))
     with pytest.raises(UnsupportedImage, match="too detailed"):
         measure_image(data, DEFAULT_INPUT)

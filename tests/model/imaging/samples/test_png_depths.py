@@ -18,7 +18,7 @@ GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
 
 
 def pack(samples: list[int], depth: int) -> bytes:
-    """Big-endian samples of `depth` bits, eight or more of them."""
+    """Pack eight or more samples of `depth` bits, the most significant bit first."""
     bits = "".join(f"{sample:0{depth}b}" for sample in samples)
     return int(bits, 2).to_bytes(len(bits) // 8)
 
@@ -30,7 +30,7 @@ def get_row(data: bytes) -> list[list[int]]:
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_grey_samples_are_scaled_to_eight_bits(make_png: Encode, depth: int) -> None:
-    """The largest sample is white at every depth, and samples between are scaled or keep their high byte."""
+    """At every depth, the largest sample becomes white; other samples are scaled or keep their high byte."""
     largest = 2**depth - 1
     samples = [0, largest, largest // 2, largest // 3, 1, 0, largest, largest]
     row = [[sample >> 8 if depth == 16 else sample * 255 // largest] * 3 for sample in samples]
@@ -39,19 +39,19 @@ def test_grey_samples_are_scaled_to_eight_bits(make_png: Encode, depth: int) -> 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_the_transparent_grey_is_white_at_every_depth(make_png: Encode, depth: int) -> None:
-    """Samples that equal the key become white, at 16 bits as at 8; others keep their value."""
+    """At every depth, samples that equal the key become white; others keep their value."""
     largest = 2**depth - 1
     key = largest // 3
     samples = [key, largest, key, largest, 0, largest, key, largest]
     row = [[0] * 3 if sample == 0 and key else [WHITE] * 3 for sample in samples]
-    for high_bits in (0, 0xFF00 if depth in {2, 4, 8} else 0):  # which have no meaning
+    for high_bits in (0, 0xFF00 if depth in {2, 4, 8} else 0):  # bits above the depth have no meaning
         chunk = (b"tRNS", struct.pack(">H", key | high_bits))
         assert get_row(make_png((8, 1), depth, GREY, pack(samples, depth), chunk=chunk)) == row
 
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_the_transparent_colour_is_white_at_every_depth(make_png: Encode, depth: int) -> None:
-    """A pixel is transparent when all bits of its three samples equal the key's, in the low byte, too."""
+    """A pixel is transparent only if all bits of its three samples equal the key's, including the low byte."""
     unit = 0x0101 if depth == 16 else 1
     key = [unit * value for value in (10, 20, 230)]
     near = [[*key[:2], key[2] + 1], [key[0] + 1, *key[1:]], [key[1], key[0], key[2]]]
@@ -87,7 +87,7 @@ def test_sixteen_bit_alpha_has_the_pixels_of_its_eight_bit_twin(make_png: Encode
 
 
 def test_a_key_of_sixteen_bits_is_in_the_memory_estimate(make_png: Encode) -> None:
-    """The alpha that a key of 16-bit samples needs is reserved."""
+    """The estimate includes the alpha that a key of 16-bit samples needs."""
     for colour, key in ((GREY, b"\0\1"), (COLOUR, b"\0\1" * 3)):
         row = bytes(2 * 500 * (1 if colour == GREY else 3))
         plain = measure_image(make_png((500, 500), 16, colour, row), SPEC)

@@ -1,4 +1,4 @@
-"""16-bit images that use a part of their range become the same picture as their 8-bit twins."""
+"""16-bit images that use part of their range are decoded to the same picture as their 8-bit twins."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def draw(bands: int) -> NDArray[np.uint8]:
 
 
 def deepen(picture: NDArray[np.uint8], white: int) -> NDArray[np.uint16]:
-    """The same picture as samples in which `white` stands for 255."""
+    """The same picture as 16-bit samples, scaled so that 255 becomes `white`."""
     return np.round(picture * (white / 255)).astype(np.uint16)
 
 
@@ -70,7 +70,7 @@ def decode(data: bytes) -> DecodedImage:
 
 
 def assert_same_picture(deep: bytes, eight: bytes, scaling: str) -> None:
-    """Pixels differ by at most 1, also where they are transparent."""
+    """Assert that pixels differ by at most 1, even where they are transparent."""
     decoded = decode(deep)
     assert (decoded.bit_depth, decoded.scaling) == (16, scaling)
     assert np.abs(decoded.pixels.astype(int) - decode(eight).pixels).max() <= 1
@@ -100,7 +100,7 @@ def test_every_layout_is_scaled(compression: str | None, predictor: bool) -> Non
             )
         except UnsupportedPixelFormat:
             refused += 1
-    # Grey bands in planes, and uncompressed planes with a band of no meaning.
+    # The layouts with grey bands in planes, and uncompressed planes with a band of unspecified meaning.
     assert refused == (8 + 8 if compression is None else 8)
 
 
@@ -115,7 +115,7 @@ def test_a_deep_png_has_the_pixels_of_its_eight_bit_twin(bands: int, white: int)
 
 @pytest.mark.parametrize(("bands", "key"), [(1, [700]), (3, [700, 300, 100])])
 def test_the_transparent_colour_is_compared_before_scaling(bands: int, key: list[int]) -> None:
-    """The samples that equal a PNG's transparent colour become white; neighbours that scale to the same do not."""
+    """Samples that equal a PNG's transparent colour become white; others that scale to the same level do not."""
     samples = deepen(draw(bands), 2_047)
     samples[:5], samples[5:10] = key, np.array(key) + 1
     data = bytes(imagecodecs.png_encode(np.ascontiguousarray(np.squeeze(samples))))
@@ -145,7 +145,7 @@ def test_black_images_stay_black(kind: str) -> None:
 
 
 def test_borders_without_data_change_no_other_pixel() -> None:
-    """Borders of 0 or 65535 become black or white, and the picture between is scaled as without them."""
+    """Borders of 0 or 65535 become black or white, and do not change how the rest of the picture is scaled."""
     picture = draw(3)
     for fill, level in ((0, 0), (65_535, 255)):
         samples = deepen(picture, 4_095)
@@ -158,7 +158,7 @@ def test_borders_without_data_change_no_other_pixel() -> None:
 
 @pytest.mark.parametrize("kind", ["separated", "premultiplied"])
 def test_samples_that_no_sensor_delivers_have_the_full_range(kind: str) -> None:
-    """CMYK and premultiplied colours keep their high byte, whatever their values."""
+    """CMYK and premultiplied colours are scaled from the full range, whatever their values."""
     options: dict[str, Any] = {"photometric": "separated"} if kind == "separated" else {"photometric": "rgb"}
     if kind == "premultiplied":
         options["extrasamples"] = ["assocalpha"]
@@ -172,7 +172,7 @@ def test_samples_that_no_sensor_delivers_have_the_full_range(kind: str) -> None:
     [(1, 0, "1_to_8"), (2, 0, "2_to_8"), (4, 0, "4_to_8"), (8, 0, "none"), (8, 2, "none"), (4, 3, "none")],
 )
 def test_the_depth_of_other_samples_is_named(make_png: Encode, depth: int, colour: int, scaling: str) -> None:
-    """Grey of few bits is scaled to 8 bits; the indices of a palette have a depth, but its colours have 8 bits."""
+    """Grey of few bits is scaled to 8 bits; palette images report the depth of their indices, and are not scaled."""
     palette = (b"PLTE", bytes(range(48))) if colour == 3 else None
     decoded = decode(make_png((8, 8), depth, colour, bytes(8 * depth * (3 if colour == 2 else 1) // 8), chunk=palette))
     assert (decoded.bit_depth, decoded.scaling) == (depth, scaling)
@@ -180,7 +180,7 @@ def test_the_depth_of_other_samples_is_named(make_png: Encode, depth: int, colou
 
 @pytest.mark.parametrize("kind", ["grey", "rgb"])
 def test_a_declared_maximum_is_the_range_of_a_dark_picture(kind: str) -> None:
-    """A dark picture with the SMaxSampleValue of its sensor has the pixels of its dark 8-bit twin."""
+    """A dark picture that declares its sensor's SMaxSampleValue has the pixels of its dark 8-bit twin."""
     dark = (draw(BANDS[kind]) >> 3).astype(np.uint8)
     deep = write_tiff(deepen(dark, 2_047), kind, extratags=[(341, 3, 1, 2_047, True)])
     assert_same_picture(deep, write_tiff(dark, kind), "11_to_8")

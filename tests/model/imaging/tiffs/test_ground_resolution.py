@@ -37,7 +37,7 @@ from tests.support.images.geotiffs import (
 
 METRES = {MODEL_TYPE: PROJECTED, LINEAR_UNITS: 9001}
 DEGREES = {MODEL_TYPE: GEOGRAPHIC, ANGULAR_UNITS: 9102}
-# A unit whose size in metres is one of the doubles; the keys are signed, as indices below zero need.
+# A unit whose size in metres is one of the doubles. The keys are signed, so that indices can be negative.
 SIGNED_SHORT, UNIT = 8, (LINEAR_UNITS, 0, 1, 32767, LINEAR_UNIT_SIZE, geotiffs.GEO_DOUBLES - 65_536, 1)
 TURNED = (0.3, 0.4, 0, 5e5, 0.4, -0.3, 0, 5e6, 0, 0, 0, 0, 0, 0, 0, 1)
 
@@ -76,7 +76,7 @@ def read_resolution(
     ],
 )
 def test_the_side_of_a_pixel_is_read_in_metres(tags: list[ExtraTag], metres: float | None) -> None:
-    """Metres, feet, other units and degrees are converted; without a known unit the resolution is unknown."""
+    """Feet, other units and degrees are converted to metres; without a known unit the resolution is unknown."""
     assert read_resolution(tags) == metres
 
 
@@ -91,7 +91,7 @@ def test_every_kind_of_directory_is_read(bigtiff: bool, order: Literal["<", ">"]
 @pytest.mark.parametrize("side", [math.nan, math.inf, -math.inf, 0.0, 1e-300, 1e300])
 @pytest.mark.parametrize("system", [METRES, DEGREES, {**METRES, PROJECTED_SYSTEM: 3857}], ids=["m", "degrees", "web"])
 def test_impossible_sides_are_ignored(side: float, system: dict[int, int]) -> None:
-    """A side that is no number, zero, tiny or huge is no resolution, and no error."""
+    """A side that is not a number, zero, tiny or huge gives no resolution and no error."""
     assert read_resolution([*georeference(side, top=45.0), *describe_system(system)]) is None
     assert read_resolution([*georeference_by_matrix([side] * 16), *describe_system(system)]) is None
 
@@ -119,12 +119,12 @@ def test_impossible_sides_are_ignored(side: float, system: dict[int, int]) -> No
     ids=["latitude", "northing", "negative", "nan", "scale", "tiepoint", "truncated", "outside", "last", "before"],
 )
 def test_damaged_georeferences_are_ignored(tags: list[ExtraTag]) -> None:
-    """Tags that are truncated, refer to missing numbers or contradict each other give no resolution, and no error."""
+    """Tags that are truncated, invalid or refer to missing numbers give no resolution and no error."""
     assert read_resolution(tags) is None
 
 
 def test_the_scaled_image_counts() -> None:
-    """Scaling an image of 512 by 512 pixels to 256 by 256 doubles the side of a pixel."""
+    """The ground resolution is that of the scaled image: halving the sides doubles the side of a pixel."""
     assert compute_scaled_resolution(0.3, 512, 512, DEFAULT_INPUT) == pytest.approx(0.6)
     assert compute_scaled_resolution(0.3, 64, 256, DEFAULT_INPUT) == pytest.approx(0.15)
 
@@ -134,18 +134,18 @@ def test_the_scaled_image_counts() -> None:
     [(0.3, 256, False), (0.3, 512, False), (0.3, 520, True), (0.3, 128, False), (0.3, 126, True), (10, 256, True)],
 )
 def test_more_than_a_factor_of_two_is_a_mismatch(resolution: float, side: int, warned: bool) -> None:
-    """Up to twice or half the ground resolution of the model there is nothing to say."""
+    """A resolution that differs from the model's by more than a factor of two causes a warning."""
     assert (describe_mismatch(resolution, side, side, InputSpec(ground_resolution_m=0.3)) is not None) == warned
 
 
 def test_unknown_resolutions_are_no_mismatch() -> None:
-    """Nothing is said of an image or a model whose ground resolution is unknown."""
+    """If the ground resolution of the image or of the model is unknown, there is no warning."""
     assert describe_mismatch(None, 9, 9, InputSpec(ground_resolution_m=0.3)) is None
     assert describe_mismatch(10, 9, 9, InputSpec()) is None
 
 
 def test_the_mismatch_says_which_image_to_use() -> None:
-    """The sentence names both resolutions and the extent that fits the model."""
+    """The warning names both resolutions and the extent that fits the model."""
     text = describe_mismatch(10, 256, 256, InputSpec(ground_resolution_m=0.3))
     assert text == (
         "A pixel of the scaled image covers 10 m on the ground, but 0.3 m in the images that the model was trained "

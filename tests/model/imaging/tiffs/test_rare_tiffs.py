@@ -39,12 +39,12 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize(
     ("bits", "black", "fill_order"),
-    # Pillow does not read reversed bits when there are eight of them and 0 is white.
+    # Pillow does not read reversed bits of 8-bit samples in which 0 is white.
     sorted(set(itertools.product((1, 2, 4, 8), (0, 1), (1, 2))) - {(8, 0, 2)}),
 )
 @pytest.mark.parametrize("planar", [1, 2])
 def test_few_bits_are_scaled(make_tiff: Encode, bits: int, black: int, fill_order: int, planar: int) -> None:
-    """Grey of 1 to 8 bits is scaled to 0..255, whichever value is black, whichever bit comes first."""
+    """Grey of 1 to 8 bits is scaled to 0..255, whichever value is black and whichever bit comes first."""
     largest = 2**bits - 1
     samples = np.random.default_rng(2).integers(0, largest + 1, (24, 32))
     tags = {262: (3, [black]), 266: (3, [fill_order]), 284: (3, [planar])}
@@ -64,14 +64,14 @@ def test_palettes_have_one_to_eight_bits(make_tiff: Encode, bits: int, fill_orde
 
 
 def test_reversed_bits_of_rgb_are_read(make_tiff: Encode) -> None:
-    """The bits of interleaved RGB may be in reverse order, too."""
+    """Interleaved RGB with reversed bits is decoded."""
     data = make_tiff((32, 24), [8, 8, 8], PICTURE.tobytes().translate(REVERSED), {266: (3, [2])})
     assert np.array_equal(decode(data), np.asarray(PICTURE))
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits"])
 def test_palettes_are_applied(encode: Encode, compression: str) -> None:
-    """Indices become the colours of the palette, in the file and in a second reader."""
+    """Indices become the colours of the palette, as in a second reader."""
     indexed = PICTURE.quantize(50)
     data = encode(indexed, "TIFF", compression=compression)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -85,7 +85,7 @@ def test_palettes_are_applied(encode: Encode, compression: str) -> None:
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
 @pytest.mark.parametrize("fill_order", [1, 2])
 def test_fax_compression_is_read(encode: Encode, compression: str, fill_order: int) -> None:
-    """Bilevel images with the three CCITT compressions are black and white."""
+    """Bilevel images with the three CCITT compressions are decoded to black and white."""
     bilevel = PICTURE.convert("1")
     data = encode(bilevel, "TIFF", compression=compression, tiffinfo={266: fill_order})
     assert np.array_equal(decode(data), np.asarray(bilevel.convert("RGB")))
@@ -123,7 +123,7 @@ def test_jpeg_compression_without_ycbcr_is_read(encode: Encode, mode: str) -> No
 
 @pytest.mark.parametrize("extra", [None, 2, 999])
 def test_a_fourth_sample_of_rgb_is_alpha(make_tiff: Encode, extra: int | None) -> None:
-    """Alpha may be declared as the specification says or as Corel Draw does, or be left undeclared."""
+    """A fourth RGB sample is alpha, whether declared as in the specification, as by Corel Draw, or not at all."""
     tags = {} if extra is None else {338: (3, [extra])}
     data = make_tiff((32, 24), [8] * 4, bytes([0, 100, 200, 51]) * 32 * 24, tags)
     assert decode(data)[0, 0].tolist() == [204, 224, 244]
@@ -151,7 +151,7 @@ def test_a_fourth_sample_of_rgb_is_alpha(make_tiff: Encode, extra: int | None) -
 def test_rare_layouts_are_unsupported(
     make_tiff: Encode, bits: Sequence[int], tags: dict[int, Any], described: str
 ) -> None:
-    """A layout whose pixels Pillow does not read or reads wrong is refused, and the message says what is special."""
+    """A layout that Pillow does not decode, or decodes wrongly, is rejected, and the message says what is unusual."""
     with pytest.raises(UnsupportedPixelFormat) as refusal:
         decode(make_tiff((8, 8), bits, bytes(1024), tags))
     assert described in str(refusal.value)
@@ -159,7 +159,7 @@ def test_rare_layouts_are_unsupported(
 
 @pytest.mark.parametrize("planar", [False, True])
 def test_missing_strips_are_corrupt(planar: bool) -> None:
-    """An uncompressed file whose directory lists fewer strips than its rows need is damaged."""
+    """An uncompressed file whose directory lists fewer strips than its rows need is corrupt."""
     data = write_tiff(Layout("rgb", "uint8", planar, None, "<", False))
     strips = 9 if planar else 3
     entry = struct.pack("<HHI", 273, 4, strips)
@@ -170,7 +170,7 @@ def test_missing_strips_are_corrupt(planar: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["rgb", "twelve greys"])
 def test_a_truncated_directory_is_corrupt(kind: str) -> None:
-    """A TIFF whose directory is cut off is damaged, whatever its layout would be."""
+    """A TIFF with a truncated directory is corrupt, whatever its layout."""
     data = write_tiff(Layout(kind, "uint8", False, None, "<", False))
     with pytest.raises(CorruptImage):
         decode(data[:60])

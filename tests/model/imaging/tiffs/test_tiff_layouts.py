@@ -1,4 +1,4 @@
-"""Every layout of a TIFF is read as a second reader reads it, or refused as an unsupported pixel format."""
+"""Every layout of a TIFF is decoded to the pixels of a second reader, or rejected as an unsupported pixel format."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def list_layouts(compression: str | None, dtypes: tuple[str, ...]) -> Iterator[L
 
 
 def is_read(layout: Layout) -> bool:
-    """Whether the layout is one of those that the documentation lists."""
+    """Whether the documentation lists the layout as supported."""
     if layout.compression == "jpeg" and layout.kind == "three greys":
         return False
     # The planar configuration of one band has no meaning.
@@ -73,12 +73,12 @@ def try_decoding(kind: str, data: bytes) -> str:
 
 @pytest.mark.parametrize("compression", READ_COMPRESSIONS)
 def test_each_layout_has_the_pixels_of_a_second_reader_or_is_refused(compression: str | None) -> None:
-    """Depth, bands, planes, byte order, tiles and predictor: the documented layouts are read right, others refused."""
+    """For all depths, bands, planes, byte orders, blocks and predictors, only the documented layouts are decoded."""
     faults = {}
     for layout in list_layouts(compression, (EIGHT,) if compression == "jpeg" else (EIGHT, SIXTEEN)):
         try:
             data = write_tiff(layout)
-        except ValueError:  # JPEG has no strips of two, five and more bands
+        except ValueError:  # JPEG has no strips of two, or of five or more, bands
             assert compression == "jpeg"
             continue
         outcome = try_decoding(layout.kind, data)
@@ -89,7 +89,7 @@ def test_each_layout_has_the_pixels_of_a_second_reader_or_is_refused(compression
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "int32", "float16", "float32", "float64"])
 def test_other_samples_are_unsupported_in_every_layout(dtype: str) -> None:
-    """Signed, 32-bit and floating-point samples are refused, and never called corrupt."""
+    """Signed, 32-bit and floating-point samples are rejected as unsupported, never as corrupt."""
     layouts = (layout for compression in (None, "zstd") for layout in list_layouts(compression, (dtype,)))
     outcomes = {str(layout): try_decoding(layout.kind, write_tiff(layout)) for layout in layouts if not layout.tiled}
     assert {name: outcome for name, outcome in outcomes.items() if outcome != "refused"} == {}
@@ -97,7 +97,7 @@ def test_other_samples_are_unsupported_in_every_layout(dtype: str) -> None:
 
 @pytest.mark.parametrize("compression", OTHER_COMPRESSIONS)
 def test_other_compressions_are_unsupported(compression: str) -> None:
-    """Compressions that not every build of Pillow has are refused, and the message names them."""
+    """Compressions that not every build of Pillow supports are rejected, and the message names them."""
     data = write_tiff(Layout("rgb", EIGHT, False, compression, "<", False))
     name = {"lerc": "LERC", "webp": "WebP", "jpeg2000": "JPEG 2000", "jpegxl": "JPEG XL", "png": "compression 34933"}
     with pytest.raises(UnsupportedPixelFormat, match=name[compression]):
@@ -136,7 +136,7 @@ def test_other_compressions_are_unsupported(compression: str) -> None:
     ids=["floats", "bands", "planes", "signed", "CMYK planes"],
 )
 def test_the_message_describes_the_layout_and_a_conversion(layout: Layout, described: str, command: str) -> None:
-    """A refusal names bands, bits, samples and compression, and a command that makes a file that is read."""
+    """The error names the bands, bits, samples and compression, and a command that converts the file."""
     data = write_tiff(layout)
     for read in (decode_image, measure_image):
         with pytest.raises(UnsupportedPixelFormat) as refusal:

@@ -1,4 +1,4 @@
-"""TIFF files of every layout, and the pixels that a second reader, tifffile, finds in them."""
+"""TIFF files of every layout, and the pixels that a second reader, tifffile, decodes from them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_tiff(layout: Layout) -> bytes:
     options: dict[str, Any] = {"tile": _TILE} if layout.tiled else {"rowsperstrip": _ROWS_PER_STRIP}
     if bands == 1:
         samples = samples[..., 0]
-        # tifffile leaves the planar configuration away.
+        # tifffile omits the planar configuration.
         options["extratags"] = [(284, 3, 1, 2, True)] if layout.planar else []
     else:
         options["planarconfig"] = "separate" if layout.planar else "contig"
@@ -96,7 +96,7 @@ def read_samples(data: bytes) -> NDArray[Any]:
 
 
 def convert_to_rgb(kind: str, samples: NDArray[Any]) -> NDArray[np.float64]:
-    """The RGB values that the samples stand for: high bytes, alpha over white, naive CMYK, surplus bands ignored."""
+    """The RGB values of the samples: high bytes, alpha over white, naive CMYK, surplus bands ignored."""
     values: NDArray[np.float64] = (samples >> 8 if samples.dtype.itemsize == 2 else samples).astype(np.float64)
     if kind.startswith("cmyk"):
         return np.round((255 - values[..., :3]) * (255 - values[..., 3:4]) / 255)
