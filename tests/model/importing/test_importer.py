@@ -61,7 +61,7 @@ def test_artefact_appears_complete(options: ImportOptions, tmp_path: Path) -> No
 def test_nothing_remains_of_a_failed_conversion(
     script: str, reason: str, options: ImportOptions, tmp_path: Path
 ) -> None:
-    """A failed conversion, or an artefact with links, other or changed files or another name, fails the import."""
+    """If the conversion fails, or its artefact has links, other or changed files or another name, nothing remains."""
     with pytest.raises(ImportFailed, match=reason):
         import_model(options, make_converter(tmp_path, script))
     assert list(options.out.parent.iterdir()) == []
