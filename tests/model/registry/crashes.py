@@ -1,4 +1,4 @@
-"""Processes that change a registry and end in the middle."""
+"""Processes that are killed while they change a registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 FORK = multiprocessing.get_context("fork")
-# What a writer calls that changes the disk.
+# The functions of `os` with which a writer changes the disk.
 _DISK_CALLS = ("mkdir", "open", "fsync", "rename", "replace")
 
 

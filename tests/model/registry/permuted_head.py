@@ -1,9 +1,9 @@
-"""A bad candidate: the shipped network with a permuted head, which takes each class for another one.
+"""A bad candidate: the shipped network with a permuted head, which mistakes each class for another one.
 
     python -m tests.model.registry.permuted_head VERSION FOLDER
 
-writes its artefact, unsigned. It loads, is as fast as the original and gives confident predictions: only a comparison
-on the same images shows what is wrong with it.
+writes its artefact, unsigned. The model loads, is as fast as the original and gives confident predictions: only a
+comparison on the same images shows the defect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHANNELS = 1280
 
 
 def permute_head() -> Mapping[str, bytes]:
-    """Return the graph and the head with each class in the place of the one before, by the names of their files."""
+    """Return the graph and the head with all classes shifted by one, by file name."""
     graph = (ARTEFACT / MODEL_FILE).read_bytes()
     head = read_head(ARTEFACT, read_manifest(ARTEFACT), _CHANNELS)
     if head is None:
@@ -34,7 +34,7 @@ def permute_head() -> Mapping[str, bytes]:
     last = head.layers[-1]
     permuted = replace(last, kernel=np.roll(last.kernel, 1, axis=1), bias=np.roll(last.bias, 1))
     for before, after in ((last.kernel, permuted.kernel), (last.bias, permuted.bias)):
-        if graph.count(before.tobytes()) != 1:  # the graph holds both as they are in memory
+        if graph.count(before.tobytes()) != 1:  # the graph contains the same bytes as memory
             raise ValueError(f"the graph in {ARTEFACT} does not hold the head of {HEAD_FILE}")
         graph = graph.replace(before.tobytes(), after.tobytes())
     with TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ URL = f"registry://{NAME}@{ALIAS}"
 
 _FILES = ("model.onnx", "head.npz")
 _CLASSES = json.loads((ARTEFACT / MANIFEST).read_text())["classes"]
-# What the two versions differ in beside their names, so that a response with parts of both is recognised.
+# The two versions differ in these values, so that a response that mixes both is detected.
 TEMPERATURES = {"2.0": 1.5, "2.1": 3.0}
 LABELS = {"2.0": _CLASSES, "2.1": _CLASSES[::-1]}
 
@@ -35,7 +35,7 @@ class ModelRegistry:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What makes a gateway follow the alias."""
+        """The settings with which a gateway follows the alias."""
         return {"MODEL__REGISTRY": f"file://{self.folder}", "MODEL__URL": URL}
 
     def add(self, version: str, files: Mapping[str, bytes] | None = None, **members: Any) -> None:
@@ -52,14 +52,14 @@ class ModelRegistry:
         self.files.move_aliases(NAME, {ALIAS: version}, who="cli:olga", why="a test")
 
     def find_file(self, version: str, name: str) -> Path:
-        """The path of a file in the registry, where a test damages it."""
+        """Return the path of a file in the registry, so that a test can damage it."""
         return self.files.find_folder(NAME, version) / name
 
 
 def write_variant(folder: Path, version: str, changed: Mapping[str, bytes], **members: Any) -> None:
     """Write the artefact of the shipped model, unsigned, with another version.
 
-    `changed` replaces files by name, and `members` those of the manifest.
+    `changed` replaces files by name, and `members` replaces members of the manifest.
     """
     document = json.loads((ARTEFACT / MANIFEST).read_text())
     files = {}
@@ -71,7 +71,7 @@ def write_variant(folder: Path, version: str, changed: Mapping[str, bytes], **me
 
 
 def make_registry(folder: Path) -> ModelRegistry:
-    """A registry with the versions of TEMPERATURES, the first of them in production."""
+    """Make a registry with the versions of TEMPERATURES, the first one in production."""
     registry = ModelRegistry(folder)
     for version, temperature in TEMPERATURES.items():
         registry.add(version, classes=LABELS[version], calibration={"temperature": temperature})
@@ -85,14 +85,14 @@ def find_other(version: str) -> str:
 
 
 def read_entries(database: Path) -> dict[str, Any]:
-    """What the ledger in an SQLite database holds of each prediction, by its id."""
+    """Return the ledger entries in an SQLite database by prediction id."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("SELECT id, document FROM ledger_payloads").fetchall()
     return {row[0]: json.loads(row[1]) for row in rows}
 
 
 def find_mixture(body: dict[str, Any], entry: dict[str, Any]) -> str | None:
-    """What of a response or its entry belongs to another version than the response names."""
+    """Return what in a response or its ledger entry belongs to another version than the response names, if anything."""
     version, output = body["model"]["version"], entry["output"]
     recorded = (entry["model"]["version"], entry["model"]["digest"], output["label"], output["confidence"])
     if recorded != (version, body["model"]["digest"], body["label"], body["confidence"]):

@@ -57,7 +57,7 @@ def test_a_manifest_is_read_as_written(folder: Path) -> None:
 
 
 def test_a_reference_for_drift_is_read_as_written(folder: Path) -> None:
-    """The reference is a member of its own; a manifest with a changed one is refused."""
+    """A manifest keeps its reference for drift, and a manifest with an invalid reference is rejected."""
     measures = {Metric.BRIGHTNESS: MeasureReference(2.0, (1.0, 2.0, 3.0))}
     reference = Reference(60, ("beach", "forest"), (0.25, 0.75), measures)
     write(folder, reference)
@@ -86,7 +86,7 @@ def test_a_manifest_is_json_with_schema_input_sizes_and_digests(folder: Path) ->
 
 
 def test_absent_members_of_the_input_are_those_of_the_shipped_model(folder: Path) -> None:
-    """Without a size a manifest describes 256x256 pixels, without a filter bicubic scaling."""
+    """Without a size, a manifest describes 256x256 pixels; without a filter, bicubic scaling."""
     change(folder, input=None)
     assert read_manifest(folder).input_spec == DEFAULT_INPUT
     change(folder, input={"shape": [160, 192, 3]})
@@ -96,7 +96,7 @@ def test_absent_members_of_the_input_are_those_of_the_shipped_model(folder: Path
 
 
 def test_the_ground_resolution_of_the_input_is_kept(folder: Path) -> None:
-    """A manifest may state the ground resolution of the training images; one without it leaves it unknown."""
+    """A manifest may state the ground resolution of the training images; without it, the resolution is None."""
     assert read_manifest(folder).input_spec.ground_resolution_m is None
     change(folder, input={"ground_resolution_m": 0.3})
     assert read_manifest(folder).input_spec.ground_resolution_m == 0.3
@@ -107,7 +107,7 @@ def test_the_ground_resolution_of_the_input_is_kept(folder: Path) -> None:
 
 
 def test_an_unchanged_file_is_returned(folder: Path) -> None:
-    """A file that matches its manifest is returned whole."""
+    """The content of a file that matches its manifest is returned."""
     assert read_verified(folder, read_manifest(folder), "model.onnx") == CONTENT
 
 
@@ -120,7 +120,7 @@ def test_a_changed_file_is_a_digest_mismatch(folder: Path, content: bytes) -> No
 
 
 def test_a_wrong_size_is_a_digest_mismatch(folder: Path) -> None:
-    """A file whose digest matches and whose size does not raises DigestMismatch."""
+    """A file with a matching digest but another size raises DigestMismatch."""
     entry = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT) + 5}
     change(folder, files={"model.onnx": entry})
     with pytest.raises(DigestMismatch):
@@ -142,7 +142,7 @@ def test_a_file_that_the_manifest_does_not_list_is_not_read(folder: Path) -> Non
 
 
 def test_a_folder_without_a_manifest_is_an_error(tmp_path: Path) -> None:
-    """The message contains the path of the missing manifest."""
+    """The error contains the path of the missing manifest."""
     with pytest.raises(ArtefactError, match=r"manifest\.json"):
         read_manifest(tmp_path / "nowhere")
 

@@ -1,4 +1,4 @@
-"""The members of a manifest about calibration, abstention and prediction sets."""
+"""The manifest's members for calibration, abstention and prediction sets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_everything_is_read_as_written(tmp_path: Path) -> None:
     ids=["nothing", "temperature", "threshold", "gate", "sets"],
 )
 def test_each_part_is_optional(tmp_path: Path, confidence: ConfidenceModel, members: set[str]) -> None:
-    """A manifest contains the members that were fitted, and the others have the values of no information."""
+    """A manifest contains only the members that were fitted; the others have their default values when read."""
     document = write(tmp_path, confidence)
     assert {"calibration", "abstention", "prediction_sets"} & set(document) == members
     assert describe_confidence(read_manifest(tmp_path).confidence) == describe_confidence(confidence)
@@ -105,7 +105,7 @@ def test_scores_are_read_in_ascending_order() -> None:
     ],
 )
 def test_each_member_is_validated(folder: Path, members: dict[str, Any]) -> None:
-    """A member of another type, without a number or with one that is not finite raises ArtefactError."""
+    """A member of a wrong type, without a number or with an invalid number raises ArtefactError."""
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | members))
     with pytest.raises(ArtefactError, match="is not a manifest of schema 1"):

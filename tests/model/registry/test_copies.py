@@ -1,4 +1,4 @@
-"""Copies of a registry in a backup."""
+"""Restoring a registry from a backup."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "efficientnetb0"
 
 @pytest.fixture
 def restore(tmp_path: Path) -> RegistryRestore:
-    """A restore of a model with one version to an empty registry."""
+    """A restore of a model with one version into an empty registry."""
     source = FileRegistry(tmp_path / "source")
     source.add(ARTEFACT)
     (model,) = read_models(source)
@@ -31,13 +31,13 @@ def restore(tmp_path: Path) -> RegistryRestore:
     "name", ["state.json", "versions/9.9/model.onnx", "versions/1.1/..", "versions/1.1/../../x", "../x", "versions"]
 )
 def test_no_file_leaves_the_folder_of_its_version(restore: RegistryRestore, name: str) -> None:
-    """A file of a backup is written to the folder of a version that the backup lists, and nowhere else."""
+    """A file that is not in the folder of a version that the backup lists is rejected."""
     with pytest.raises(RegistryUnavailable, match="belongs to no version"):
         restore.write(NAME, name, io.BytesIO(b"x"))
 
 
 def test_a_model_appears_when_it_is_complete(restore: RegistryRestore) -> None:
-    """A registry does not list a restored model before all of its files are there."""
+    """A registry lists a restored model only after the restore is finished."""
     restore.write(NAME, "versions/1.1/model.onnx", io.BytesIO(b"x"))
     assert restore.registry.list_models() == []
     assert restore.finish() == [NAME]
@@ -45,7 +45,7 @@ def test_a_model_appears_when_it_is_complete(restore: RegistryRestore) -> None:
 
 
 def test_files_are_durable_before_the_model_appears(restore: RegistryRestore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files and folders of a restored model are on the disk before the state that announces them."""
+    """The files and folders of a restored model are synced to disk before the state that lists them."""
     synced: list[str] = []
     sync = os.fsync
 

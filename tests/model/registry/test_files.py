@@ -1,4 +1,4 @@
-"""The file registry: immutable versions, aliases that move as one, concurrent writers, and crashes at every step."""
+"""The file registry: immutable versions, aliases that move together, concurrent writers, and crashes at every step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_artefact(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_an_added_version_is_a_copy_of_the_artefact(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """Later changes of the source do not reach the registry."""
+    """Later changes to the source do not affect the registry's copy."""
     source = make_artefact("1.0", b"the graph")
     registry.add(source)
     (source / "model.onnx").write_bytes(b"another")
@@ -58,7 +58,7 @@ def test_an_added_version_is_a_copy_of_the_artefact(registry: FileRegistry, make
 
 
 def test_a_version_never_changes(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """The same version is not added twice, and an altered manifest is found."""
+    """The same version cannot be added twice, and a changed manifest is detected."""
     registry.add(make_artefact("1.0"))
     with pytest.raises(VersionExists, match=r"tiny 1\.0 exists already"):
         registry.add(make_artefact("1.0", b"other bytes"))
@@ -71,7 +71,7 @@ def test_a_version_never_changes(registry: FileRegistry, make_artefact: Callable
 
 
 def test_aliases_and_tags_move(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """Several aliases move in one change, and `@alias` names a version; None removes an alias or a tag."""
+    """Several aliases move in one change, `@alias` refers to a version, and None removes an alias or a tag."""
     for version in ("1.0", "1.1"):
         registry.add(make_artefact(version))
     registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION)
@@ -88,7 +88,7 @@ def test_aliases_and_tags_move(registry: FileRegistry, make_artefact: Callable[.
 
 
 def test_an_alias_that_moved_meanwhile_is_not_moved(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """A decision that was made about another state changes nothing."""
+    """A move changes nothing if an alias does not point to its expected version."""
     registry.add(make_artefact("1.0"))
     registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, expected={"production": None})
     before = registry.read(MODEL)
@@ -98,7 +98,7 @@ def test_an_alias_that_moved_meanwhile_is_not_moved(registry: FileRegistry, make
 
 
 def test_a_decision_moves_aliases_once(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """A decision that is repeated changes nothing, also after others have moved the aliases back."""
+    """A repeated decision changes nothing, even after the aliases have been moved back."""
     registry.add(make_artefact("1.0"))
     registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, decision="a verdict")
     undone = registry.move_aliases(MODEL, {"production": None}, **DECISION)
@@ -110,7 +110,7 @@ def test_a_decision_moves_aliases_once(registry: FileRegistry, make_artefact: Ca
 
 
 def test_names_that_do_not_exist_are_refused(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """Each unknown name has an error of its own, which lists the names that exist; nothing changes."""
+    """An unknown model, version or alias raises its own error, and changes nothing."""
     with pytest.raises(UnknownModel):
         registry.read("other")
     with pytest.raises(UnknownModel):
@@ -128,7 +128,7 @@ def test_names_that_do_not_exist_are_refused(registry: FileRegistry, make_artefa
 def test_a_name_cannot_lead_out_of_the_registry(
     registry: FileRegistry, make_artefact: Callable[..., Path], name: str
 ) -> None:
-    """Names are names of folders: nothing else is read or written."""
+    """Every operation rejects a name that is not a valid folder name."""
     registry.add(make_artefact("1.0"))
     uses: tuple[Callable[[], object], ...] = (
         lambda: registry.read(name),
@@ -157,7 +157,7 @@ def test_a_damaged_artefact_is_not_added(registry: FileRegistry, make_artefact: 
 def test_a_damaged_state_is_reported(
     registry: FileRegistry, make_artefact: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """No damaged state is taken for an empty registry."""
+    """A damaged state raises an error instead of being treated as an empty registry."""
     registry.add(make_artefact("1.0"))
     state = tmp_path / "registry" / MODEL / "state.json"
     for damaged in (
@@ -184,7 +184,7 @@ def _move_often(root: Path, version: str, count: int) -> None:
 
 
 def test_two_writers_lose_no_change(make_artefact: Callable[..., Path], tmp_path: Path) -> None:
-    """Each of 100 changes of two processes is made, and a reader always sees both aliases at the same version."""
+    """All 100 changes by two processes take effect, and a reader always sees both aliases at the same version."""
     root = tmp_path / "registry"
     registry = FileRegistry(root)
     for version in ("1.0", "1.1"):
@@ -202,7 +202,7 @@ def test_two_writers_lose_no_change(make_artefact: Callable[..., Path], tmp_path
 def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
     make_artefact: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The next writer repeats the change, whatever the crashed one left behind."""
+    """After a crash at any step, the state is the old or the new one, and the next writer can make the change."""
     first, second, third = (make_artefact(version) for version in ("1.0", "1.1", "1.2"))
     outcomes = []
     for step in range(40):
@@ -225,7 +225,7 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
 
 
 def test_what_others_put_into_a_registry_stays(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """Other files and folders beside the versions stay, and only a folder with a valid name is a model."""
+    """Foreign files and folders next to the versions are kept, and only a folder with a valid name is a model."""
     registry.add(make_artefact("1.0"))
     versions = registry.root / MODEL / "versions"
     (versions / ".DS_Store").write_text("a note")
@@ -240,7 +240,7 @@ def test_what_others_put_into_a_registry_stays(registry: FileRegistry, make_arte
 def test_a_registry_stays_readable_for_those_who_could_read_it(
     registry: FileRegistry, make_artefact: Callable[..., Path]
 ) -> None:
-    """Whatever umask and user a writer has, new files have the modes, and the group, of those that they belong to."""
+    """New files get the group and the permissions of the registry's folder, regardless of the writer's umask."""
     registry.root.mkdir()
     registry.root.chmod(0o2775)
     group = registry.root.stat().st_gid
@@ -270,7 +270,7 @@ def test_a_registry_stays_readable_for_those_who_could_read_it(
 
 
 def test_a_version_keeps_its_signature(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
-    """The signature of an artefact comes with it into the registry, and verifies there."""
+    """The signature of an artefact is copied into the registry with it, and verifies there."""
     key, folder = new_key(), make_artefact("1.0")
     sign_folder(folder, key)
     registry.add(folder)
@@ -281,7 +281,7 @@ def test_a_version_keeps_its_signature(registry: FileRegistry, make_artefact: Ca
 def test_an_unsigned_version_is_not_added_where_signatures_are_required(
     registry: FileRegistry, make_artefact: Callable[..., Path]
 ) -> None:
-    """With a key, an artefact without its signature, or with that of another key, leaves the registry unchanged."""
+    """With a key, an artefact that is unsigned or signed with another key is not added."""
     key, folder = new_key(), make_artefact("1.0")
     with pytest.raises(ArtefactUnsigned):
         registry.add(folder, key.public_key())

@@ -1,4 +1,4 @@
-"""Adding versions to a file registry where others have made files and folders, or do so at the same time."""
+"""Adding versions to a file registry in which others have created, or are creating, files and folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_artefact(tmp_path: Path) -> Callable[..., Path]:
 def test_what_is_in_the_way_of_a_version_is_set_aside(
     registry: FileRegistry, make_artefact: Callable[..., Path], tmp_path: Path, is_link: bool
 ) -> None:
-    """An unlisted folder or link with the name of a version is kept until one more is added."""
+    """An unlisted folder or link with the version's name is moved aside, and removed when another version is added."""
     registry.add(make_artefact("1.0"))
     versions, elsewhere = registry.root / MODEL / "versions", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -49,7 +49,7 @@ def test_what_is_in_the_way_of_a_version_is_set_aside(
 def test_two_first_versions_can_be_added_at_once(
     registry: FileRegistry, make_artefact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer that finds no folder of the model, which another one makes before it does, adds its version."""
+    """A writer adds its version although another one creates the model's folder at the same time."""
     make = Path.mkdir
 
     def make_late(path: Path, *arguments: Any, **options: Any) -> None:

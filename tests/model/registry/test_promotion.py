@@ -1,4 +1,4 @@
-"""Promotions and roll-backs: what is checked before, and that each decision is recorded once it has taken effect."""
+"""Promotions and roll-backs: their checks, and the record of each decision that took effect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHO = "cli:olga"
 
 
 class Record:
-    """A ledger in a file, one line for each move, which each process appends to."""
+    """A ledger in a file, to which several processes append one line per move."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +35,7 @@ class Record:
 
     @property
     def moves(self) -> list[AliasMove]:
-        """Each recorded move once, in order."""
+        """The recorded moves in order, without repetitions."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         return list({move.id: move for move in map(parse_move, map(json.loads, lines))}.values())
 
@@ -60,7 +60,7 @@ def mover(registry: FileRegistry, record: Record) -> AliasMover:
 
 
 def test_a_promotion_keeps_the_previous_version(mover: AliasMover, record: Record) -> None:
-    """Production and previous move at once; the move on record says who, why, from and to."""
+    """Production and previous move together; the recorded move says who, why, from and to."""
     assert mover.promote(MODEL, "1.0", who=WHO, why="first") == {"production": Change(None, "1.0")}
     assert mover.registry.read(MODEL).aliases == {"production": "1.0"}
     changes = mover.promote(MODEL, "1.1", who="canary", why="better", expected="1.0")
@@ -74,7 +74,7 @@ def test_a_promotion_keeps_the_previous_version(mover: AliasMover, record: Recor
 
 
 def test_a_roll_back_goes_to_the_previous_version_and_can_be_undone(mover: AliasMover) -> None:
-    """Production goes back, and previous keeps what it left, so that a second roll-back returns to it."""
+    """A roll-back swaps production and previous, so that a second roll-back undoes it."""
     for version in ("1.0", "1.1"):
         mover.promote(MODEL, version, who=WHO, why="a test")
     for production, previous in (("1.0", "1.1"), ("1.1", "1.0")):
@@ -83,7 +83,7 @@ def test_a_roll_back_goes_to_the_previous_version_and_can_be_undone(mover: Alias
 
 
 def test_a_second_roll_back_of_one_version_is_refused(mover: AliasMover) -> None:
-    """Of two operators who roll back the same version at once, the second one does not bring it back."""
+    """If two operators roll back the same version, the second roll-back is rejected and does not restore it."""
     for version in ("1.0", "1.1"):
         mover.promote(MODEL, version, who=WHO, why="a test")
     mover.roll_back(MODEL, who=WHO, why="worse", expected="1.1")
@@ -93,14 +93,14 @@ def test_a_second_roll_back_of_one_version_is_refused(mover: AliasMover) -> None
 
 
 def test_an_alias_leaves_space_for_the_name_of_its_previous_version(mover: AliasMover) -> None:
-    """An alias that is too long to be moved a second time is refused at once."""
+    """An alias that is too long for the name of its previous version is rejected at the first promotion."""
     mover.promote(MODEL, "1.0", who=WHO, why="a test", alias="x" * 55)
     with pytest.raises(InvalidName):
         mover.promote(MODEL, "1.0", who=WHO, why="a test", alias="x" * 56)
 
 
 def test_other_aliases_have_a_previous_of_their_own(mover: AliasMover) -> None:
-    """Moving the candidate does not change where production would go back to; a version can be named by an alias."""
+    """Moving the candidate does not change the previous version of production; `@alias` can name a version."""
     mover.promote(MODEL, "1.0", who=WHO, why="a test")
     for version in ("1.1", "1.2"):
         mover.promote(MODEL, version, who=WHO, why="a test", alias="candidate")
@@ -112,7 +112,7 @@ def test_other_aliases_have_a_previous_of_their_own(mover: AliasMover) -> None:
 
 
 def test_a_decision_that_would_change_nothing_is_refused(mover: AliasMover, record: Record) -> None:
-    """Each refusal says what is the matter, and leaves the registry and the record as they were."""
+    """Each such decision raises its own error, and changes neither the registry nor the record."""
     mover.promote(MODEL, "1.0", who=WHO, why="a test")
     before, recorded = mover.registry.read(MODEL), record.moves
     refused: list[tuple[type[Exception], Callable[[], object]]] = [
@@ -157,7 +157,7 @@ def test_only_signed_versions_are_promoted_where_signatures_are_required(
 
 
 def test_a_move_that_cannot_be_recorded_is_recorded_before_the_next(registry: FileRegistry, record: Record) -> None:
-    """The alias has moved, and the error says so; while nothing can be recorded no further move is made."""
+    """The error says that the alias has moved; no further move is made until this one can be recorded."""
 
     def fail(_: str, __: AliasMove) -> None:
         raise RuntimeError("the ledger is away")
@@ -178,7 +178,7 @@ def _promote(root: Path, record: Record, version: str) -> None:
 
 
 def test_a_crash_at_any_step_loses_neither_the_move_nor_its_record(tmp_path: Path) -> None:
-    """Whenever a process is killed, the next one records what took effect, and the record and the registry agree."""
+    """Whenever a process is killed, the next one records the moves that took effect; record and registry agree."""
     source, outcomes = {name: write_version(tmp_path, name) for name in ("1.0", "1.1")}, set[tuple[int | None, bool]]()
     for step in range(24):
         root, record = tmp_path / f"registry-{step}", Record(tmp_path / f"record-{step}")
@@ -209,7 +209,7 @@ def _promote_often(root: Path, record: Record, version: str, other: str, count: 
 
 
 def test_two_processes_that_promote_at_once_leave_one_unbroken_record(registry: FileRegistry, tmp_path: Path) -> None:
-    """Of two decisions about the same state one is refused, and every one that took effect is on record, in order."""
+    """When two processes promote at once, every move that takes effect is recorded, in order and without gaps."""
     record = Record(tmp_path / "record")
     root = tmp_path / "registry"
     _promote(root, record, "1.0")

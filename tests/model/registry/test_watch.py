@@ -1,4 +1,4 @@
-"""References to the registry in settings, and watching the alias that they name."""
+"""References to a registered model in settings, and watching the alias that they name."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def write_state(root: Path, **aliases: str) -> Path:
     ],
 )
 def test_a_reference_names_a_model_and_an_alias(url: str, expected: ModelReference | None) -> None:
-    """Without an alias the reference means production; URLs of other schemes are no references."""
+    """Without an alias, a reference means production; URLs of other schemes are not references."""
     assert parse_reference(url) == expected
 
 
 @pytest.mark.parametrize("url", ["registry://", "registry://@production", "registry://tiny@", "registry://a/b"])
 def test_a_reference_without_a_valid_name_is_an_error(url: str) -> None:
-    """Names that cannot be those of folders are refused."""
+    """A reference whose model or alias is not a valid name is rejected."""
     with pytest.raises(InvalidName):
         parse_reference(url)
 
 
 def test_a_watch_sees_each_move(tmp_path: Path) -> None:
-    """Moves there and back are seen, although the states have the same size."""
+    """A watch detects moves there and back, although the states have the same size."""
     watch = AliasWatch(FileRegistry(tmp_path), REFERENCE)
     for version in ("1.0", "1.1", "1.0", "1.1"):
         write_state(tmp_path, production=version)
@@ -56,7 +56,7 @@ def test_a_watch_sees_each_move(tmp_path: Path) -> None:
 
 
 def test_a_watch_does_not_read_a_state_that_has_not_changed(tmp_path: Path) -> None:
-    """A look at an unchanged registry reads no file, whose contents are damaged here."""
+    """While the state's size and modification time are unchanged, its content, which is damaged here, is not read."""
     watch = AliasWatch(FileRegistry(tmp_path), REFERENCE)
     state = write_state(tmp_path, production="1.0")
     assert watch.find_version() == "1.0"
@@ -67,7 +67,7 @@ def test_a_watch_does_not_read_a_state_that_has_not_changed(tmp_path: Path) -> N
 
 
 def test_a_watch_raises_until_the_registry_can_be_read_again(tmp_path: Path) -> None:
-    """A missing model, a missing alias and a damaged state are errors at each look, and a repair ends them."""
+    """A missing model, a missing alias and a damaged state raise an error at each check, until they are repaired."""
     watch = AliasWatch(FileRegistry(tmp_path), REFERENCE)
     for _ in range(2):
         with pytest.raises(UnknownModel):

@@ -1,4 +1,4 @@
-"""Artefacts of a few bytes, to fill a registry with versions that no test loads."""
+"""Artefacts of a few bytes that fill a registry with versions; their graphs are never loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MODEL = "tiny"
 
 
 def write_version(parent: Path, version: str, content: bytes = b"a graph", name: str = MODEL) -> Path:
-    """Write an artefact folder of a version, whose only file holds `content`."""
+    """Write the artefact folder of a version whose only file contains `content`."""
     folder = parent / f"artefact-{version}"
     folder.mkdir(exist_ok=True)
     (folder / "model.onnx").write_bytes(content)

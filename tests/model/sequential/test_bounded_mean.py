@@ -14,7 +14,7 @@ from model.sequential.bounded_mean import STAKE_SHARES, BoundedMean
 SHARE = BoundedMean(0, 1)
 DIFFERENCE = BoundedMean(-1, 1)
 Distribution = Mapping[float, float]
-# Mean, hypothesis, and a distribution whose mean is at most (or, for "below", at least) the bound.
+# The kind of mean, the bound, and a distribution whose mean equals the bound; in INSIDE, it is below the bound.
 AT_THE_BOUND: list[tuple[BoundedMean, float, Distribution]] = [
     (SHARE, 0.04, {1: 0.04, 0: 0.96}),
     (SHARE, 0.5, {1: 0.5, 0: 0.5}),
@@ -30,7 +30,7 @@ INSIDE: list[tuple[BoundedMean, float, Distribution]] = [
 
 
 def expect_e(log_e: Callable[[Counter[float]], float], distribution: Distribution, n: int) -> float:
-    """The expected e-value after `n` independent observations: a sum over all counts that can occur."""
+    """Return the expected e-value after `n` independent observations, as a sum over all possible counts."""
     values = list(distribution)
     total = 0.0
     for chosen in itertools.combinations_with_replacement(values, n):
@@ -52,7 +52,7 @@ def test_e_value_is_one_on_average_at_the_bound(
 
 @pytest.mark.parametrize(("mean", "bound", "distribution"), INSIDE)
 def test_e_value_shrinks_inside_the_hypothesis(mean: BoundedMean, bound: float, distribution: Distribution) -> None:
-    """If the mean is below the bound, the e-value that it is above is less than 1 on average, and shrinks."""
+    """If the mean is below the bound, the expected e-value is less than 1, and shrinks with more observations."""
     expected = [expect_e(lambda c: mean.compute_log_e_above(c, bound), distribution, n) for n in (1, 4, 12)]
     assert 1 > expected[0] > expected[1] > expected[2]
 
@@ -75,7 +75,7 @@ def test_e_value_allows_observations_that_depend_on_earlier_ones() -> None:
 
 
 def crossing_probability(mean: BoundedMean, bound: float, distribution: Distribution, level: float, n: int) -> float:
-    """The exact probability that the e-value reaches 1 / level at any of the first `n` observations."""
+    """Return the exact probability that the e-value reaches 1 / level at any of the first `n` observations."""
     alive: dict[tuple[int, ...], float] = {tuple(0 for _ in distribution): 1.0}
     values, crossed = list(distribution), 0.0
     for _ in range(n):
@@ -106,7 +106,7 @@ def crossing_probability(mean: BoundedMean, bound: float, distribution: Distribu
 def test_repeated_looks_keep_the_level(
     mean: BoundedMean, bound: float, distribution: Distribution, n: int, level: float
 ) -> None:
-    """The e-value ever reaches 1 / level with at most the level's probability, with a look at every observation."""
+    """The probability that the e-value reaches 1 / level at any observation is at most the level."""
     assert 0 < crossing_probability(mean, bound, distribution, level, n) <= level
 
 
@@ -122,7 +122,7 @@ def test_only_discordant_pairs_count_for_equality() -> None:
 @pytest.mark.parametrize("level", [0.05, 0.0025])
 @pytest.mark.parametrize("counts", [{1: 20, 0: 480}, {1: 3, 0: 40}, {1: 300, 0: 200}])
 def test_bounds_are_where_the_evidence_reaches_the_threshold(counts: dict[float, int], level: float) -> None:
-    """The mean is shown to be above the lower bound and below the upper one, and they enclose the observed mean."""
+    """At each bound the e-value is 1 / level, and the bounds enclose the observed mean."""
     lower, upper = SHARE.find_lower_bound(counts, level), SHARE.find_upper_bound(counts, level)
     assert lower < counts[1] / sum(counts.values()) < upper
     assert SHARE.compute_log_e_above(counts, lower) == pytest.approx(-math.log(level), abs=1e-4)
@@ -143,13 +143,13 @@ def test_large_counts_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("bound", [0, 1, -0.1, 1.1, math.nan])
 def test_bound_must_be_inside_the_range(bound: float) -> None:
-    """No observation could be evidence against a bound at or beyond the end of the range."""
+    """A bound at or beyond an end of the range is an error, because no observation could be evidence against it."""
     with pytest.raises(ValueError, match="the bound"):
         SHARE.compute_log_e_above({1: 1}, bound)
 
 
 @pytest.mark.parametrize("value", [1.5, -1, math.nan])
 def test_observations_must_be_inside_the_range(value: float) -> None:
-    """A value outside the range would void the guarantee."""
+    """A value outside the range is an error, because it would void the guarantee."""
     with pytest.raises(ValueError, match="an observation"):
         SHARE.compute_log_e_above({value: 1}, 0.5)

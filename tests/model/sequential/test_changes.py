@@ -1,4 +1,4 @@
-"""Detection of changes in bounded means, against a plain loop and by exact enumeration."""
+"""Detection of changes in bounded means, checked against a plain loop and by exact enumeration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTHING = np.zeros((len(BOUNDS), len(STAKE_SHARES)))
 
 @pytest.fixture
 def values() -> NDArray[np.float64]:
-    """Observations of both tests that are near their bounds, and a few that are missing."""
+    """Observations for two tests, near their bounds, with a few missing ones."""
     generator = np.random.default_rng(7)
     drawn = generator.random((60, 2))
     drawn[:, 0] = drawn[:, 0] < 0.12
@@ -26,7 +26,7 @@ def values() -> NDArray[np.float64]:
 
 
 def test_wealth_follows_a_plain_loop(values: NDArray[np.float64]) -> None:
-    """After each observation the wealth is its factor times the wealth before, or times 1 if that was less."""
+    """Each observation multiplies the wealth by its factor; a wealth below 1 is reset to 1 before."""
     growth = compute_growth(values, BOUNDS)
     paths = follow_wealth(NOTHING, growth)
     for test, stake in itertools.product(range(2), range(len(STAKE_SHARES))):
@@ -41,7 +41,7 @@ def test_wealth_follows_a_plain_loop(values: NDArray[np.float64]) -> None:
 
 
 def test_wealth_continues_where_it_ended(values: NDArray[np.float64]) -> None:
-    """Observations in two parts make the same wealth as all of them at once, and the start may be in the first part."""
+    """Observations in two parts give the same wealth as all at once; a start in the first part is reported as -1."""
     growth = compute_growth(np.nan_to_num(values, nan=0.5), BOUNDS)
     whole, first = follow_wealth(NOTHING, growth), follow_wealth(NOTHING, growth[:20])
     second = follow_wealth(first.wealth[-1], growth[20:])
@@ -51,7 +51,7 @@ def test_wealth_continues_where_it_ended(values: NDArray[np.float64]) -> None:
 
 
 def test_a_change_is_dated() -> None:
-    """A mean that rises at an observation starts the wealth near it."""
+    """When the mean rises, the wealth starts at the first observation after the rise."""
     values = np.concatenate([np.full((300, 1), 0.2), np.full((50, 1), 0.9)])
     paths = follow_wealth(np.zeros((1, 3)), compute_growth(values, np.array([0.6])))
     assert (paths.find_starts(349) == 300).all()
@@ -73,7 +73,7 @@ def test_expected_wealth_is_at_most_the_number_of_observations(mean: float, n: i
 
 
 def test_the_average_is_that_of_all_tests_and_stakes() -> None:
-    """The logarithm of the average wealth does not overflow, however large the wealth is."""
+    """The average is over all tests and stakes, and its logarithm does not overflow for a large wealth."""
     wealth = np.log(np.array([[[1.0, 3.0], [5.0, 7.0]]]))
     assert average_wealth(wealth) == pytest.approx([math.log(4)])
     assert average_wealth(wealth + 5000) == pytest.approx([math.log(4) + 5000])

@@ -1,4 +1,4 @@
-"""Requests that reserve memory, and end when the test says so."""
+"""Requests that reserve memory until the test ends them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def run_tasks() -> None:
 
 
 class Callers:
-    """Requests of different callers to one budget."""
+    """Requests of different callers that share one budget."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -39,7 +39,7 @@ class Callers:
         return reserved
 
     async def finish(self, reservation: Reservation) -> None:
-        """End the request, and let others take its memory."""
+        """End the request, and let waiting requests reserve its memory."""
         self._finished[reservation].set()
         await run_tasks()
 

@@ -1,4 +1,4 @@
-"""A back end that predicts when the test lets it, a clock that the test sets, and what goes with them."""
+"""A back end and a clock that a test controls, and related helpers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FakeClock:
 
 
 def png(value: int) -> bytes:
-    """A PNG of 40x30 pixels in one colour."""
+    """Return a PNG of 40x30 pixels in one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), (value, 100, 0)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Following an alias: which versions are loaded, when, and what happens to those that cannot be."""
+"""Following an alias: which versions are loaded and when, and what happens if loading fails."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ScriptedVersions:
 
 
 class Reports:
-    """What an observer was called with."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.switches: list[tuple[str, str]] = []
@@ -90,7 +90,7 @@ def make_backend(version: str) -> StubBackend:
 def make_follower(
     service: PredictionService, target: str, clock: FakeClock
 ) -> tuple[AliasFollower, ScriptedVersions, Reports]:
-    """A follower for a service that serves version 1.0, of the stub."""
+    """Make a follower for a service that serves version 1.0 of the stub."""
     versions, reports = ScriptedVersions(target), Reports()
     return AliasFollower(service, versions, reports, clock), versions, reports
 
@@ -117,7 +117,7 @@ async def test_the_old_version_is_released_when_its_last_request_has_ended(
 async def test_a_cancelled_request_holds_the_old_version_until_its_thread_is_done(
     backend: GatedBackend, make_service: MakeService, clock: FakeClock
 ) -> None:
-    """A request whose client has left is still running in a thread, which needs the old version to the end."""
+    """The old version is not released before the thread of a request whose client has disconnected is done."""
     service = make_service(workers=1)
     follower, versions, reports = make_follower(service, "2.0", clock)
     running = asyncio.create_task(service.predict(png(1)))
@@ -133,7 +133,7 @@ async def test_a_cancelled_request_holds_the_old_version_until_its_thread_is_don
 
 
 async def test_of_several_moves_only_the_last_is_followed(make_service: MakeService, clock: FakeClock) -> None:
-    """A version that the alias no longer names when it is loaded never serves, and no two loads run at once."""
+    """A version that the alias left while it was loaded never serves, and no two loads run at the same time."""
     service = make_service()
     follower, versions, reports = make_follower(service, "2.0", clock)
     versions.gate.clear()
@@ -152,7 +152,7 @@ async def test_of_several_moves_only_the_last_is_followed(make_service: MakeServ
 
 
 async def test_a_version_in_service_is_not_loaded_again(make_service: MakeService, clock: FakeClock) -> None:
-    """Nothing happens while the alias names what is served."""
+    """Nothing is loaded while the alias points to the version in service."""
     follower, versions, _ = make_follower(make_service(), "1.0", clock)
     for _ in range(3):
         await follower.catch_up()
@@ -160,7 +160,7 @@ async def test_a_version_in_service_is_not_loaded_again(make_service: MakeServic
 
 
 async def test_a_broken_version_is_tried_again_ever_more_rarely(make_service: MakeService, clock: FakeClock) -> None:
-    """The delay doubles with each failure, up to half an hour; the first repair after it is followed."""
+    """The delay doubles with each failure, up to half an hour; after a repair, the next attempt succeeds."""
     service = make_service()
     follower, versions, reports = make_follower(service, "2.0", clock)
     versions.broken["2.0"] = ArtefactError("the graph is damaged")
@@ -205,7 +205,7 @@ async def test_another_move_ends_the_delay_of_a_failure(make_service: MakeServic
 
 
 async def test_a_load_waits_for_the_memory_of_images_in_progress(make_service: MakeService, clock: FakeClock) -> None:
-    """While images have the memory nothing is loaded; the next look tries again, without a failure."""
+    """While images use the memory, nothing is loaded and no failure reported; the next check tries again."""
     service = make_service()
     follower, versions, reports = make_follower(service, "2.0", clock)
     versions.memory_full = True
@@ -219,7 +219,7 @@ async def test_a_load_waits_for_the_memory_of_images_in_progress(make_service: M
 async def test_an_unreadable_registry_changes_nothing_and_is_reported_once(
     make_service: MakeService, clock: FakeClock
 ) -> None:
-    """The version in service goes on; each kind of problem is reported once, and the moves after it are followed."""
+    """The version in service stays; each kind of problem is reported once, and later moves are followed."""
     service = make_service()
     follower, versions, reports = make_follower(service, "2.0", clock)
     for error in (RegistryUnavailable("gone"), RegistryUnavailable("gone"), UnknownAlias("removed")):

@@ -1,4 +1,4 @@
-"""What a prediction says about its own confidence."""
+"""The confidence of a prediction, and the reason to abstain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def service() -> Iterator[PredictionService]:
 
 
 async def test_a_prediction_holds_raw_and_calibrated_probabilities(service: PredictionService) -> None:
-    """The raw vector is the back end's own, bit for bit; the confidence and the ranked labels are calibrated."""
+    """Raw probabilities are the back end's, bit for bit; the confidence and the ranked labels are calibrated."""
     prediction = await service.predict(REDDISH)
     raw = StubBackend().predict(decode_image(REDDISH, DEFAULT_INPUT).pixels[np.newaxis])[0]
     assert np.array_equal(prediction.probabilities, raw)
@@ -44,7 +44,7 @@ async def test_a_prediction_holds_raw_and_calibrated_probabilities(service: Pred
 
 
 async def test_the_gate_decides_from_the_pooled_features(service: PredictionService) -> None:
-    """An image beyond the gate has a reason, and still its most probable class."""
+    """An image that the gate refuses has a reason to abstain, and still its most probable class."""
     prediction = await service.predict(PALE)
     assert prediction.reason is AbstentionReason.NOT_AERIAL
     assert prediction.label == prediction.model.classes[int(prediction.probabilities.argmax())]
@@ -55,7 +55,7 @@ async def test_the_gate_decides_from_the_pooled_features(service: PredictionServ
 async def test_the_minimum_applies_to_the_calibrated_confidence(
     temperature: float, reason: AbstentionReason | None
 ) -> None:
-    """The same raw probabilities are sure enough at one temperature and not at another."""
+    """The same raw probabilities reach the minimum at one temperature and not at another."""
     confidence = ConfidenceModel(temperature, AbstentionRules(min_confidence=0.5))
     backend = StubBackend(confidence=confidence)
     service = PredictionService(backend, workers=1, limits=QueueLimits(), on_stage=lambda *_: None)

@@ -33,7 +33,7 @@ SPEC = InputSpec(12, 8, "box")
 
 @pytest.fixture
 def explaining(tmp_path: Path) -> Iterator[Backend]:
-    """A model of which the map of a class is the colour of that name in each pixel."""
+    """A model whose map of a class is the intensity of the colour of that name in each pixel."""
     backend = open_backend(f"onnx://{write_tiny_artefact(tmp_path, SPEC, with_head=True)}")
     yield backend
     backend.close()
@@ -63,7 +63,7 @@ def half_red() -> bytes:
 
 
 async def test_best_class_is_explained(service: PredictionService) -> None:
-    """The map shows where the image speaks for the most probable class."""
+    """The map highlights the pixels that support the most probable class."""
     prediction = await service.predict(half_red(), explanation=ExplanationRequest())
     assert prediction.explanation is not None
     assert prediction.explanation.label == prediction.label == "red"
@@ -83,7 +83,7 @@ async def test_another_class_can_be_explained(service: PredictionService) -> Non
 
 
 async def test_explanation_changes_no_probability(service: PredictionService) -> None:
-    """With and without an explanation, the probabilities are the same to the bit; only its stage is new."""
+    """The probabilities are bit-identical with and without an explanation, which only adds its own stage."""
     plain = await service.predict(half_red())
     explained = await service.predict(half_red(), explanation=ExplanationRequest())
     assert plain.explanation is None
@@ -92,7 +92,7 @@ async def test_explanation_changes_no_probability(service: PredictionService) ->
 
 
 def test_explanation_changes_no_probability_of_the_shipped_model(artefact_folder: Path, samples: list[Path]) -> None:
-    """The shipped graph returns the same probabilities to the bit when the feature maps are fetched, too."""
+    """The shipped graph returns bit-identical probabilities when the feature maps are fetched too."""
     backend = open_backend(f"onnx://{artefact_folder}")
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB").resize((256, 256))) for path in samples[:1]])
     assert np.array_equal(backend.predict(pixels), backend.predict_with_features(pixels)[0])
@@ -100,7 +100,7 @@ def test_explanation_changes_no_probability_of_the_shipped_model(artefact_folder
 
 
 async def test_explanations_are_computed_in_a_worker_thread(service: PredictionService, reports: StageReports) -> None:
-    """The event loop computes and draws nothing."""
+    """An explanation is computed in a worker thread, not on the event loop."""
     await service.predict(half_red(), explanation=ExplanationRequest(overlay=True))
     (thread,) = [thread for stage, _, thread in reports if stage == "explain"]
     assert thread.startswith("predict_")
@@ -123,7 +123,7 @@ async def test_memory_of_an_explanation_is_reserved(explaining: Backend) -> None
 
 
 async def test_unknown_classes_are_rejected(service: PredictionService) -> None:
-    """A class that the model does not have is an error that lists its classes, before anything is computed."""
+    """A class that the model does not have raises an error that lists the model's classes."""
     with pytest.raises(UnknownLabel, match=r"no class 'forest'.*red, green, blue"):
         service.check_explanation(ExplanationRequest("forest"))
     with pytest.raises(UnknownLabel):
@@ -139,7 +139,7 @@ async def test_model_without_head_explains_nothing(make_service: MakeService, ba
         predict_image(backend, png(1), ExplanationRequest())
 
 
-# Draws one overlay for warming up, then prints the estimated and the measured peak of a large one.
+# Draws one overlay to warm up, then prints the estimated and the measured peak of a large one.
 _MEASURE = """
 import json
 from pathlib import Path
@@ -162,7 +162,7 @@ print(json.dumps([estimate_overlay_bytes(1500, 1200), memory("VmHWM") - before])
 
 
 def test_no_overlay_takes_more_memory_than_estimated() -> None:
-    """The peak while an overlay is drawn is below the estimate, also for noise, which does not compress."""
+    """The peak memory while an overlay is drawn is below the estimate, even for noise, which does not compress."""
     if sys.platform != "linux":
         missing("reads /proc")
     measured = subprocess.run([sys.executable, "-c", _MEASURE], capture_output=True, text=True, check=True)

@@ -18,14 +18,14 @@ def make_queue(jobs: list[Job]) -> FairQueue[Job]:
 
 
 def test_callers_take_turns() -> None:
-    """A caller with three jobs is served once before the other caller and twice after it."""
+    """A caller with three jobs is served once before another caller's only job, and twice after it."""
     queue = make_queue([("a", 1), ("a", 2), ("a", 3), ("b", 1)])
     assert [queue.pop() for _ in range(4)] == [("a", 1), ("b", 1), ("a", 2), ("a", 3)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers())))
 def test_no_job_is_lost_and_each_caller_keeps_its_order(jobs: list[Job]) -> None:
-    """Each job that was pushed is popped once, those of one caller in the order of pushing."""
+    """Each job that was pushed is popped once, and a caller's jobs are popped in the order of pushing."""
     queue = make_queue(jobs)
     popped = [queue.pop() for _ in range(len(queue))]
     assert len(queue) == 0
@@ -35,7 +35,7 @@ def test_no_job_is_lost_and_each_caller_keeps_its_order(jobs: list[Job]) -> None
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
 def test_turns_are_fair(callers: list[str]) -> None:
-    """Between two turns of one caller every other waiting caller has one."""
+    """Between two turns of a caller, every other waiting caller has a turn."""
     queue = make_queue([(caller, index) for index, caller in enumerate(callers)])
     popped = [queue.pop()[0] for _ in callers]
     for index, caller in enumerate(popped):
@@ -46,7 +46,7 @@ def test_turns_are_fair(callers: list[str]) -> None:
 
 
 def test_a_removed_job_is_not_served() -> None:
-    """Removing a job twice, or one that is not in the queue, does nothing."""
+    """A removed job is not served; removing it again, or a job that is not in the queue, does nothing."""
     queue = make_queue([("a", 1), ("a", 2), ("b", 1)])
     assert queue.remove("a", ("a", 1))
     assert not queue.remove("a", ("a", 1))
@@ -55,7 +55,7 @@ def test_a_removed_job_is_not_served() -> None:
 
 
 def test_the_last_job_of_the_largest_caller_can_be_evicted() -> None:
-    """The caller with the largest weight is found, of equals the last in turn, and its newest job is removed."""
+    """The caller with the largest weight is found, the last in turn among equals; a caller's newest job is evicted."""
     queue = make_queue([("a", 1), ("b", 1), ("b", 2), ("c", 1)])
     assert queue.find_largest({"a": 3, "b": 2, "c": 1}) == "a"
     assert queue.find_largest({"a": 1, "b": 2, "c": 2}) == "c"

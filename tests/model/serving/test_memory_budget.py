@@ -19,7 +19,7 @@ from tests.model.serving.gated import until
 
 
 def test_the_largest_amount_leaves_an_eighth() -> None:
-    """One request may reserve seven eighths: an eighth is for small requests."""
+    """One request may reserve seven eighths of the budget; the rest is for small requests."""
     assert MemoryBudget(800).largest == 700
 
 
@@ -51,7 +51,7 @@ async def test_a_request_that_can_never_fit_is_rejected_at_once() -> None:
 
 
 async def test_a_request_waits_for_memory() -> None:
-    """The bytes that one request frees go to the request that waits."""
+    """A request waits until another one frees enough bytes."""
     callers = Callers(budget := MemoryBudget(800, wait_s=10))
     first = await callers.start(300)
     await first.resize(500, while_waiting=30)
@@ -65,7 +65,7 @@ async def test_a_request_waits_for_memory() -> None:
 
 
 async def test_the_wait_for_memory_is_limited() -> None:
-    """After `wait_s` seconds MemoryFull is raised with the time to retry after, and nothing stays reserved."""
+    """After `wait_s` seconds, MemoryFull is raised with a retry delay, and the request has reserved nothing."""
     budget = MemoryBudget(800, wait_s=0.01)
     async with budget.reserve(100) as reservation:
         await reservation.resize(600, while_waiting=30)
@@ -118,7 +118,7 @@ async def test_a_request_that_shrinks_does_not_wait() -> None:
 
 
 async def test_a_request_cancelled_while_waiting_reserves_nothing() -> None:
-    """A cancelled waiter is removed, and so is what it held."""
+    """Cancelled waiters reserve nothing, not even when memory becomes free."""
     callers = Callers(budget := MemoryBudget(800, wait_s=10))
     large = await callers.start(600)
     entered = 0
@@ -152,7 +152,7 @@ async def test_the_thread_of_a_cancelled_request_keeps_its_bytes() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_the_total_is_never_exceeded(seed: int) -> None:
-    """However requests arrive, wait, are cancelled and end: at most the total is reserved, and in the end nothing."""
+    """However requests arrive, wait, are cancelled and end, at most the total is reserved, and finally nothing."""
     draw = random.Random(seed)  # noqa: S311
     peak = served = 0
 
@@ -186,7 +186,7 @@ async def test_the_total_is_never_exceeded(seed: int) -> None:
 
 
 async def test_the_work_grows_with_the_number_of_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four times as many requests that wait in vain take about four times as many checks of what fits."""
+    """Four times as many waiting requests cause less than eight times as many checks of what fits."""
     checks, fits = 0, MemoryUsage.fits
 
     def count(*arguments: Any, **keywords: Any) -> bool:

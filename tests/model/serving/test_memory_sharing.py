@@ -13,7 +13,7 @@ from tests.model.serving.budget_callers import Callers, run_tasks
 
 
 async def test_small_requests_do_not_wait_behind_large_ones() -> None:
-    """Large requests together leave an eighth, and small ones need not wait in the order of arrival."""
+    """Large requests together leave an eighth to small ones, which do not wait behind large ones."""
     callers = Callers(MemoryBudget(800, wait_s=10))
     large = await callers.start(200)
     await large.resize(700, while_waiting=50)
@@ -28,7 +28,7 @@ async def test_small_requests_do_not_wait_behind_large_ones() -> None:
 
 
 async def test_small_requests_of_one_caller_do_not_starve_a_large_one() -> None:
-    """While a large request waits, the small ones of one caller have an eighth; those of other callers have theirs."""
+    """While a large request waits, small requests of one caller are limited to an eighth; other callers may proceed."""
     budget = MemoryBudget(3200, wait_s=10)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -122,7 +122,7 @@ async def test_requests_that_wait_do_not_block_each_other() -> None:
 
 
 async def test_slow_small_bodies_of_one_caller_fill_a_quarter() -> None:
-    """However many small bodies one caller uploads slowly, other callers' images are read and decoded."""
+    """Small bodies being read take at most a quarter per caller and three quarters in all; others can be decoded."""
     budget = MemoryBudget(3200, wait_s=0.02)
     async with AsyncExitStack() as stack:
         for _ in range(8):
@@ -143,7 +143,7 @@ async def test_slow_small_bodies_of_one_caller_fill_a_quarter() -> None:
 
 
 async def test_large_bodies_of_one_caller_leave_memory_for_others() -> None:
-    """One large body may always be read; more of the same caller fill at most a quarter."""
+    """A caller's first large body may exceed a quarter; the same caller's next one is then rejected."""
     budget = MemoryBudget(3200, wait_s=0.02)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(budget.reserve(1300, "ana"))

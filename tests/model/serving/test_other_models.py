@@ -24,7 +24,7 @@ SMALL = InputSpec(width=192, height=160, resize_filter="bilinear")
 
 
 class RecordingBackend(StubBackend):
-    """A stub with another input and other classes, which records the shapes of the pixels it gets."""
+    """A stub with another input and other classes that records the shapes of its input pixels."""
 
     def __init__(self) -> None:
         super().__init__(classes=("land", "water", "cloud"), input_spec=SMALL)
@@ -48,7 +48,7 @@ def tiny_service(tmp_path: Path) -> Iterator[PredictionService]:
 async def test_an_onnx_model_is_served_with_the_input_and_classes_of_its_manifest(
     tiny_service: PredictionService, colour: str, label: str
 ) -> None:
-    """A graph of 160 rows, 192 columns and three classes gets images of that size, and its own labels are returned."""
+    """A graph of 160 rows, 192 columns and three classes gets images of that size, and its labels are returned."""
     buffer = io.BytesIO()
     Image.new("RGB", (300, 200), colour).save(buffer, "PNG")
     prediction = await tiny_service.predict(buffer.getvalue())
@@ -60,7 +60,7 @@ async def test_an_onnx_model_is_served_with_the_input_and_classes_of_its_manifes
 
 
 async def test_the_decoder_produces_the_input_of_the_back_end() -> None:
-    """The service decodes to the size that the back end declares."""
+    """The service decodes images to the size that the back end declares."""
     backend = RecordingBackend()
     service = PredictionService(backend, workers=1, limits=QueueLimits(), on_stage=lambda *_: None)
     prediction = await service.predict(png(1))

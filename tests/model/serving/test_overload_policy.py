@@ -36,7 +36,7 @@ NEW_CALLER = CallerLoad(jobs=0)
 
 @dataclass(frozen=True)
 class Row:
-    """A snapshot and a caller, and what is expected of the decision."""
+    """A snapshot and a caller, and the expected decision."""
 
     load: LoadSnapshot
     caller: CallerLoad
@@ -201,7 +201,7 @@ def test_a_rejection_starts_one_period_and_later_ones_do_not_prolong_it() -> Non
 
 
 def test_a_prolonged_period_lasts_as_long_as_the_first() -> None:
-    """At the end of a period in which most requests were rejected another one starts."""
+    """After a period in which most requests were rejected, another one of the same length starts."""
     decision = OverloadPolicy(LIMITS).decide(snapshot(OVERLOAD, now=105), NEW_CALLER)
     assert decision == Decision(True, 0, LoadHistory(shedding_until=115))
 
@@ -218,16 +218,16 @@ def test_a_prolonged_period_lasts_as_long_as_the_first() -> None:
     ],
 )
 def test_retry_after_is_the_wait_and_a_second_per_excess_rejection(load: LoadSnapshot, retry_after_s: int) -> None:
-    """If all rejected callers follow Retry-After, they come back at the rate at which jobs complete."""
+    """Retry-After is the estimated wait plus, while shedding, up to 20 s for the rejections per completed job."""
     assert compute_retry_after_s(load, jitter=1.0) == retry_after_s
 
 
 def test_retry_after_is_spread_by_the_jitter() -> None:
-    """Callers that are rejected together do not come back together."""
+    """The jitter spreads the retries of callers that are rejected together."""
     load = snapshot(LoadHistory(105, completed=0, rejected=11))
     assert [compute_retry_after_s(load, jitter) for jitter in (0.5, 1.5)] == [6, 16]
 
 
 def test_before_the_first_rejection_load_is_normal() -> None:
-    """A new queue has no period of shedding behind it."""
+    """A queue that has not rejected anything yet is in the normal state."""
     assert get_load_state(NEVER, -math.inf) is LoadState.NORMAL

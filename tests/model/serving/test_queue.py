@@ -16,19 +16,19 @@ Task = asyncio.Task[Prediction]
 
 @pytest.fixture
 def shedding_service(make_service: MakeService, clock: FakeClock) -> PredictionService:
-    """One worker and four slots; estimated waits are no limit, and the shedding period ends when the clock says so."""
+    """One worker and four slots; the limit of waits is never reached, and the fake clock ends the shedding period."""
     return make_service(workers=1, slots=4, seconds=60, shedding_s=1, clock=clock)
 
 
 async def start(service: PredictionService, count: int, *, waiting: int, caller: str = "") -> list[Task]:
-    """Start `count` requests, until `waiting` jobs have no worker."""
+    """Start `count` requests, and wait until `waiting` jobs are in the queue."""
     tasks = [asyncio.create_task(service.predict(png(1), caller=caller)) for _ in range(count)]
     await until(lambda: service.queue.waiting == waiting)
     return tasks
 
 
 async def test_a_full_queue_rejects_requests(backend: GatedBackend, make_service: MakeService) -> None:
-    """With one job running and two waiting the fourth request is rejected at once; a freed slot can be used again."""
+    """With one job running and two waiting, the fourth request is rejected at once; a freed slot can be used again."""
     service = make_service(workers=1, slots=2)
     tasks = await start(service, 3, waiting=2)
     with pytest.raises(Overloaded, match=r"The server is overloaded\. Try again later\.") as rejection:
@@ -40,7 +40,7 @@ async def test_a_full_queue_rejects_requests(backend: GatedBackend, make_service
 
 
 async def test_a_queue_without_slots_still_serves(backend: GatedBackend, make_service: MakeService) -> None:
-    """With a limit of 0 no request waits, and free workers still take requests."""
+    """With a limit of 0, no request waits, and free workers still take requests."""
     service = make_service(workers=1, slots=0)
     task = asyncio.create_task(service.predict(png(1)))
     await until(lambda: backend.in_progress == 1)
@@ -62,7 +62,7 @@ async def test_the_estimated_wait_grows_with_the_queue(backend: GatedBackend, ma
 
 
 async def test_callers_are_served_in_rotation(backend: GatedBackend, make_service: MakeService) -> None:
-    """A single request is served after at most one more of another caller's ten, which came before."""
+    """A caller's single request is served after at most two of the ten that another caller sent before."""
     service = make_service(workers=1, slots=20)
     order: list[str] = []
 
@@ -82,7 +82,7 @@ async def test_callers_are_served_in_rotation(backend: GatedBackend, make_servic
 async def test_a_request_preempts_the_last_job_of_the_caller_with_the_most(
     backend: GatedBackend, make_service: MakeService
 ) -> None:
-    """In a full queue another caller gets the slot of that job; the caller with the most jobs is rejected."""
+    """In a full queue, another caller gets the slot of that job; new requests of the first caller are rejected."""
     service = make_service(workers=1, slots=4)
     many = await start(service, 5, waiting=4, caller="many")
     service.queue.check_capacity("few")
@@ -98,7 +98,7 @@ async def test_a_request_preempts_the_last_job_of_the_caller_with_the_most(
 
 
 async def test_the_estimated_wait_is_bounded(backend: GatedBackend, make_service: MakeService) -> None:
-    """With free slots, too, a request is rejected when two and a half jobs of 50 ms exceed the limit of 0.1 s."""
+    """A request is rejected despite free slots if its estimated wait, 2.5 jobs of 50 ms, exceeds the limit of 0.1 s."""
     service = make_service(workers=1, slots=100, seconds=0.1)
     tasks = await start(service, 3, waiting=2)
     with pytest.raises(Overloaded):
@@ -110,7 +110,7 @@ async def test_the_estimated_wait_is_bounded(backend: GatedBackend, make_service
 async def test_while_shedding_one_job_waits_for_one_worker(
     backend: GatedBackend, shedding_service: PredictionService
 ) -> None:
-    """After a rejection one job may wait instead of four, so that accepted requests are served soon."""
+    """After a rejection, one job may wait instead of four, so that accepted requests are served soon."""
     tasks = await start(shedding_service, 5, waiting=4)
     with pytest.raises(Overloaded):
         await shedding_service.predict(png(1))
@@ -127,7 +127,7 @@ async def test_while_shedding_one_job_waits_for_one_worker(
 async def test_shedding_evicts_jobs_that_waited_before(
     backend: GatedBackend, shedding_service: PredictionService
 ) -> None:
-    """When rejections exceed half of the queued jobs, only those stay that would still be accepted."""
+    """When rejections exceed half of the queued jobs, only the jobs that would still be accepted stay."""
     tasks = await start(shedding_service, 5, waiting=4)
     for waiting in (4, 4, 1):
         with pytest.raises(Overloaded):
@@ -141,7 +141,7 @@ async def test_shedding_evicts_jobs_that_waited_before(
 async def test_under_overload_only_callers_without_jobs_wait(
     backend: GatedBackend, shedding_service: PredictionService
 ) -> None:
-    """A caller with jobs gets free workers but no slot; other callers get the slot, one at a time."""
+    """A caller with jobs gets no slot, only a free worker; other callers get the single slot, one at a time."""
     queue = shedding_service.queue
     tasks = await start(shedding_service, 5, waiting=4, caller="many")
     for _ in range(6):

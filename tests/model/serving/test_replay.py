@@ -27,7 +27,7 @@ from tests.model.signing.forging import new_key
 
 
 def record(backend: Backend, image: bytes) -> dict[str, Any]:
-    """Return what the ledger records of a prediction."""
+    """Return the ledger entry of a prediction."""
     info = backend.info
     probabilities = backend.predict(decode_image(image, info.input_spec).pixels[np.newaxis])[0].tolist()
     return {
@@ -100,7 +100,7 @@ def test_another_runtime_with_the_same_bits_is_identical(by_stub: dict[str, Any]
 
 
 def test_pixels_are_replayed_as_pixels(by_stub: dict[str, Any], image: bytes) -> None:
-    """A client may have sent decoded pixels; the file to replay holds their bytes."""
+    """If the client sent decoded pixels, their bytes are replayed."""
     pixels = decode_image(image, DEFAULT_INPUT).pixels
     height, width, _ = pixels.shape
     by_stub["image"] = {
@@ -129,7 +129,7 @@ def test_pixels_are_replayed_as_pixels(by_stub: dict[str, Any], image: bytes) ->
 def test_another_confidence_is_a_difference(
     by_stub: dict[str, Any], image: bytes, output: dict[str, Any], differences: list[str]
 ) -> None:
-    """A temperature or a decision that the manifest no longer gives is reported, even if all bits are equal."""
+    """A different temperature or reason to abstain is reported, even if all probabilities are equal."""
     by_stub["output"] |= output
     comparison = replay(by_stub, image, [])
     assert (comparison.differences, comparison.largest) == (differences, 0.0)
@@ -142,7 +142,7 @@ def test_other_classes_are_a_difference(by_stub: dict[str, Any], image: bytes) -
 
 
 def test_each_reason_against_a_replay_has_its_own_message(by_stub: dict[str, Any], image: bytes) -> None:
-    """No prediction, another image, a development back end, a changed stub and a missing model are told apart."""
+    """No prediction, another image, a development back end, a changed stub and a missing model each have a message."""
     model = by_stub["model"]
     for change, sent, reason in (
         ({"output": None}, image, "got no prediction"),
@@ -171,7 +171,7 @@ def test_a_damaged_model_is_not_a_missing_one(
 def test_only_a_signed_model_is_loaded_where_signatures_are_required(
     by_model: dict[str, Any], artefact_folder: Path, image: bytes
 ) -> None:
-    """With the key that has signed the artefact, the prediction is repeated; with another one, nothing is loaded."""
+    """The prediction is replayed with the key that signed the artefact, and rejected with another key."""
     assert replay(by_model, image, [artefact_folder], read_public_key(RELEASE_KEY)).identical
     with pytest.raises(SignatureInvalid):
         replay(by_model, image, [artefact_folder], new_key().public_key())

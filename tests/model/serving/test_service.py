@@ -27,7 +27,7 @@ from tests.support.requirements import missing
 async def test_a_prediction_describes_the_result_the_image_and_the_model(
     backend: GatedBackend, make_service: MakeService
 ) -> None:
-    """A prediction holds the back end's own probabilities, the image's facts and the model's description."""
+    """A prediction contains the back end's probabilities, facts about the image and the model's description."""
     backend.gate.set()
     data = png(10)
     prediction = await make_service().predict(data)
@@ -83,7 +83,7 @@ async def test_each_worker_runs_one_prediction_at_a_time(backend: GatedBackend, 
 
 
 async def test_a_request_cancelled_while_queued_costs_no_work(backend: GatedBackend, make_service: MakeService) -> None:
-    """Its slot is free at once, and its image is never decoded."""
+    """The slot of a cancelled request is free at once, and its image is never predicted."""
     service = make_service(workers=1, slots=1)
     running = asyncio.create_task(service.predict(png(0)))
     await until(lambda: backend.in_progress == 1)
@@ -103,7 +103,7 @@ async def test_a_request_cancelled_while_queued_costs_no_work(backend: GatedBack
 async def test_a_request_cancelled_while_queued_frees_its_image(
     backend: GatedBackend, make_service: MakeService
 ) -> None:
-    """Its bytes are released while the worker is still busy with another job."""
+    """The bytes of a cancelled request are released while the worker is still busy with another job."""
     if sys.implementation.name != "cpython":
         missing("counts references")
     service = make_service(workers=1, slots=1)
@@ -126,7 +126,7 @@ async def test_a_request_cancelled_while_queued_frees_its_image(
 async def test_a_request_cancelled_while_running_keeps_its_slot_until_the_work_ends(
     backend: GatedBackend, make_service: MakeService
 ) -> None:
-    """The caller continues at once, but the thread is busy and counts as such until it is done."""
+    """The caller continues at once, but the worker counts as busy until its thread is done."""
     service = make_service(workers=1, slots=0)
     task = asyncio.create_task(service.predict(png(0)))
     await until(lambda: backend.in_progress == 1)
@@ -178,7 +178,7 @@ async def test_an_error_of_the_back_end_reaches_the_caller_and_frees_the_slot() 
 async def test_stages_are_reported_in_seconds_and_returned(
     backend: GatedBackend, make_service: MakeService, reports: StageReports
 ) -> None:
-    """The callback gets the same times as the prediction holds."""
+    """The callback gets the same times as the prediction contains."""
     backend.gate.set()
     prediction = await make_service().predict(png(1))
     assert dict(prediction.timing) == {stage: seconds for stage, seconds, _ in reports}
@@ -205,7 +205,7 @@ async def test_closing_finishes_accepted_requests(backend: GatedBackend, make_se
 async def test_a_job_past_its_deadline_is_not_decoded(
     backend: GatedBackend, make_service: MakeService, reports: StageReports, clock: FakeClock
 ) -> None:
-    """A deadline that passes while the job waits costs no work; one that cannot be met is rejected at once."""
+    """A job whose deadline passes in the queue is not decoded; a deadline that cannot be met is rejected at once."""
     service = make_service(workers=1, slots=4, clock=clock)
     running = asyncio.create_task(service.predict(png(1)))
     await until(lambda: backend.in_progress == 1)
@@ -222,13 +222,13 @@ async def test_a_job_past_its_deadline_is_not_decoded(
 
 
 def list_jobs() -> list[object]:
-    """All jobs and results of measuring that this process holds."""
+    """Return all jobs and results of measuring that exist in this process."""
     return [each for each in gc.get_objects() if isinstance(each, Job | ImageNeeds)]
 
 
 async def test_an_idle_worker_keeps_no_file(backend: GatedBackend, make_service: MakeService) -> None:
     """Once a file is measured, or classified, the worker thread holds neither the job nor its result."""
-    left_by_other_tests = list_jobs()  # kept, so that no new object gets the id of one
+    left_by_other_tests = list_jobs()  # kept alive, so that no new object reuses an id
     ids = set(map(id, left_by_other_tests))
     backend.gate.set()
     service = make_service(workers=1)

@@ -1,4 +1,4 @@
-"""Predictions whose caller is admitted between the reading of the header and the decoding."""
+"""Admission of a caller after the image's header is read and before the image is decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.model.serving.gated import until
 
 @dataclass
 class Admission:
-    """Records the pixels of the images to be admitted. Waits until it is `open`, and then may raise `error`."""
+    """Records the number of pixels of each image. Waits until it is `open`, then raises `error` if it is set."""
 
     pixels: list[int] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,7 +55,7 @@ def noise_png(width: int = 40, height: int = 30) -> bytes:
 
 
 async def test_admission_gets_the_number_of_pixels(service: PredictionService, stages: list[str]) -> None:
-    """The callback is called with the image's pixels, and each stage is reported once."""
+    """The callback gets the number of pixels of the image, and each stage is reported once."""
     admission = Admission()
     admission.open.set()
     prediction = await service.predict(noise_png(), admission.admit)
@@ -65,7 +65,7 @@ async def test_admission_gets_the_number_of_pixels(service: PredictionService, s
 
 
 async def test_a_request_that_waits_for_admission_takes_no_worker(service: PredictionService) -> None:
-    """While one caller is being admitted the service counts as in use, and another caller is served."""
+    """While one caller is being admitted, the service counts as in use, and another caller is served."""
     admission = Admission()
     assert not service.in_use
     waiting = asyncio.create_task(service.predict(noise_png(), admission.admit))
@@ -77,7 +77,7 @@ async def test_a_request_that_waits_for_admission_takes_no_worker(service: Predi
 
 
 async def test_an_error_of_the_admission_frees_the_slot(service: PredictionService, stages: list[str]) -> None:
-    """What the callback raises reaches the caller, and no pixel is decoded."""
+    """An exception from the callback reaches the caller, and no pixel is decoded."""
     admission = Admission(error=LookupError("no money"))
     admission.open.set()
     for _ in range(3):
@@ -87,7 +87,7 @@ async def test_an_error_of_the_admission_frees_the_slot(service: PredictionServi
 
 
 async def test_cancellation_during_admission_frees_the_slot(service: PredictionService) -> None:
-    """A request that is cancelled while being admitted leaves nothing behind."""
+    """A request that is cancelled during its admission frees its slot."""
     for _ in range(3):
         admission = Admission()
         waiting = asyncio.create_task(service.predict(noise_png(), admission.admit))
@@ -112,7 +112,7 @@ async def test_a_corrupt_image_is_admitted_first(service: PredictionService) -> 
 async def test_without_a_header_no_image_is_admitted(
     service: PredictionService, stages: list[str], data: bytes
 ) -> None:
-    """Bytes that are no image are rejected before admission, and the time spent on them is reported."""
+    """Bytes that are not an image are rejected before admission, and the time spent on them is reported."""
     admission = Admission()
     with pytest.raises(ImageRejected):
         await service.predict(data, admission.admit)
@@ -123,7 +123,7 @@ async def test_without_a_header_no_image_is_admitted(
 
 
 async def test_measuring_decodes_nothing(service: PredictionService, stages: list[str]) -> None:
-    """`measure` returns the pixels from the header."""
+    """`measure` takes the number of pixels from the header, without decoding."""
     assert (await service.measure(noise_png())).pixels == 1200
     assert (await service.measure(noise_png(700, 600))).pixels == 420_000
     assert stages == []

@@ -16,13 +16,13 @@ MEGABYTE = 1 << 20
 
 
 async def test_the_wait_ends_at_the_deadline(make_service: MakeService) -> None:
-    """The caller of a job that takes longer than its deadline gets DeadlineExceeded then."""
+    """The caller of a job that runs past its deadline gets DeadlineExceeded."""
     with pytest.raises(DeadlineExceeded):
         await make_service().predict(png(1), deadline=asyncio.get_running_loop().time() + 0.1)
 
 
 async def test_a_job_outlasts_the_wait(backend: GatedBackend, make_service: MakeService) -> None:
-    """After the deadline the job's memory and its worker stay in use until its thread has ended."""
+    """After the deadline, the job's memory and its worker stay in use until its thread is done."""
     service, memory = make_service(workers=1, slots=0), MemoryBudget(64 * MEGABYTE)
 
     async def predict() -> None:
@@ -64,7 +64,7 @@ async def test_a_timeout_of_the_admission_itself_is_not_a_deadline(make_service:
 
 
 async def test_an_abandoned_job_does_not_count_for_its_caller(backend: GatedBackend, make_service: MakeService) -> None:
-    """After its deadline a caller may preempt another one that has more jobs, although its thread still works."""
+    """A caller whose only job is past its deadline but still running may preempt a caller with more jobs."""
     service = make_service(workers=1, slots=2)
     abandoned = asyncio.create_task(service.predict(png(1), caller="ana"))
     await until(lambda: backend.in_progress == 1)
@@ -81,7 +81,7 @@ async def test_an_abandoned_job_does_not_count_for_its_caller(backend: GatedBack
 
 
 async def test_a_job_that_does_not_end_is_reported(backend: GatedBackend, make_service: MakeService) -> None:
-    """Its caller gets DeadlineExceeded, queued callers and later ones WorkerStuck, and its memory stays reserved."""
+    """The stuck job's caller gets DeadlineExceeded, other callers get WorkerStuck, and its memory stays reserved."""
     service, memory = make_service(workers=1), MemoryBudget(64 * MEGABYTE)
     reported: list[tuple[str, str]] = []
     async with memory.reserve(MEGABYTE, "ana") as reservation:
@@ -105,7 +105,7 @@ async def test_a_job_that_does_not_end_is_reported(backend: GatedBackend, make_s
 
 
 async def test_all_waits_can_be_ended(backend: GatedBackend, make_service: MakeService) -> None:
-    """`expire_all` lets the deadlines of running and queued requests pass."""
+    """`expire_all` ends running and queued requests as if their deadlines had passed."""
     service = make_service(workers=1)
     tasks = [asyncio.create_task(service.predict(png(1), deadline=math.inf)) for _ in range(2)]
     await until(lambda: backend.in_progress == 1 and service.queue.waiting == 1)
@@ -117,7 +117,7 @@ async def test_all_waits_can_be_ended(backend: GatedBackend, make_service: MakeS
 
 
 async def test_measuring_waits_in_the_queue(backend: GatedBackend, make_service: MakeService) -> None:
-    """A measurement waits for a worker in its caller's turn, and not beyond its deadline."""
+    """A measurement waits in the queue for a worker, but not beyond its deadline."""
     service = make_service(workers=1)
     running = asyncio.create_task(service.predict(png(1)))
     await until(lambda: backend.in_progress == 1)

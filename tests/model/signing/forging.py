@@ -1,4 +1,4 @@
-"""Keys, folders and bundles for tests of signatures, among them bundles that no honest signer makes."""
+"""Keys, folders and bundles for tests of signatures, including bundles that no honest signer creates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def change_bundle(folder: Path, change: Change) -> None:
-    """Change the members of the bundle; the signature stays."""
+    """Change the bundle without updating its signature."""
     bundle = json.loads((folder / SIGNATURE).read_bytes())
     change(bundle)
     (folder / SIGNATURE).write_text(json.dumps(bundle))
@@ -52,7 +52,7 @@ def read_statement(folder: Path) -> dict[str, Any]:
 
 
 def sign_changed_statement(folder: Path, key: PrivateKey, change: Change) -> None:
-    """Change the members of the statement, and sign it: only the key's owner can do so."""
+    """Change the statement and sign it again, which only the owner of the key can do."""
     statement = read_statement(folder)
     change(statement)
     (folder / SIGNATURE).write_bytes(sign_payload(json.dumps(statement).encode(), key))

@@ -1,4 +1,4 @@
-"""Bundles: one signature of one key over one payload, and nothing that could be read in two ways."""
+"""Bundles: one signature of one key over one payload, without ambiguity."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUNDLE = sign_payload(PAYLOAD, KEY)
 
 
 def test_a_bundle_has_the_members_of_the_specification() -> None:
-    """It is a Sigstore bundle 0.3 with the key's fingerprint and one signature in a DSSE envelope."""
+    """A bundle is a Sigstore bundle 0.3 with the key's fingerprint and one signature in a DSSE envelope."""
     bundle = json.loads(BUNDLE)
     envelope = bundle["dsseEnvelope"]
     assert bundle["mediaType"] == MEDIA_TYPE == "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -35,7 +35,7 @@ def test_a_bundle_has_the_members_of_the_specification() -> None:
 
 
 def test_the_signature_covers_the_type_and_the_payload() -> None:
-    """What is signed is DSSE's encoding, in which lengths separate the payload's type from the payload."""
+    """The signature covers DSSE's encoding, which contains the lengths of the payload's type and of the payload."""
     signature = b64decode(json.loads(BUNDLE)["dsseEnvelope"]["signatures"][0]["sig"])
     encoded = b"DSSEv1 28 application/vnd.in-toto+json 18 " + PAYLOAD
     KEY.public_key().verify(signature, encoded, ec.ECDSA(hashes.SHA256()))
@@ -45,7 +45,7 @@ def test_the_signature_covers_the_type_and_the_payload() -> None:
 
 
 def test_a_key_that_the_bundle_does_not_name_can_verify_it() -> None:
-    """The fingerprint only identifies the key: a bundle without one verifies with the key that signed it alone."""
+    """The fingerprint is optional: a bundle without one verifies only with the key that signed it."""
     bundle = json.loads(BUNDLE)
     bundle["verificationMaterial"]["publicKey"] = {}
     text = json.dumps(bundle).encode()

@@ -32,7 +32,7 @@ def verify(folder: Path, **options: Any) -> Any:
 
 
 def test_every_file_is_signed(folder: Path) -> None:
-    """The statement lists all files but the signature and Git's, sorted by path, with a digest over all digests."""
+    """The statement lists all files except the signature and Git's own, sorted by path."""
     write_files(folder, {".git/config": b"x", ".gitignore": b"x", "a/.gitignore": b"part of the model"})
     sign_folder(folder, KEY)
     statement = read_statement(folder)
@@ -49,7 +49,7 @@ def test_every_file_is_signed(folder: Path) -> None:
 
 
 def test_a_folder_can_be_signed_again_and_renamed(folder: Path) -> None:
-    """Signing replaces the signature, also after an interrupted signing, and the folder's name does not matter."""
+    """Signing replaces the signature, even after an interrupted signing, and the folder's name does not matter."""
     write_files(folder, {"model.onnx": b"another graph", f"{SIGNATURE}.new": b"interrupted"})
     sign_folder(folder, KEY)
     renamed = folder.rename(folder.with_name("renamed"))
@@ -82,7 +82,7 @@ def test_an_unsigned_folder_says_how_to_sign_it(folder: Path) -> None:
     ids=["changed", "extra", "renamed", "missing", "link", "link to ignored", "pipe", "line end", "not UTF-8"],
 )
 def test_changes_are_found(folder: Path, change: Callable[[Path], object], problem: str) -> None:
-    """A changed, extra, renamed or missing file, a link, a pipe and a name that hides something each fail."""
+    """A changed, extra, renamed or missing file, a link, a pipe and an unprintable name each fail verification."""
     change(folder)
     with pytest.raises(ArtefactError, match=problem):
         verify(folder)
@@ -90,7 +90,7 @@ def test_changes_are_found(folder: Path, change: Callable[[Path], object], probl
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
 def test_a_signature_that_is_no_file_fails_at_once(folder: Path, make: Callable[[Path], object]) -> None:
-    """A pipe, a link and a folder in the signature's stead are rejected without waiting or reading on."""
+    """A pipe, a link or a folder in place of the signature is rejected without blocking or endless reading."""
     (folder / SIGNATURE).unlink()
     make(folder / SIGNATURE)
     with pytest.raises(ArtefactError):
@@ -105,7 +105,7 @@ def test_a_huge_signature_is_not_read(folder: Path) -> None:
 
 
 def test_a_deployment_can_leave_files_out(folder: Path) -> None:
-    """Where files may be missing, those that are present are verified nevertheless."""
+    """With `complete=False`, files may be missing, but the files that are present are verified."""
     (folder / "model.onnx").unlink()
     assert "model.onnx" in verify(folder, complete=False).files
     write_files(folder, {"manifest.json": b"[]"})
@@ -114,7 +114,7 @@ def test_a_deployment_can_leave_files_out(folder: Path) -> None:
 
 
 def test_a_folder_without_files_is_not_signed(tmp_path: Path) -> None:
-    """Nothing, a missing folder, and a folder with a link cannot be signed."""
+    """An empty folder, a missing folder and a folder with a link cannot be signed."""
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ArtefactError):
             sign_folder(folder, KEY)
@@ -154,7 +154,7 @@ def set_serialization(**members: object) -> Change:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_statements_of_another_form_are_rejected(folder: Path, change: Change, problem: str) -> None:
-    """Even with a valid signature, a statement must be of OMS v1.0, and name each file once and inside the folder."""
+    """Even with a valid signature, a statement must follow OMS v1.0, and name each file once and inside the folder."""
     sign_changed_statement(folder, KEY, change)
     with pytest.raises(SignatureInvalid, match=problem):
         verify(folder)

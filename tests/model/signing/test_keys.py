@@ -27,7 +27,7 @@ OTHER_KEYS: Mapping[str, PrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivate
 
 
 def test_a_public_key_is_read_in_pem_and_in_one_line() -> None:
-    """The PEM of a key, and the line of base64 in it, with or without line ends, mean the same key."""
+    """A key can be given as PEM or as the base64 in it, with or without line ends."""
     key = new_key().public_key()
     line = encode_public_key(key)
     for text in (public_pem(key).decode(), line, f"{line[:64]}\n{line[64:]}\n"):
@@ -37,7 +37,7 @@ def test_a_public_key_is_read_in_pem_and_in_one_line() -> None:
 
 @pytest.mark.parametrize("name", OTHER_KEYS)
 def test_keys_of_other_kinds_are_rejected_by_name(name: str) -> None:
-    """A key on another curve, or of another algorithm, neither verifies nor signs, and the error names what it is."""
+    """A public key on another curve or of another algorithm is rejected, and the error names its kind."""
     key = OTHER_KEYS[name]
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     with pytest.raises(SigningKeyRejected, match=f"{name}.*P-256, P-384 or P-521"):
@@ -46,27 +46,27 @@ def test_keys_of_other_kinds_are_rejected_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP256K1()], ids=lambda curve: str(curve.name))
 def test_artefacts_are_signed_on_p256_only(curve: ec.EllipticCurve) -> None:
-    """A private key on another curve is rejected, and the error names the curve and how to generate a right one."""
+    """A private key on another curve is rejected, and the error names the curve and a command that makes a valid key."""
     with pytest.raises(SigningKeyRejected, match=f"{curve.name}.*openssl genpkey"):
         read_private_key(private_pem(new_key(curve)))
 
 
 @pytest.mark.parametrize("text", ["", "hush", "-----BEGIN PUBLIC KEY-----\nhush\n-----END PUBLIC KEY-----", "aHVzaA=="])
 def test_what_is_no_public_key_is_rejected(text: str) -> None:
-    """A damaged key is rejected without being repeated."""
+    """Text that is not a public key is rejected, and the error does not repeat it."""
     with pytest.raises(SigningKeyRejected, match="not a public key") as caught:
         read_public_key(text)
     assert "hush" not in str(caught.value)
 
 
 def test_a_private_key_verifies_nothing() -> None:
-    """A private key in place of the public one is rejected: it must not reach the gateway."""
+    """A private key in place of the public key is rejected, because it must not reach the gateway."""
     with pytest.raises(SigningKeyRejected, match="It is a private key"):
         read_public_key(private_pem(new_key()).decode())
 
 
 def test_an_encrypted_private_key_needs_its_password() -> None:
-    """A key that is encrypted is recognised, and read with its password only."""
+    """An encrypted key is recognised, and can be read only with its password."""
     key = new_key()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"correct horse"))
     assert is_encrypted(pem)

@@ -38,7 +38,7 @@ def test_the_reference_verifies_our_signature(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: str(curve.name))
 def test_we_verify_the_signature_of_the_reference(tmp_path: Path, curve: ec.EllipticCurve) -> None:
-    """A folder that `model_signing sign key` has signed verifies, with what it ignores, until a file changes."""
+    """A folder signed by `model_signing sign key` verifies until a file changes that the signer did not ignore."""
     folder, key, pem = write_files(tmp_path / "model", {**FILES, "notes.txt": b"x"}), new_key(curve), tmp_path / "key"
     pem.write_bytes(private_pem(key))
     ignored = ("--ignore-paths", folder / "notes.txt")

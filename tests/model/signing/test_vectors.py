@@ -41,7 +41,7 @@ def write_model(folder: Path, vector: str) -> Path:
 
 
 def set_member(path: str, value: Any) -> Change:
-    """A change of one member of the bundle, named by its dotted path."""
+    """Return a change that sets one member of the bundle, given by its dotted path."""
 
     def change(bundle: dict[str, Any]) -> None:
         *parents, last = path.split(".")
@@ -66,7 +66,7 @@ def test_bundles_of_single_files_verify(vector: str) -> None:
 
 
 def test_paths_that_the_signer_ignored_may_exist(tmp_path: Path) -> None:
-    """A file that the signed statement ignores may be beside the signed ones (key-ignore-paths)."""
+    """A file that the signed statement ignores may exist next to the signed ones (key-ignore-paths)."""
     write_files(write_model(tmp_path, "key-simple"), {"ignore-me": b"anything"})
     assert "ignore-me" not in verify_folder(tmp_path, KEY).files
 
@@ -104,7 +104,7 @@ def test_another_key_fails(tmp_path: Path) -> None:
     ],
 )
 def test_mutated_bundles_fail(tmp_path: Path, path: str, value: Any) -> None:
-    """The suite's mutations of a valid bundle fail, each with an error that says what is wrong."""
+    """The suite's mutations of a valid bundle fail, each with an error that names the file."""
     folder = write_model(tmp_path, "key-simple")
     change_bundle(folder, set_member(path, value))
     with pytest.raises(SignatureInvalid, match=str(folder / SIGNATURE)):
@@ -113,7 +113,7 @@ def test_mutated_bundles_fail(tmp_path: Path, path: str, value: Any) -> None:
 
 @pytest.mark.parametrize("length", [0, 100])
 def test_truncated_bundles_fail(tmp_path: Path, length: int) -> None:
-    """An empty bundle and the first 100 bytes of one fail."""
+    """An empty bundle and a bundle cut to 100 bytes fail."""
     folder = write_model(tmp_path, "key-simple")
     (folder / SIGNATURE).write_bytes((folder / SIGNATURE).read_bytes()[:length])
     with pytest.raises(ArtefactError):

@@ -1,4 +1,4 @@
-"""One MLflow server for the tests here; each uses a registered model of its own."""
+"""One MLflow server for all tests in this folder; each test uses its own registered model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMlflow]:
 
 @pytest.fixture(scope="session")
 def server(mlflow: RunningMlflow) -> Iterator[MlflowServer]:
-    """What reads and writes on the MLflow server."""
+    """A client of the MLflow server."""
     with open_client(mlflow) as client:
         yield client
 

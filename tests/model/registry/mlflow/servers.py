@@ -38,7 +38,7 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 
 @dataclass
 class RunningMlflow:
-    """A server in `folder`. `password` is that of USER, whom it knows as an administrator."""
+    """An MLflow server with its data in `folder`. `password` is that of USER, its administrator."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -51,7 +51,7 @@ class RunningMlflow:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What makes a gateway mirror the server."""
+        """The settings with which a gateway mirrors the server."""
         return {
             "MODEL__REGISTRY": f"mlflow+{self.url}",
             "MLFLOW_TRACKING_USERNAME": USER,
@@ -60,21 +60,21 @@ class RunningMlflow:
 
     @property
     def client_environment(self) -> dict[str, str]:
-        """What MLflow's own client needs, which runs in the environment of the server."""
+        """The variables for MLflow's own client, which runs in the server's virtual environment."""
         return {**_quiet(), "MLFLOW_TRACKING_URI": self.url, **self.settings}
 
     def delete(self, call: str, **members: str) -> None:
-        """Make a call that the gateway never makes."""
+        """Send a DELETE request, which the gateway never does."""
         url, auth = f"{self.url}/api/2.0/mlflow/{call}", (USER, self.password)
         httpx.request("DELETE", url, json=members, auth=auth, timeout=PATIENCE_S).raise_for_status()
 
     def find_file(self, full_name: str, filename: str) -> Path:
-        """A file of a published artefact in the server's own storage, where a test damages it."""
+        """Return the path of a published artefact's file in the server's storage, so that a test can damage it."""
         (path,) = (self.folder / "artifacts").rglob(f"{full_name}/{filename}")
         return path
 
     def start(self) -> None:
-        """Start the server, with what it has stored so far. Raises LookupError without MLflow."""
+        """Start the server with the data stored so far. Raises LookupError if MLflow is not installed."""
         program = ENVIRONMENT / "bin" / "mlflow"
         if not program.exists():
             raise LookupError("MLflow is not installed: make mlflow")
@@ -104,7 +104,7 @@ class RunningMlflow:
         self._store_quick_hash()
 
     def _store_quick_hash(self) -> None:
-        """Store a hash of one round: the server checks it at each request, and its own takes a tenth of a second."""
+        """Store a password hash of one round: the server checks it on each request, and its own takes 0.1 s."""
         digest = hashlib.pbkdf2_hmac("sha256", self.password.encode(), b"salt", 1).hex()
         with closing(sqlite3.connect(self.folder / "auth.db")) as connection, connection:
             connection.execute("UPDATE users SET password_hash = ?", [f"pbkdf2:sha256:1$salt${digest}"])
@@ -118,7 +118,7 @@ class RunningMlflow:
             return False
 
     def kill(self) -> None:
-        """End the server and its workers."""
+        """Kill the server and its workers."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -127,7 +127,7 @@ class RunningMlflow:
 
 @contextmanager
 def running_mlflow(folder: Path) -> Iterator[RunningMlflow]:
-    """An empty server with SQLite and artefacts in files, which it serves itself. Skips the test without MLflow."""
+    """Run an empty server with SQLite, which serves the artefacts itself. Skips the test without MLflow."""
     server = RunningMlflow(folder)
     try:
         server.start()
@@ -145,14 +145,14 @@ def open_client(server: RunningMlflow) -> Iterator[MlflowServer]:
 
 
 def register(server: MlflowServer, name: str, version: Mapping[str, Any], alias: str, **changes: str) -> None:
-    """Register the artefact of another version, as that other registered model or once more."""
+    """Register the artefact of an existing version again, as another version of the registered model `name`."""
     members = {"source": version["source"], "run_id": version["run_id"], **changes}
     created = server.post("model-versions/create", name=name, **members)["model_version"]
     server.post("registered-models/alias", name=name, alias=alias, version=created["version"])
 
 
 def write_artefact(folder: Path, version: str, name: str = MODEL, graph: bytes = b"graph") -> Path:
-    """An artefact that a registry accepts, with a graph that nothing can load."""
+    """Write an artefact that a registry accepts, although its graph cannot be loaded."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(graph)
     write_manifest(
@@ -170,6 +170,6 @@ def write_artefact(folder: Path, version: str, name: str = MODEL, graph: bytes =
 
 
 def _quiet() -> dict[str, str]:
-    """An environment in which MLflow sends nothing to anyone else, and starts no processes for jobs."""
+    """Return an environment in which MLflow sends no telemetry and starts no processes for jobs."""
     switches = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     return {"PATH": os.environ["PATH"], "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **switches}

@@ -1,4 +1,4 @@
-"""The mirror of a registered model on a real MLflow server: versions, aliases, and what is refused."""
+"""The mirror of a registered model on a real MLflow server: versions, aliases and rejections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ client.set_registered_model_alias(name, alias, version.version)
 def test_versions_that_aliases_name_are_copied(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """The mirror has the versions that an alias names, and its aliases name the same ones; others stay in MLflow."""
+    """Only versions with an alias are copied, and the mirror's aliases point to the same versions as MLflow's."""
     mirror, registry = make_mirror(), FileRegistry(tmp_path / "mirror")
     for version, alias in (("1.0", "production"), ("1.1", None), ("1.2", "candidate")):
         publish(server, write_artefact(tmp_path / version, version, name), None, alias)
@@ -67,7 +67,7 @@ def test_aliases_follow_moves_and_removals(
 def test_files_that_cannot_be_downloaded_delay_no_roll_back(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the files of one version cannot be downloaded, other aliases move."""
+    """While the files of one version cannot be downloaded, other aliases still move."""
     mirror, download = make_mirror(), server.download
     for version in ("1.0", "1.1"):
         publish(server, write_artefact(tmp_path / version, version, name), None, "production")
@@ -89,7 +89,7 @@ def test_files_that_cannot_be_downloaded_delay_no_roll_back(
 def test_an_outage_of_another_alias_s_download_delays_no_served_alias(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A version that could not be downloaded is downloaded at once when a served alias names it."""
+    """A version whose download failed is downloaded at once when a served alias points to it."""
     mirror = make_mirror()
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "staging")
 
@@ -107,7 +107,7 @@ def test_an_outage_of_another_alias_s_download_delays_no_served_alias(
 def test_an_alias_that_moves_after_a_refusal_is_followed_at_once(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An alias that moves to another version while its version is refused names that one after the same look."""
+    """An alias that moves to another version while its old one is being rejected is followed in the same pull."""
     download = server.download
     for version in ("1.0", "1.1"):
         publish(server, write_artefact(tmp_path / version, version, name), None, "production")
@@ -127,7 +127,7 @@ def test_an_alias_that_moves_after_a_refusal_is_followed_at_once(
 def test_refused_aliases_take_no_requests(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look reads MLflow once while every missing version was refused a short time ago, or its alias is no name."""
+    """A pull makes a single request if all missing versions were rejected recently or have an invalid alias name."""
     mirror, get, calls = make_mirror(), server.get, list[str]()
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None)
     first = read_first_version(server, name)
@@ -147,7 +147,7 @@ def test_refused_aliases_take_no_requests(
 def test_the_served_version_is_copied_first(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """An alias with a mirrored version moves first, then the served one, and each one as soon as it is copied."""
+    """Aliases of mirrored versions move first, then served aliases, then the others."""
     mirror = make_mirror()
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
     mirror.pull()
@@ -160,7 +160,7 @@ def test_the_served_version_is_copied_first(
 def test_a_move_by_another_process_is_not_undone(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """A look that finds its aliases moved meanwhile leaves them to the next look."""
+    """A pull moves no alias that another process has moved in the meantime."""
     registry = FileRegistry(tmp_path / "mirror")
 
     def lose_race(targets: Mapping[str, str | None], expected: Mapping[str, str | None]) -> None:
@@ -175,7 +175,7 @@ def test_a_move_by_another_process_is_not_undone(
 def test_version_that_mlflow_s_client_registered_is_copied(
     mlflow: RunningMlflow, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """An artefact that was registered with MLflow's own Python client needs nothing else to be mirrored."""
+    """An artefact that was registered with MLflow's own Python client is mirrored."""
     folder = write_artefact(tmp_path / "artefact", "3.1", name)
     subprocess.run(
         [ENVIRONMENT / "bin" / "python", "-c", MLFLOW_S_CLIENT, folder, name, "production"],
@@ -188,7 +188,7 @@ def test_version_that_mlflow_s_client_registered_is_copied(
 
 
 def test_unknown_model_is_an_error(make_mirror: MakeMirror) -> None:
-    """A model that MLflow does not know is an error that says so."""
+    """Pulling a model that MLflow does not have raises UnknownModel."""
     with pytest.raises(UnknownModel, match="has no registered model"):
         make_mirror().pull()
 
@@ -196,7 +196,7 @@ def test_unknown_model_is_an_error(make_mirror: MakeMirror) -> None:
 def test_tampered_artefact_is_refused_until_it_is_repaired(
     mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """A file that differs from the manifest keeps the alias where it was; the version is tried again after a minute."""
+    """A version with a changed file is rejected and the alias stays; the version is tried again after a minute."""
     times = [0.0]
     mirror = make_mirror(clock=lambda: times[0])
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
@@ -219,7 +219,7 @@ def test_tampered_artefact_is_refused_until_it_is_repaired(
 def test_larger_file_is_not_downloaded_to_its_end(
     mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """A file with more bytes than the manifest says is not stored."""
+    """A version is rejected if a file is larger than its manifest says."""
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
     mlflow.find_file(f"{name}-v1.0", "model.onnx").write_bytes(bytes(1 << 20))
     assert "has more than 5 bytes" in str(make_mirror().pull().refused["production"])
@@ -228,7 +228,7 @@ def test_larger_file_is_not_downloaded_to_its_end(
 def test_with_a_key_only_signed_artefacts_are_copied(
     mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """With a key, an unsigned version, one of another key and one with a changed manifest are refused unparsed."""
+    """With a key, versions that are unsigned, signed with another key or changed after signing are rejected."""
     key, other = new_key(), new_key()
     mirror = make_mirror(key.public_key())
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "unsigned")
@@ -248,7 +248,7 @@ def test_with_a_key_only_signed_artefacts_are_copied(
 def test_two_numbers_of_one_artefact_are_one_version(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """An artefact that was registered twice is mirrored once, and both numbers are known by it."""
+    """An artefact that was registered twice is mirrored once, with both numbers as tags."""
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
     register(server, name, read_first_version(server, name), "candidate")
     assert make_mirror().pull().moved == {"production": "1.0", "candidate": "1.0"}
@@ -258,7 +258,7 @@ def test_two_numbers_of_one_artefact_are_one_version(
 def test_another_artefact_of_a_mirrored_version_is_refused(
     mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """A registered model that is deleted and made again cannot replace the artefact of a version."""
+    """Deleting and recreating a registered model cannot replace the artefact of a mirrored version."""
     mirror = make_mirror()
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
     assert mirror.pull().moved == {"production": "1.0"}
@@ -282,7 +282,7 @@ def test_artefact_of_another_model_is_refused(
 def test_version_without_an_artefact_is_refused(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """A version whose files are missing, or are kept where the server does not open them, is refused."""
+    """A version is rejected if its files are missing, or stored where the server does not serve them."""
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None)
     first = read_first_version(server, name)
     register(server, name, first, "empty", source=f"{first['source']}/nothing")

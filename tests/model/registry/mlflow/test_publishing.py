@@ -1,4 +1,4 @@
-"""Publishing artefacts to a real MLflow server, from the command line too."""
+"""Publishing artefacts to a real MLflow server, from code and from the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.model.registry.mlflow.servers import RunningMlflow, write_artefact
 
 
 def test_artefact_becomes_a_version_of_the_registered_model(server: MlflowServer, name: str, tmp_path: Path) -> None:
-    """Publishing creates the registered model, and versions with MLflow's numbers and a tag with the artefact's."""
+    """Publishing creates the registered model, and versions with MLflow's numbers and the artefact's version as tag."""
     for number, version in (("1", "1.0"), ("2", "1.1")):
         assert publish(server, write_artefact(tmp_path / version, version, name), None).number == number
     found = server.get("model-versions/get", name=name, version="2")["model_version"]
@@ -27,14 +27,14 @@ def test_artefact_becomes_a_version_of_the_registered_model(server: MlflowServer
 
 
 def test_version_is_published_once(server: MlflowServer, name: str, tmp_path: Path) -> None:
-    """A version of a model is published once, whatever its artefact."""
+    """A version of a model cannot be published again, not even with another artefact."""
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None)
     with pytest.raises(VersionExists, match="was published before, as version 1"):
         publish(server, write_artefact(tmp_path / "again", "1.0", name, graph=b"other"), None)
 
 
 def test_nothing_is_published_that_could_not_be_served(server: MlflowServer, name: str, tmp_path: Path) -> None:
-    """A changed file and an impossible alias are found before anything is created in MLflow."""
+    """A changed file and an invalid alias are rejected before anything is created in MLflow."""
     folder = write_artefact(tmp_path / "1.0", "1.0", name)
     with pytest.raises(InvalidName):
         publish(server, folder, None, "no alias")
@@ -51,7 +51,7 @@ def test_commands_publish_and_pull(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`models publish` uploads an artefact and moves an alias; `models pull` mirrors what the aliases name."""
+    """`models publish` uploads an artefact and moves an alias; `models pull` mirrors the versions with an alias."""
     for setting, value in mlflow.settings.items():
         monkeypatch.setenv(setting, value)
     monkeypatch.setenv("MODEL__URL", f"registry://{name}@production")
@@ -69,7 +69,7 @@ def test_commands_publish_and_pull(
 
 
 def test_commands_without_a_server_say_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without an MLflow server in the settings, both commands say which setting or option names one."""
+    """Without an MLflow server in the settings, both commands report which setting or option must name one."""
     folder = str(write_artefact(tmp_path / "artefact", "1.0"))
     assert run(["models", "publish", folder]) == 1
     assert "MODEL__REGISTRY names no MLflow server" in capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_moves_are_made_in_mlflow_alone_and_recorded_in_the_ledger(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A move that is followed is in the ledger as one of `mlflow`, and `promote` moves no alias of the mirror."""
+    """A move made in MLflow is in the history as made by `mlflow`, and `promote` moves no alias of the mirror."""
     settings = {"MODEL__URL": f"registry://{name}@production", "LEDGER__SIGNING_KEY": new_private_key()}
     for setting, value in {**mlflow.settings, **settings}.items():
         monkeypatch.setenv(setting, value)

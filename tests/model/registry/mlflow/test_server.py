@@ -1,4 +1,4 @@
-"""What goes wrong between the gateway and an MLflow server, each with an error that says what to do."""
+"""Requests to an MLflow server: the credentials that are sent, and the errors when a request fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.servers.running import running
 
 @contextmanager
 def receiver(status: int, body: bytes, **headers: str) -> Iterator[tuple[str, list[str | None]]]:
-    """A server with one response to everything; yields its URL and the credentials that it received."""
+    """Run a server with the same response to every request; yields its URL and the credentials that it receives."""
     received: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ def test_credentials_are_sent_as_mlflow_s_clients_send_them(credentials: Credent
 
 
 def test_redirect_takes_the_credentials_nowhere() -> None:
-    """A redirect is an error, and is not followed."""
+    """A redirect is an error and is not followed, so the credentials reach no other server."""
     with (
         receiver(200, b"{}") as (target, received),
         receiver(302, b"", Location=f"{target}/") as (url, _),
@@ -69,13 +69,13 @@ def test_redirect_takes_the_credentials_nowhere() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"registered_model": {"aliases": [{}]}}'])
 def test_other_servers_are_recognised(body: bytes) -> None:
-    """A server that responds with something else than MLflow does is reported as such."""
+    """A response that MLflow would not send raises an error that says so."""
     with receiver(200, body) as (url, _), pytest.raises(RegistryUnavailable, match="not respond like an MLflow server"):
         read_model(url)
 
 
 def test_server_s_own_message_is_shown_without_control_characters() -> None:
-    """What the server says is part of the error, in one short printable line."""
+    """The error contains the server's message, shortened to one printable line."""
     with (
         receiver(500, b"out of\x1b[2J\n disk " + b"x" * 10_000) as (url, _),
         pytest.raises(RegistryUnavailable, match=r"responds with 500: out of\[2J disk x") as caught,
@@ -93,7 +93,7 @@ def test_unreachable_server_is_reported() -> None:
 
 @pytest.mark.parametrize("credentials", [Credentials(), Credentials(USER, "wrong"), Credentials(token="wrong")])
 def test_refused_credentials_name_their_settings(mlflow: RunningMlflow, credentials: Credentials) -> None:
-    """A real MLflow server that refuses the credentials leads to an error that names the settings, not their values."""
+    """If a real MLflow server rejects the credentials, the error names their settings, but not their values."""
     with pytest.raises(RegistryAccessDenied, match="MLFLOW_TRACKING_USERNAME") as caught:
         read_model(mlflow.url, credentials)
     assert "wrong" not in str(caught.value)
