@@ -1,4 +1,4 @@
-"""A real Prometheus and a real Alertmanager with the shipped configuration, ten times as fast."""
+"""A real Prometheus and a real Alertmanager that run the shipped configuration ten times as fast."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Alerting:
     alertmanager: httpx.Client
 
     def alerts(self, state: str) -> set[str]:
-        """The names of the alerts that Alertmanager knows in the state `active` or `suppressed`."""
+        """Return the names of the alerts that Alertmanager has in this state, `active` or `suppressed`."""
         response = self.alertmanager.get("/api/v2/alerts")
         alerts = response.json() if response.is_success else []
         return {alert["labels"]["alertname"] for alert in alerts if alert["status"]["state"] == state}
@@ -43,7 +43,7 @@ class Alerting:
 
 @contextmanager
 def running(folder: Path, metrics_url: str, webhook: Webhook, mail: MailServer) -> Iterator[Alerting]:
-    """Watch the gateway whose metrics are at that address, until the context ends."""
+    """Run both servers, which monitor the gateway whose metrics are at `metrics_url`."""
     ports = free_port(), free_port()
     _write_prometheus_configuration(folder, metrics_url, ports[1])
     _write_alertmanager_configuration(folder, webhook, mail)
@@ -54,7 +54,7 @@ def running(folder: Path, metrics_url: str, webhook: Webhook, mail: MailServer) 
             f"--storage.tsdb.path={folder}/prometheus",
             f"--web.listen-address=127.0.0.1:{ports[0]}",
             "--enable-feature=expand-external-labels",  # the default from Prometheus 3 on
-            # An alert that fires before Alertmanager is found is otherwise sent a minute later.
+            # Otherwise, an alert that fires before Alertmanager is discovered is sent a minute later.
             "--rules.alert.resend-delay=1s",
         ],
         [
@@ -99,7 +99,7 @@ def _is_ready(client: httpx.Client) -> bool:
 
 
 def _write_prometheus_configuration(folder: Path, metrics_url: str, alertmanager_port: int) -> None:
-    """Copy configuration and rules with other addresses and shorter times."""
+    """Copy the configuration and the rules with other addresses and shorter times."""
     configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
     configuration["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
     job, _ = configuration["scrape_configs"]
@@ -121,7 +121,7 @@ def _write_prometheus_configuration(folder: Path, metrics_url: str, alertmanager
 
 
 def _write_alertmanager_configuration(folder: Path, webhook: Webhook, mail: MailServer) -> None:
-    """Copy the configuration with receivers on loopback; Slack and e-mail get what the webhook gets, too."""
+    """Copy the configuration with receivers on loopback; Slack and e-mail receive the webhook's alerts too."""
     configuration = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
     for name, secret in (("smtp_auth_password_file", "correct horse"), ("slack_api_url_file", f"{webhook.url}/slack")):
         file = folder / name

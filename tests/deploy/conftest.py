@@ -14,9 +14,9 @@ Tool = Callable[..., str]
 
 @pytest.fixture
 def debian_tool() -> Tool:
-    """Runs promtool or amtool in the project's root and returns what it prints; it fails the test if the tool fails.
+    """A function that runs promtool or amtool in the project's root and returns its output.
 
-    Without them the test is skipped, or failed when CI=true.
+    The test fails if the tool fails. Without the tool it is skipped, or fails when CI=true.
     """
 
     def run(name: str, *arguments: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Servers on loopback that receive alerts: a webhook, which also stands for Slack's, and a mail server."""
+"""Servers on loopback that receive alerts: a webhook, which is also used as Slack's, and a mail server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Webhook(ThreadingHTTPServer):
-    """Keeps every JSON document that is posted to it, with its path."""
+    """Stores every JSON document that is posted to it, with its path."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _WebhookHandler)
@@ -27,13 +27,13 @@ class Webhook(ThreadingHTTPServer):
         return [document for posted_to, document in self.received if posted_to == path]
 
     def alerts(self, status: str) -> dict[str, dict[str, Any]]:
-        """The alerts that Alertmanager has posted to /alerts with this status, by name."""
+        """Return the alerts that Alertmanager has posted to /alerts with this status, by name."""
         alerts = [alert for document in self.documents("/alerts") for alert in document["alerts"]]
         return {alert["labels"]["alertname"]: alert for alert in alerts if alert["status"] == status}
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """Keeps every message, and the passwords of clients, which must log in. Understands as much SMTP as that needs."""
+    """Stores every message and the passwords of clients. Supports only the SMTP commands that Alertmanager needs."""
 
     allow_reuse_address = True
 

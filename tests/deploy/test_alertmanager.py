@@ -25,6 +25,6 @@ def test_the_configuration_is_valid(debian_tool: Tool) -> None:
     ],
 )
 def test_alerts_reach_their_receiver(labels: tuple[str, ...], receiver: str, debian_tool: Tool) -> None:
-    """All alerts go to the webhook, and only the watchdog to its own receiver."""
+    """All alerts go to the webhook, except the watchdog, which has its own receiver."""
     routed = debian_tool("amtool", "config", "routes", "test", f"--config.file={CONFIGURATION}", *labels)
     assert routed.splitlines()[-1] == receiver  # warnings come before it

@@ -1,4 +1,4 @@
-"""Alerts of a real gateway travel through a real Prometheus and a real Alertmanager to their receivers."""
+"""Delivery of a real gateway's alerts to receivers through a real Prometheus and a real Alertmanager."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAIL_SUBJECT = "FIRING AtalayaDatabaseDown (1)"
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server that this test alone uses and stops."""
+    """A PostgreSQL server that only this test uses, because it stops the server."""
     try:
         server = Postgres()
     except LookupError as error:
@@ -39,7 +39,7 @@ def postgres() -> Iterator[Postgres]:
 def test_an_outage_of_the_database_and_of_the_gateway(
     new_gateway: Callable[..., Gateway], postgres: Postgres, tmp_path: Path
 ) -> None:
-    """Each fault causes one notification with its runbook, which names the cause and not its consequences."""
+    """Each fault causes a notification with its runbook, and the alert about its consequence is suppressed."""
     gateway = new_gateway(MODEL__URL="stub://", DATABASE_URL=f"{postgres.url}/postgres")
     client = gateway.client()
     with (

@@ -16,17 +16,17 @@ from tests.support.paths import ROOT
 
 TESTS = ROOT / "deploy" / "prometheus" / "tests"
 ALWAYS_FIRING = {"AtalayaWatchdog"}
-# One alert for each, also where several have the same name.
+# One parameter for each alert, even where several have the same name.
 ALERTS = [pytest.param(stem, rule, id=f"{rule['alert']}-{n}") for n, (stem, rule) in enumerate(read_alerts())]
 
 
 def list_known_metrics() -> set[str]:
-    """The names of the samples that the gateway exposes, and of those that Prometheus adds."""
+    """Return the names of the samples that the gateway exposes, and of those that Prometheus adds."""
     return list_sample_names() | {"up", "ALERTS"}
 
 
 def read_cases() -> list[dict[str, Any]]:
-    """What the tests for promtool expect of each alert, with the file that says so."""
+    """Return the expectations for alerts in the tests for promtool."""
     return [
         case
         for path in TESTS.glob("*.yml")
@@ -52,7 +52,7 @@ def test_alerts_are_described(stem: str, alert: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_rules_use_existing_metrics(path: Path) -> None:
-    """Rules query metrics that the gateway exposes, only those of its own job, and series that a rule records."""
+    """Rules query only metrics that the gateway exposes, of its own job, and series that a rule records."""
     known = list_known_metrics()
     recorded = {rule["record"] for file in FILES for rule in read_rules(file) if "record" in rule}
     for rule in read_rules(path):
@@ -79,7 +79,7 @@ def test_alerts_are_tested_to_fire_and_to_stay_silent() -> None:
 
 
 def test_each_burn_rate_is_tested_to_fire_alone() -> None:
-    """For each window of an objective, one situation makes it and the slower ones fire, and the faster ones not."""
+    """For each window of an objective, a test has it and the slower windows fire, but not the faster ones."""
     windows = ["1h", "6h", "1d", "3d"]
     for name in ("AtalayaAvailabilityBudgetBurning", "AtalayaLatencyBudgetBurning"):
         fired = [

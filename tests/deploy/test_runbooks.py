@@ -1,4 +1,4 @@
-"""The runbook has a section for each alert that says what to do."""
+"""The runbook, which has a section for each alert that says what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_section(page: str, heading: str) -> str:
 
 @pytest.mark.parametrize(("page", "alert"), list_names())
 def test_sections_are_complete(page: str, alert: str) -> None:
-    """Each alert's section says what it means, what to run first, what to do, and when to call somebody else."""
+    """Each alert's section says what it means, what to run first, what to do, and when to escalate."""
     section = read_section(page, alert)
     parts = re.split(r"^\*\*(Meaning:|Check first:|Actions:|Escalate)\*\*", section, flags=re.MULTILINE)
     assert parts[1::2] == ["Meaning:", "Check first:", "Actions:", "Escalate"]
@@ -32,7 +32,7 @@ def test_sections_are_complete(page: str, alert: str) -> None:
 
 
 def test_sections_belong_to_alerts() -> None:
-    """Each section of a page is that of an alert in the file of rules with the same name, and in the same order."""
+    """The sections of each page are those of the alerts in the rule file of the same name, in the same order."""
     sections = [
         (page.stem, heading)
         for page in PAGES
@@ -43,14 +43,14 @@ def test_sections_belong_to_alerts() -> None:
 
 
 def test_the_index_lists_every_alert() -> None:
-    """The first page links to the section of each alert."""
+    """The index page links to the section of each alert."""
     linked = set(re.findall(r"\((\w+\.md#\w+)\)", (RUNBOOKS / "README.md").read_text()))
     assert {f"{page}.md#{alert.lower()}" for page, alert in list_names()} <= linked
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_name_the_container(page: Path) -> None:
-    """Each `atalaya` command can be pasted on the machine that runs the Compose stack."""
+    """Each `atalaya` command runs in the `gateway` container of the Compose stack."""
     for line in read_command_lines(page):
         for found in re.finditer(r"(?<!-u )(?<![\w/.@:-])atalaya [a-z]", line):
             assert line[: found.start()].endswith("gateway "), line
@@ -58,7 +58,7 @@ def test_commands_name_the_container(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages_say_how_commands_are_run_elsewhere(page: Path) -> None:
-    """Each page leads to how its commands are typed on an installation without Compose."""
+    """Each page links to the explanation of how to run its commands without Compose."""
     assert re.search(r"\((README\.md)?#without-compose\)", page.read_text())
 
 

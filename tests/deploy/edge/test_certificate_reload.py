@@ -1,4 +1,4 @@
-"""The gateway's own TLS follows its files: a renewed certificate is served without a restart."""
+"""The gateway's own TLS serves a renewed certificate without a restart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def gateway(new_gateway: Callable[..., Gateway], authority: Authority) -> Gatewa
 
 
 def served_serial(gateway: Gateway, authority: Authority) -> int:
-    """The serial number of the certificate that a new connection gets."""
+    """Return the serial number of the certificate that a new connection gets."""
     with (
         socket.create_connection(("127.0.0.1", gateway.port), timeout=TIMEOUT_S) as plain,
         authority.ssl_context().wrap_socket(plain, server_hostname="127.0.0.1") as connection,
@@ -47,7 +47,7 @@ def serial(path: str) -> int:
 
 
 def shown_expiry(gateway: Gateway) -> float:
-    """When the certificate in use expires, as the metrics say."""
+    """Return the time at which the certificate in use expires, according to the metrics."""
     text = httpx.get(gateway.metrics_url, timeout=TIMEOUT_S, verify=public_trust()).text
     (sample,) = re.findall(r'^atalaya_certificate_expiry_timestamp_seconds{certificate="server"} (\S+)', text, re.M)
     return float(sample)
@@ -79,7 +79,7 @@ def load(gateway: Gateway, authority: Authority) -> Iterator[None]:
 
 
 def test_a_renewed_certificate_is_served_under_load(gateway: Gateway, authority: Authority) -> None:
-    """Three renewals reach new connections, and no request fails, on new connections or on those that are open."""
+    """New connections get each of three renewed certificates, and no request on open or new connections fails."""
     with load(gateway, authority):
         for _ in range(3):
             renewed = serial(authority.issue("CN=gateway")[0])
@@ -87,7 +87,7 @@ def test_a_renewed_certificate_is_served_under_load(gateway: Gateway, authority:
 
 
 def test_invalid_files_are_not_used(gateway: Gateway, authority: Authority) -> None:
-    """A certificate without its key is refused and the old one stays in use, until both belong together."""
+    """A certificate that does not match the key is rejected, and the old one stays in use until both match."""
     certificate, key = (Path(path) for path in authority.issue("CN=gateway"))
     wait_until(lambda: served_serial(gateway, authority) == serial(str(certificate)))
     old_serial, old_key = serial(str(certificate)), key.read_bytes()

@@ -1,4 +1,4 @@
-"""A page of another origin in Chromium calls the gateway."""
+"""Calls from a page of another origin in Chromium to the gateway."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def page() -> Iterator[Page]:
 def test_only_listed_origins_can_call_the_gateway(
     new_gateway: Callable[..., Gateway], page: Page, tmp_path: Path
 ) -> None:
-    """A page of a listed origin logs in, predicts and reads errors; the same page under another name reads nothing."""
+    """A page of a listed origin logs in, predicts and reads errors; on another origin, the same page reads nothing."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "index.html").write_text("<!doctype html><title>app</title>")
     handler: Any = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "app"))

@@ -1,4 +1,4 @@
-"""Build the image with buildah, which needs no engine, and read what was built."""
+"""Build the image with buildah, which needs no container engine, and inspect the result."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.paths import ROOT
 from tests.support.requirements import find_program, missing
 
 DOCKERFILE = ROOT / "Dockerfile"
-_DEBIAN = "trixie"  # the release and the Python of python:3.13-slim
-_DEBIAN_BASE = ROOT / "var/cache" / f"image-base-{_DEBIAN}.tar"  # kept: making it takes a minute
+_DEBIAN = "trixie"  # the Debian release and the Python version of python:3.13-slim
+_DEBIAN_BASE = ROOT / "var/cache" / f"image-base-{_DEBIAN}.tar"  # cached, because making it takes a minute
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _PULL_LIMIT_S = 120.0
@@ -23,7 +23,7 @@ _PULL_LIMIT_S = 120.0
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: its configuration in Docker's form, its root file system, and that of its base."""
+    """A built image: its configuration in Docker's format, its root file system, and that of its base image."""
 
     config: dict[str, Any]
     root: Path
@@ -31,7 +31,7 @@ class Image:
 
 
 class Buildah:
-    """Builds in `folder`, which holds all images and containers until `close`."""
+    """Builds images in `folder`, which contains all images and containers until `close`."""
 
     def __init__(self, folder: Path) -> None:
         if os.geteuid() != 0:
@@ -42,7 +42,7 @@ class Buildah:
     def build(self, target: str) -> Image:
         """Build a stage of the Dockerfile. Raises AssertionError."""
         base = self._pull_base() or self._make_base()
-        # Not the certificates of the base: the package index may have one that only this machine trusts.
+        # This machine's certificates: the base image may not trust the certificate of the package index.
         options = ["--quiet", "--isolation=chroot", "--format=docker", f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro"]
         image = self._run("bud", *options, f"--build-arg=PYTHON_IMAGE={base}", f"--target={target}", str(ROOT))
         name = image.splitlines()[-1]
@@ -55,7 +55,7 @@ class Buildah:
         self._run("rmi", "--all", "--force")
 
     def _pull_base(self) -> str | None:
-        """Pull the base that the Dockerfile names; None where no registry is reachable."""
+        """Pull the Dockerfile's base image. Returns None if no registry is reachable."""
         name = read_base_name()
         try:
             pulled = subprocess.run(
@@ -80,13 +80,13 @@ class Buildah:
 
 
 def read_base_name() -> str:
-    """The image that the Dockerfile starts from by default."""
+    """Return the name of the Dockerfile's default base image."""
     (name,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     return str(name)
 
 
 def make_debian_base() -> Path:
-    """The archive of a root file system with Debian's Python, from mmdebstrap's default mirror."""
+    """Return the archive of a root file system with Debian's Python, from mmdebstrap's default mirror."""
     if not _DEBIAN_BASE.exists():
         _DEBIAN_BASE.parent.mkdir(parents=True, exist_ok=True)
         unfinished = _DEBIAN_BASE.with_suffix(f".{os.getpid()}.tar")
@@ -97,7 +97,7 @@ def make_debian_base() -> Path:
 
 
 def _check(command: list[str]) -> str:
-    """What a command prints. Raises AssertionError with all its output if it fails."""
+    """Return the output of a command. Raises AssertionError with all its output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     return done.stdout.strip()

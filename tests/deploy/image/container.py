@@ -1,4 +1,4 @@
-"""Run a gateway from the root file system of an image, as a container engine does, with tools of every Linux."""
+"""Run a gateway from the root file system of an image, as a container engine does, with standard Linux tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.linux import processes
 from tests.support.polling import PATIENCE_S
 from tests.support.ports import free_port
 
-# In namespaces of its own: a read-only root, a volume for the state, and nothing else that can be written to.
+# In separate namespaces: a read-only root, a writable volume for the state, and a writable /tmp.
 _ENTER = """set -e
 root=$1 volume=$2 folder=$3 user=$4 group=$5
 shift 5
@@ -33,13 +33,13 @@ exec setpriv --clear-groups --no-new-privs \
 
 @dataclass
 class Container(Gateway):
-    """A gateway that is process 1 of its namespace. `user` is the image's, as UID:GID."""
+    """A gateway that is process 1 of its namespace. `user` is the image's user as UID:GID."""
 
     user: str = ""
 
     @property
     def main_pid(self) -> int:
-        """The gateway's process id outside of its namespace."""
+        """The gateway's process id outside its namespace."""
         (pid,) = processes.children(self.pid)
         return pid
 
@@ -51,7 +51,7 @@ class Container(Gateway):
         return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
-        """End the gateway with SIGKILL, and with it all processes of its namespace."""
+        """Kill the gateway, and with it all processes of its namespace."""
         os.kill(self.main_pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
 
@@ -62,13 +62,13 @@ class Container(Gateway):
             raise RuntimeError(added.stderr)
 
     def run(self, *arguments: str, stdin: str = "", limit_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
-        """Run one `atalaya` command inside."""
+        """Run one `atalaya` command in the container."""
         return self.execute(["atalaya", *arguments], stdin, limit_s)
 
     def execute(
         self, command: list[str], stdin: str = "", limit_s: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside, as `docker exec` does."""
+        """Run a command in the container, as `docker exec` does."""
         user, _, group = self.user.partition(":")
         enter = ["nsenter", f"--target={self.main_pid}", "--mount", "--pid", "--root", "--wd"]
         return subprocess.run(
@@ -83,7 +83,7 @@ class Container(Gateway):
 
 
 def make_container(image: Image, folder: Path) -> Container:
-    """A container in production with a volume in `folder`; not started."""
+    """Make a container with production settings and a volume in `folder`, without starting it."""
     user, _, group = image.config["User"].partition(":")
     volume = folder / "volume"
     volume.mkdir()

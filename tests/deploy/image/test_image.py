@@ -18,7 +18,7 @@ from tests.support.paths import FOREST, ROOT
 pytestmark = pytest.mark.long
 SHIPPED = "artifacts/efficientnetb0-v1.1"
 MAX_BYTES_OVER_BASE = 400_000_000
-# What an attacker could use to add programs, and what only training needs.
+# Programs with which an attacker could add others, and packages that only training needs.
 ABSENT_PROGRAMS = {"pip", "pip3", "cc", "c++", "gcc", "g++", "clang", "as", "ld", "make"}
 ABSENT_PACKAGES = {"pip", "setuptools", "ensurepip", "tensorflow", "keras"}
 
@@ -42,13 +42,13 @@ def container(image: Image, tmp_path: Path) -> Iterator[Container]:
 
 
 def used_bytes(root: Path) -> int:
-    """The space that files take on the disk."""
+    """Return the disk space that the files use."""
     done = subprocess.run(["du", "-sx", "--block-size=1", root], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[0])
 
 
 def test_image_has_neither_pip_nor_compiler_nor_tensorflow(image: Image) -> None:
-    """The image can install and compile nothing, and contains no TensorFlow."""
+    """The image contains no program that installs or compiles software, and no TensorFlow."""
     programs = {path.name for path in image.root.glob("**/*bin/*")}
     packages = {path.name for path in image.root.glob("**/python3*/**/*") if path.is_dir()}
     assert {"atalaya", "python3"} <= programs
@@ -58,7 +58,7 @@ def test_image_has_neither_pip_nor_compiler_nor_tensorflow(image: Image) -> None
 
 
 def test_image_installs_what_the_sbom_lists(image: Image) -> None:
-    """The image has installed the gateway and exactly the packages of run.txt, as the SBOM of a release lists them."""
+    """The image contains the gateway and exactly the packages of run.txt, which the SBOM of a release lists."""
     folders = image.root.glob("opt/venv/lib/python3.*/site-packages/*.dist-info")
     names = (folder.name.removesuffix(".dist-info").rpartition("-") for folder in folders)
     installed = {f"{normalise(name)}=={version}" for name, _, version in names}
@@ -68,13 +68,13 @@ def test_image_installs_what_the_sbom_lists(image: Image) -> None:
 
 
 def test_state_folder_is_private(image: Image) -> None:
-    """A volume gets the owner and the mode of the folder that it replaces: no other user may enter."""
+    """Only the image's user and group can enter the state folder, whose owner and mode a volume inherits."""
     state = (image.root / "app/var").stat()
     assert (state.st_uid, state.st_gid, state.st_mode & 0o777) == (10001, 10001, 0o750)
 
 
 def test_image_is_small(image: Image) -> None:
-    """The image takes less than 400 MB beside its base, and about as much as the guide says."""
+    """The image adds less than 400 MB to its base, and about as much as the guide says."""
     added = used_bytes(image.root) - used_bytes(image.base)
     assert added < MAX_BYTES_OVER_BASE
     (documented,) = re.findall(
@@ -84,7 +84,7 @@ def test_image_is_small(image: Image) -> None:
 
 
 def test_gateway_predicts_without_privileges_and_ends_in_order(image: Image, container: Container) -> None:
-    """A container with a read-only root predicts as an ordinary user, is healthy, and ends with status 0 at SIGTERM."""
+    """A container with a read-only root predicts as an ordinary user, is healthy, and exits with 0 on SIGTERM."""
     container.start()
     assert_unprivileged(container.main_pid)
     container.add_user("ana")
@@ -112,7 +112,7 @@ def test_shipped_model_is_added_to_a_registry(container: Container) -> None:
 
 
 def assert_unprivileged(pid: int) -> None:
-    """The process runs as the image's user without capabilities, and its root is read-only."""
+    """Check that the process runs as the image's user without capabilities, and that its root is read-only."""
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
     assert status["Uid"].split() == status["Gid"].split() == ["10001"] * 4

@@ -37,7 +37,7 @@ def render(folder: Path) -> str:
 
 @cache
 def read(overlay: str) -> dict[str, Any]:
-    """The objects of an overlay by kind; the Deployment's and the CronJob's are the only pods."""
+    """Return the objects of an overlay by kind. Only the Deployment and the CronJob have pods."""
     return {each["kind"]: each for each in yaml.safe_load_all(render(FOLDER / "overlays" / overlay))}
 
 
@@ -52,7 +52,7 @@ def pods(overlay: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_manifests_follow_the_schemas(overlay: str) -> None:
-    """Every object follows its schema without unknown fields; only the operator's ServiceMonitor has none."""
+    """Every object follows its schema without unknown fields; only the operator's ServiceMonitor has no schema."""
     unknown = set()
     for version, (kind, manifest) in product(VERSIONS, read(overlay).items()):
         try:
@@ -87,7 +87,7 @@ def test_pods_meet_the_restricted_standard(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_run_as_the_user_of_the_image(overlay: str) -> None:
-    """User and group of the pods are those that the image creates for the gateway."""
+    """The pods run as the user and the group that the image creates for the gateway."""
     (user, group) = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
     for pod in pods(overlay):
         context = pod["securityContext"]
@@ -96,7 +96,7 @@ def test_pods_run_as_the_user_of_the_image(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_probes_ask_different_questions(overlay: str) -> None:
-    """A missing dependency takes a pod out of service but never restarts it; a slow start delays both other probes."""
+    """Readiness is probed at /readyz, start-up and liveness at /livez; a pod may take at least 60 s to start."""
     container = gateway(overlay)
     probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
     paths = {kind: probe["httpGet"]["path"] for kind, probe in probes.items()}
@@ -107,7 +107,7 @@ def test_probes_ask_different_questions(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_shutdown_fits_the_grace_period(overlay: str) -> None:
-    """A pod may drain for DRAIN_SECONDS, and shut down for 8 seconds more, before it is killed."""
+    """The grace period covers DRAIN_SECONDS and 8 s to shut down; a draining pod becomes unready in time."""
     drain = float(read(overlay)["ConfigMap"]["data"]["DRAIN_SECONDS"])
     pod = read(overlay)["Deployment"]["spec"]["template"]["spec"]
     readiness = gateway(overlay)["readinessProbe"]
@@ -117,7 +117,7 @@ def test_shutdown_fits_the_grace_period(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_ports_agree(overlay: str) -> None:
-    """Settings, container, service, network policy and monitor name the same two ports."""
+    """Settings, container, service and network policy use the same two ports; the policy limits who may reach each."""
     settings = read(overlay)["ConfigMap"]["data"]
     ports = {port["name"]: port["containerPort"] for port in gateway(overlay)["ports"]}
     assert ports == {"http": int(settings["PORT"]), "metrics": int(settings["METRICS_PORT"])}
@@ -139,7 +139,7 @@ def test_image_is_this_release(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_manifests_contain_no_secret(overlay: str) -> None:
-    """Secrets come from a Secret that the manifests only name, and from nowhere else."""
+    """The manifests contain no Secret: pods get their secrets only from one that the manifests refer to."""
     assert "Secret" not in read(overlay)
     for pod in pods(overlay):
         (container,) = pod["containers"]
@@ -149,7 +149,7 @@ def test_manifests_contain_no_secret(overlay: str) -> None:
 
 
 def test_production_keeps_replicas_available() -> None:
-    """At least two replicas serve; an eviction ends one at a time; only the autoscaler sets their number."""
+    """At least two replicas run, at most one is evicted at a time, and only the autoscaler sets their number."""
     objects = read("production")
     assert objects["HorizontalPodAutoscaler"]["spec"]["minReplicas"] >= 2
     assert "replicas" not in objects["Deployment"]["spec"]
@@ -161,7 +161,7 @@ def test_production_keeps_replicas_available() -> None:
 
 
 def test_many_pods_share_one_registry() -> None:
-    """In the overlay `scale`, each pod, also that of upkeep, has the volume whose folder MODEL__REGISTRY names."""
+    """In the overlay `scale`, each pod, even the CronJob's, mounts the shared volume at the path in MODEL__REGISTRY."""
     objects = read("scale")
     claim = objects["PersistentVolumeClaim"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
@@ -175,7 +175,7 @@ def test_many_pods_share_one_registry() -> None:
 
 
 def test_the_documented_overlay_opens_the_port_of_engines(tmp_path: Path) -> None:
-    """The overlay in docs/deploy/scale.md renders, and adds the port of the engines to those that pods may reach."""
+    """The overlay in docs/deploy/scale.md renders, and adds the engines' port to the allowed egress."""
     ((_, block),) = read_blocks(ROOT / "docs" / "deploy" / "scale.md", "### A port for engines in Kubernetes")
     overlays = os.path.relpath(FOLDER / "overlays", tmp_path)
     (tmp_path / "kustomization.yaml").write_text(block.replace("../", f"{overlays}/"))
@@ -201,7 +201,7 @@ def test_monitor_selects_the_service() -> None:
 
 @pytest.mark.parametrize(("overlay", "host"), [("production", "atalaya.example"), ("trial", "localhost")])
 def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str, overlay: str, host: str) -> None:
-    """The page's commands make a Secret with which, and with the ConfigMap of each overlay, a gateway predicts."""
+    """A gateway predicts with the Secret that the page's commands create and the ConfigMap of each overlay."""
     prepare = next(text for _, text in read_blocks(PAGE) if "secret.env" in text and "kubectl" not in text)
     create = next(line for _, text in read_blocks(PAGE) for line in text.splitlines() if "create secret" in line)
     environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "ATALAYA_HOME": str(tmp_path)}

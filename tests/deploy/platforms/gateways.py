@@ -16,13 +16,13 @@ from tests.support.paths import FOREST
 from tests.support.ports import free_port
 
 OMITTED = "…"
-"""Stands on a page for a secret that the reader generates."""
+"""The placeholder on a page for a secret that the reader generates."""
 
 
 def fill_in(shown: Mapping[str, str], folder: Path, **addresses: str) -> dict[str, str]:
-    """Return the environment that a page shows, with real secrets, ports, `addresses` of databases and the home.
+    """Return the variables that a page shows, with real secrets, ports, database `addresses` and home folder.
 
-    A name that the page does not show stays absent.
+    No other variables are added except PATH and ATALAYA_HOME.
     """
     values = {
         **addresses,
@@ -42,7 +42,7 @@ def fill_in(shown: Mapping[str, str], folder: Path, **addresses: str) -> dict[st
 def serve_and_predict(folder: Path, environment: dict[str, str], host: str) -> None:
     """Start the gateway, make a prediction under its public host name, and stop it. Raises AssertionError.
 
-    Health checks need no host name of the gateway.
+    Health checks do not use the gateway's host name.
     """
     create_database(environment["DATABASE_URL"], ana=Role.CLIENT)
     gateway = Gateway(folder, environment)

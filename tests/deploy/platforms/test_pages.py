@@ -1,4 +1,4 @@
-"""The environments that the pages of hosting platforms show."""
+"""The environment variables on the pages about hosting platforms."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SECRETS = {"AUTH__SIGNING_KEY", "AUTH__DATA_KEY", "LEDGER__SIGNING_KEY"}
 
 
 def read_block(page: str, language: str) -> str:
-    """The only code block of a page in that language."""
+    """Return the only code block of a page in that language."""
     (text,) = [text for found, text in read_blocks(FOLDER / page) if found == language]
     return text
 
 
 def read_environment(page: str) -> dict[str, str]:
-    """The variables of a page's dotenv block, and of its fly.toml if it has one."""
+    """Return the variables of a page's dotenv block, and of its fly.toml if it has one."""
     languages = {language for language, _ in read_blocks(FOLDER / page)}
     declared = tomllib.loads(read_block(page, "toml"))["env"] if "toml" in languages else {}
     shown = dotenv_values(stream=StringIO(read_block(page, "dotenv")), interpolate=False)
@@ -41,7 +41,7 @@ def read_drain_seconds(page: str) -> float:
 
 @pytest.mark.parametrize("page", ["heroku.md", "fly.md", "cloud-run.md"])
 def test_gateway_starts_in_the_environment_of_the_page(page: str, tmp_path: Path, postgres_url: str) -> None:
-    """With exactly the variables that the page shows, a gateway serves under its issuer's name from PostgreSQL."""
+    """With the variables that the page shows, a gateway with PostgreSQL predicts under its issuer's host name."""
     shown = read_environment(page)
     assert {name for name, value in shown.items() if value == "…"} == SECRETS
     assert shown["DATABASE_URL"].startswith("postgres://")
@@ -52,7 +52,7 @@ def test_gateway_starts_in_the_environment_of_the_page(page: str, tmp_path: Path
 
 
 def test_fly_checks_and_stops_the_gateway() -> None:
-    """fly.toml sends requests, checks and scrapes to the ports of its environment, and lets the gateway drain."""
+    """fly.toml uses the ports of its environment for requests and metrics, and lets the gateway drain."""
     config: dict[str, Any] = tomllib.loads(read_block("fly.md", "toml"))
     service, (check,) = config["http_service"], config["http_service"]["checks"]
     assert (str(service["internal_port"]), str(config["metrics"]["port"])) == (
@@ -65,13 +65,13 @@ def test_fly_checks_and_stops_the_gateway() -> None:
 
 
 def test_cloud_run_ends_before_it_is_killed() -> None:
-    """Cloud Run kills ten seconds after SIGTERM, which the gateway's own limit does not exceed."""
+    """The gateway shuts down before Cloud Run kills it ten seconds after SIGTERM, and `--port` equals PORT."""
     assert read_drain_seconds("cloud-run.md") + 8 < 10
     ports = re.findall(r"--port (\d+)", read_block("cloud-run.md", "sh"))
     assert ports == [read_environment("cloud-run.md")["PORT"]]
 
 
 def test_heroku_builds_the_dockerfile() -> None:
-    """heroku.yml names the Dockerfile of the project and no command: the image has one."""
+    """heroku.yml names the project's Dockerfile and no command, because the image has one."""
     assert yaml.safe_load(read_block("heroku.md", "yaml")) == {"build": {"docker": {"web": "Dockerfile"}}}
     assert (ROOT / "Dockerfile").is_file()

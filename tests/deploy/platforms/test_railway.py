@@ -50,7 +50,7 @@ def read_resource(folder: Path, environment: str, address: str) -> Any:
 
 
 def read_variables(resource: Any) -> dict[str, str]:
-    """The variables as they are shown: literal values, references to resources, and the secrets that are kept."""
+    """Return the variables: literal values, names of referenced resources, and OMITTED for preserved secrets."""
     return {
         name: variable.get("value") or variable.get("resource") or OMITTED
         for name, variable in resource["variables"].items()
@@ -58,7 +58,7 @@ def read_variables(resource: Any) -> dict[str, str]:
 
 
 def test_types(installed: Path) -> None:
-    """The file compiles without errors against the package's types, so that it names no unknown field."""
+    """The file compiles without errors against the package's types, so it contains no unknown field."""
     check = subprocess.run(
         [installed / "node_modules/.bin/tsc", "-p", installed], capture_output=True, text=True, check=False
     )
@@ -83,7 +83,7 @@ def test_production_deploys_without_interruption(installed: Path) -> None:
 
 
 def test_previews_are_small(installed: Path) -> None:
-    """An environment other than production has one replica, and sleeps when it is idle: it has no metrics port."""
+    """An environment other than production has one replica and no metrics port, and sleeps when it is idle."""
     gateway = read_resource(installed, "pr-12", "service.gateway")
     deploy = gateway["deploy"]
     assert (deploy["numReplicas"], deploy["sleepApplication"]) == (1, True)
@@ -91,7 +91,7 @@ def test_previews_are_small(installed: Path) -> None:
 
 
 def test_no_secret_is_in_the_file(installed: Path) -> None:
-    """Keys are kept as Railway has them, and the databases' addresses are references."""
+    """Keys are preserved from Railway, and the databases' addresses are references."""
     variables = read_resource(installed, "production", "service.gateway")["variables"]
     kinds = {name: variable["type"] for name, variable in variables.items() if variable["type"] != "literal"}
     assert kinds == {
@@ -114,7 +114,7 @@ def test_gateway_starts_with_these_variables(
 
 
 def test_upkeep_ends_by_itself(installed: Path, tmp_path: Path, postgres_url: str) -> None:
-    """The scheduled command runs with the variables of its service, and ends: Railway skips a run while one lasts."""
+    """The scheduled command succeeds with its service's variables, and ends, so that Railway skips no later run."""
     upkeep = read_resource(installed, "production", "service.upkeep")
     environment = fill_in(read_variables(upkeep), tmp_path, DATABASE_URL=postgres_url)
     assert upkeep["deploy"]["cronSchedule"]

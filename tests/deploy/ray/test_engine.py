@@ -1,4 +1,4 @@
-"""The model on a real Ray Serve: a client of the protocol gets what the gateway's own back end computes."""
+"""The model on a real Ray Serve, compared with the gateway's own back end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STOP_S = 60
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
-    """Host and port. Ray gives up after 15 s when the machine is busy; then it is started once more."""
+    """The engine's host and port. On a busy machine, Ray may give up after 15 s; then it is started again."""
     if not (ENVIRONMENT / ".server").exists():
         missing("Ray Serve is not installed: make engines")
     address = f"127.0.0.1:{free_port()}"
@@ -64,7 +64,7 @@ def start(address: str, folder: str) -> subprocess.Popen[bytes]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End Ray with the driver, which ends what it has started; what is left after that is killed."""
+    """Terminate the driver, which stops the processes that it has started, and kill any that remain."""
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_S)
@@ -79,7 +79,7 @@ def local() -> Iterator[Backend]:
 
 
 def test_it_computes_what_the_gateway_computes(engine: str, local: Backend) -> None:
-    """Labels are those of the local back end and probabilities are within 1e-4, in one batch and one by one."""
+    """Labels equal those of the local back end, and probabilities to 1e-4, for a batch and for a single image."""
     files, spec = (path.read_bytes() for path in (ROOT / "samples").glob("*.jpg")), local.info.input_spec
     pixels = np.stack([decode_image(file, spec).pixels for file in files])
     with closing(InferenceServerClient(engine)) as client:
@@ -96,7 +96,7 @@ def test_it_computes_what_the_gateway_computes(engine: str, local: Backend) -> N
 
 
 def test_bad_requests_are_rejected(engine: str) -> None:
-    """A wrong shape is a 400 and another model a 404, each with a reason."""
+    """A wrong shape is rejected with 400, and an unknown model with 404."""
     with closing(InferenceServerClient(engine)) as client:
         tensor = InferInput("image", [1, 2, 2, 3], "UINT8")
         tensor.set_data_from_numpy(np.zeros((1, 2, 2, 3), np.uint8))

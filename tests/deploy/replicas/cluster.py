@@ -24,17 +24,17 @@ Result = TypeVar("Result")
 
 REPLICAS = 3
 USERS = ("lima", "rita", "alia", "ulla", "kim", "dora")
-"""One for each test, so that none meets the limits of another."""
+"""One user for each test, so that no test uses up another's limits."""
 REQUESTS = 400
-"""Requests an hour of one principal, but for predictions."""
+"""The requests that a principal may make in an hour, apart from predictions."""
 SETTINGS = {
     "LIMITS__REQUESTS": f"{REQUESTS}/hour",
     "LIMITS__TRUSTED_PROXIES": "127.0.0.1",
     "MODEL__WORKERS": "1",
-    # A slow machine is not overloaded.
+    # Long enough that a slow machine rejects no request.
     "MODEL__QUEUE_SECONDS": "60",
     "MODEL__DEADLINE_SECONDS": "300",
-    # Longer than Caddy takes to notice.
+    # Longer than Caddy takes to notice that a replica is draining.
     "DRAIN_SECONDS": "3",
 }
 
@@ -54,17 +54,17 @@ class Cluster:
         return httpx.Client(base_url=self.url, verify=self.authority.ssl_context(), timeout=TIMEOUT_S)
 
     def create_key(self, user: str) -> str:
-        """A new key of one of USERS."""
+        """Create an API key for one of USERS."""
         key: str = self.replicas[0].client(user).post("/v1/keys", json={"name": "test"}).json()["key"]
         return key
 
     def each(self, act: Callable[[Gateway], Result]) -> list[Result]:
-        """Do something with all replicas at once; returns the results in their order."""
+        """Call `act` on all replicas at once, and return the results in the order of the replicas."""
         with ThreadPoolExecutor(REPLICAS) as pool:
             return list(pool.map(act, self.replicas))
 
     def count_entries(self, ids: Sequence[str | None] | None = None) -> int:
-        """How many predictions the ledger has recorded, of all callers; of these ids if they are given."""
+        """Return how many successful predictions the ledger contains, or how many with these ids."""
         statement = """
             SELECT count(*) FROM ledger_payloads
             WHERE status = 200 AND (%(ids)s::text[] IS NULL OR id = ANY(%(ids)s))
@@ -75,13 +75,13 @@ class Cluster:
 
 
 def address_of(replica: Gateway) -> str:
-    """How Caddy names a replica."""
+    """Return the address by which Caddy identifies a replica."""
     return f"127.0.0.1:{replica.port}"
 
 
 @contextmanager
 def running_cluster(folder: Path, registry: ModelRegistry) -> Iterator[Cluster]:
-    """Start everything. Raises LookupError where PostgreSQL or Redis is not installed."""
+    """Run the databases, replicas and Caddy. Raises LookupError if PostgreSQL or Redis is not installed."""
     with postgres.running() as database, redis.running(folder) as counts:
         with psycopg.connect(f"{database.url}/postgres", autocommit=True) as connection:
             connection.execute("CREATE DATABASE atalaya")

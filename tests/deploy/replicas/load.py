@@ -1,4 +1,4 @@
-"""Callers who predict without pause through Caddy, and what became of each request."""
+"""Callers that predict continuously through Caddy, and the outcome of each request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECTIONS = 12
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One request: when it was sent (`time.monotonic`), its status, and the replica to which Caddy has sent it."""
+    """One request: when it was sent (`time.monotonic`), its status, and the replica to which Caddy sent it."""
 
     sent_at: float
     status: int
@@ -28,7 +28,7 @@ class Outcome:
 
 @contextmanager
 def load(cluster: Cluster, key: str) -> Iterator[list[Outcome]]:
-    """Send predictions for the duration of the block; afterwards the list has the outcome of every request."""
+    """Send predictions for the duration of the block; afterwards, the list contains the outcome of every request."""
     image, outcomes = FOREST.read_bytes(), list[Outcome]()
     headers = {"X-API-Key": key, "Content-Type": "image/jpeg"}
 

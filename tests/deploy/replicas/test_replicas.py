@@ -1,4 +1,4 @@
-"""Three replicas behind the shipped Caddy behave as one gateway, also while one of them dies."""
+"""Three replicas behind the shipped Caddy behave as one gateway, even when one of them dies."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_limits_are_exact_over_all_replicas(cluster: Cluster) -> None:
-    """Of more requests than the limit allows, sent at once over all replicas, exactly as many pass as it allows."""
-    key, allowed, extra = cluster.create_key("lima"), REQUESTS - 1, 40  # the creation of the key was one
+    """If concurrent requests over all replicas exceed the limit, exactly as many succeed as the limit allows."""
+    key, allowed, extra = cluster.create_key("lima"), REQUESTS - 1, 40  # creating the key was one request
 
     def get(client: httpx.Client) -> tuple[int, str]:
         response = client.get("/v1/me", headers={"X-API-Key": key})
@@ -51,7 +51,7 @@ def test_limits_are_exact_over_all_replicas(cluster: Cluster) -> None:
 
 
 def test_a_revoked_key_is_refused_by_all_replicas(cluster: Cluster) -> None:
-    """A key that one replica has revoked is refused by all of them within a second."""
+    """Soon after one replica has revoked a key, all replicas reject it."""
     headers = {"X-API-Key": cluster.create_key("rita")}
 
     def get_status(replica: Gateway) -> int:
@@ -83,7 +83,7 @@ def test_all_replicas_follow_an_alias(cluster: Cluster) -> None:
 
 @pytest.mark.usefixtures("within_one_month")
 def test_usage_is_that_of_all_replicas(cluster: Cluster) -> None:
-    """Every replica reports what its caller has used on all of them."""
+    """Every replica reports the caller's usage of all replicas."""
     headers = {"X-API-Key": cluster.create_key("ulla")}
 
     def predict(replica: Gateway) -> int:
@@ -95,8 +95,8 @@ def test_usage_is_that_of_all_replicas(cluster: Cluster) -> None:
 
 
 def test_a_killed_replica_fails_only_the_requests_that_it_had(cluster: Cluster) -> None:
-    """Under load one replica is killed and another one restarted: only requests that Caddy had sent to the first fail,
-    and the ledger has every prediction that a caller got."""
+    """If one replica is killed under load and another one restarted, only requests that Caddy had sent to the killed
+    one fail, and the ledger contains every prediction that a caller received."""
     key, recorded = cluster.create_key("kim"), cluster.count_entries()
     killed, drained, _ = cluster.replicas
 
@@ -120,7 +120,7 @@ def test_a_killed_replica_fails_only_the_requests_that_it_had(cluster: Cluster) 
 
 
 def check_failures(failures: list[Outcome], killed: Gateway, killed_at: float) -> None:
-    """Caddy had sent each failed request to the killed replica while it was running; there were some."""
+    """Check that requests failed, and that Caddy had sent each of them to the killed replica while it was running."""
     assert failures
     assert len(failures) <= CONNECTIONS
     assert {(failure.status, failure.replica) for failure in failures} == {(502, address_of(killed))}
@@ -128,7 +128,7 @@ def check_failures(failures: list[Outcome], killed: Gateway, killed_at: float) -
 
 
 def check_records(cluster: Cluster, outcomes: list[Outcome], recorded: int) -> None:
-    """The ledger has each prediction that was returned once, and at most those of failed requests in addition.
+    """Check that the ledger has each returned prediction once, and besides at most those of failed requests.
 
     An entry whose commit took too long is written from the spool a moment after the response.
     """
@@ -142,7 +142,7 @@ def check_records(cluster: Cluster, outcomes: list[Outcome], recorded: int) -> N
 
 
 def read_id(response: httpx.Response) -> str:
-    """Return the id of a prediction that was made."""
+    """Return the id of a prediction. Raises AssertionError if it failed."""
     assert response.status_code == 200, response.text
     return str(response.json()["id"])
 
@@ -152,7 +152,7 @@ def lacks_database(replica: Gateway) -> bool:
 
 
 def test_predictions_go_on_without_the_database(cluster: Cluster) -> None:
-    """While PostgreSQL is down, Caddy goes on sending requests to all replicas, which record them afterwards."""
+    """While PostgreSQL is down, all replicas stay ready and Caddy serves predictions, which are recorded afterwards."""
     headers = {"X-API-Key": cluster.create_key("dora"), **JPEG}
 
     def predict(replica: Gateway) -> str:
@@ -162,7 +162,7 @@ def test_predictions_go_on_without_the_database(cluster: Cluster) -> None:
     cluster.postgres.stop()
     try:
         wait_until(lambda: cluster.each(lacks_database) == [True] * REPLICAS)
-        assert cluster.each(Gateway.is_ready) == [True] * REPLICAS  # what Caddy asks
+        assert cluster.each(Gateway.is_ready) == [True] * REPLICAS  # what Caddy checks
         with cluster.client() as client:
             ids += [read_id(client.post("/v1/predictions", content=IMAGE, headers=headers)) for _ in range(6)]
     finally:

@@ -1,8 +1,8 @@
-"""An idle gateway sends no packet: `python -m tests.deploy.sleep.measure`, as root.
+"""Check that an idle gateway sends no packet: `python -m tests.deploy.sleep.measure`, as root.
 
-Runs itself in a network namespace in which only PostgreSQL, Redis, a receiver of error reports and the gateway exist.
-Counts the packets of the loopback interface while nobody sends a request, and measures how soon a prediction is
-returned afterwards: by the idle gateway, and by a platform that has stopped it and starts it again for the request.
+Runs itself in a network namespace that contains only PostgreSQL, Redis, a receiver of error reports and the gateway.
+Counts the packets on the loopback interface while nobody sends a request. Then measures how soon a prediction is
+returned by the idle gateway, and by a gateway that a platform has stopped and starts again for the request.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def count_packets() -> int:
 def measure(idle_seconds: float, silent_seconds: float) -> dict[str, float]:
     """Return the packets that were sent while the gateway was idle, and the seconds until a prediction afterwards.
 
-    `wake_s` is that of the idle gateway, `start_s` the median of several starts, from the start of the process on.
+    `wake_s` is the time of the idle gateway, `start_s` the median of several starts, including that of the process.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="atalaya-sleep-")))
@@ -77,7 +77,7 @@ def restart(gateway: Gateway, token: str) -> float:
 
 
 def wait_until_quiet() -> None:
-    """Return once no packet was sent for two seconds: closing connections takes some."""
+    """Wait, at most 30 s, until no packet is sent for two seconds: closing connections sends some."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         before = count_packets()
@@ -87,7 +87,7 @@ def wait_until_quiet() -> None:
 
 
 def predict(gateway: Gateway, token: str) -> float:
-    """Make a prediction on a connection of its own; return the seconds that it took."""
+    """Make a prediction on a new connection; return the seconds that it took."""
     began = time.perf_counter()
     response = httpx.post(
         f"{gateway.base_url}/v1/predictions",

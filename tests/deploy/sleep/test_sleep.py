@@ -1,4 +1,4 @@
-"""An idle gateway lets a platform put it to sleep."""
+"""An idle gateway sends no packets, so that a platform can put it to sleep."""
 
 from __future__ import annotations
 

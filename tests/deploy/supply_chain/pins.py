@@ -1,4 +1,4 @@
-"""What a lock file pins."""
+"""The packages that a lock file pins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read_pins(lock_file: Path) -> set[str]:
-    """NAME==VERSION of each package of a lock file."""
+    """Return NAME==VERSION of each package in a lock file."""
     return {
         f"{name}=={version}" for name, version in re.findall(r"^([\w.-]+)==([^ ;\\]+)", lock_file.read_text(), re.M)
     }

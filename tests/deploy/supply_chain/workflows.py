@@ -15,7 +15,7 @@ WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 
 
 def read_workflow(path: Path) -> dict[str, Any]:
-    """A workflow, with its triggers under "on": YAML 1.1 reads this word as true."""
+    """Return a workflow, with its triggers under "on", which YAML 1.1 reads as true."""
     workflow: dict[Any, Any] = yaml.safe_load(path.read_text())
     return {"on" if key is True else key: value for key, value in workflow.items()}
 

@@ -1,4 +1,4 @@
-"""What docker-compose.yml says, with its variables replaced as Compose does."""
+"""Reading docker-compose.yml, with its variables replaced as Compose does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _VARIABLE = re.compile(r"\$\{(\w+):-((?:[^${}]|\$\{[^}]*\})*)\}")
 
 
 def read_compose_file(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The Compose file for a `.env` that has these variables."""
+    """Return the Compose file for a `.env` that has these variables."""
     document: dict[str, Any] = yaml.safe_load(interpolate((ROOT / "docker-compose.yml").read_text(), variables))
     return document
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Replace `${NAME:-default}`, also inside of defaults."""
+    """Replace `${NAME:-default}`, also inside defaults."""
 
     def replace(match: re.Match[str]) -> str:
         return variables.get(match[1]) or interpolate(match[2], variables)

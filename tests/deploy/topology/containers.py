@@ -1,8 +1,8 @@
 """Containers without an engine: services of the Compose file as processes with their own network, files and user.
 
 Each has a root folder with the programs of this machine, the volumes and secrets at their paths in the container, and
-the names and addresses of the services that share a network with it. Networks are bridges that lead nowhere else, as
-Compose's internal networks are.
+the names and addresses of the services that share a network with it. Networks are bridges without a route to
+anywhere else, like Compose's internal networks.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Networks:
         self._addresses = {name: self._assign(name) for name in self._subnets}
 
     def _assign(self, network: str) -> dict[str, str]:
-        """Addresses of the services in a network: those in the file, and for the others what Docker gives them.
+        """Return the addresses of the services in a network: those in the file, and those that Docker would assign.
 
         Docker takes the lowest free address of `ip_range`, or else of the subnet. A fixed address counts as free until
         its service has started.
@@ -68,7 +68,7 @@ class Networks:
         return self._addresses[network][service]
 
     def hosts(self, service: str) -> str:
-        """The lines of /etc/hosts for what a service can reach."""
+        """Return /etc/hosts with the names of the services that a service can reach."""
         lines = ["127.0.0.1 localhost"]
         for network in self._services[service]:
             lines += [f"{address} {name}" for name, address in self._addresses[network].items()]
@@ -93,7 +93,7 @@ class Networks:
 
     @cached_property
     def _switch(self) -> str:
-        """The namespace of the bridges: in the machine's own, a firewall such as Docker's would drop their packets."""
+        """The namespace of the bridges. In the machine's own, a firewall such as Docker's would drop their packets."""
         return self._new_namespace()
 
     def _new_namespace(self) -> str:
@@ -167,13 +167,13 @@ class Container:
             )
 
     def run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command beside the service, as `docker compose exec` does."""
+        """Run a command in the container, as `docker compose exec` does."""
         return subprocess.run(
             self._enter(command), input=stdin, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
 
     def is_healthy(self) -> bool:
-        """The result of the health check in the Compose file."""
+        """Return the result of the health check in the Compose file."""
         assert self.process is not None
         assert self.process.poll() is None, self.log()
         _, *check = self.service["healthcheck"]["test"]
@@ -214,14 +214,14 @@ class Container:
             source, target, *options = volume.split(":")
             if source.startswith("./"):
                 mounts.append(_Mount(ROOT / source, target, read_only="ro" in options))
-            elif source != "/":  # the whole machine, for the node exporter
+            elif source != "/":  # the node exporter mounts the whole machine
                 mounts.append(_Mount(self.volume(source), target))
         for name in self.service.get("secrets", []):
             mounts.append(_Mount(Path(self.secrets[name]["file"]), f"/run/secrets/{name}", read_only=True))
         return mounts
 
     def volume(self, name: str) -> Path:
-        """A folder that stands for a named volume, and belongs to the user as after the image's start."""
+        """Return the folder that is used as a named volume. It belongs to the container's user."""
         volume = self.folder / "volumes" / name
         if not volume.exists():
             volume.mkdir(parents=True)
@@ -233,7 +233,7 @@ class Container:
         return (int(user), int(group)) if group else (user, user)
 
     def _enter(self, command: Sequence[str]) -> list[str]:
-        """The command with the container's network, files, user and environment."""
+        """Return a command line that runs `command` with the container's network, files, user and environment."""
         root = self.folder / "root"
         mounts = "".join(mount.command(root) for mount in self._mounts())
         variables = {"PATH": _PATH, **self.service.get("environment", {}), **self.environment}
@@ -244,5 +244,5 @@ class Container:
 
 
 def is_possible() -> bool:
-    """Whether this machine lets a test create network namespaces and mounts."""
+    """Return whether this machine lets a test create network namespaces and mounts."""
     return os.geteuid() == 0 and shutil.which("ip") is not None

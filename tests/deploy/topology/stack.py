@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml, started in the order and with the health checks that the file says."""
+"""The services of docker-compose.yml, started with the dependencies and health checks in the file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.paths import ATALAYA, BIN, ROOT
 from tests.support.polling import wait_until
 from tests.support.requirements import find_program, missing
 
-# Programs of Debian, and Caddy's of PyPI, stand for the images. There is no Grafana.
+# Programs from Debian, and Caddy from PyPI, replace the images. There is no Grafana.
 SERVICES = ("postgres", "redis", "gateway", "caddy", "prometheus", "alertmanager", "node-exporter")
 _IMAGE_USERS = {"gateway": "10001:10001"}
 _IMAGE_VARIABLES: dict[str, dict[str, str]] = {
     "gateway": {"ATALAYA_HOME": "/app", "HOST": "::", "MODEL__PREPARE": "false"},
     "caddy": {"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/config", "HOME": "/config"},
 }
-# What the image's entry point does on its first start.
+# Does what the image's entry point does on its first start.
 _START_POSTGRES = """
 set -e
 export PGDATA=/var/lib/postgresql/data
@@ -36,7 +36,7 @@ exec postgres -c listen_addresses='*' -c unix_socket_directories=/var/run/postgr
 
 
 class Stack:
-    """A started project. `folder` is what the operator has beside the Compose file: `.env` and the secrets."""
+    """The Compose project. `folder` contains what the operator creates: `.env` and the secrets."""
 
     def __init__(self, folder: Path) -> None:
         self.variables = read_env_file(folder / ".env")
@@ -62,7 +62,7 @@ class Stack:
         self.networks.remove()
 
     def fetch(self, service: str, url: str) -> Any:
-        """The JSON document at a URL that a service can reach."""
+        """Fetch the JSON document at a URL from a service's container. Returns None if that fails."""
         fetched = self.containers[service].run("curl", "--silent", "--show-error", "--fail", url)
         return json.loads(fetched.stdout) if fetched.returncode == 0 else None
 
@@ -92,7 +92,7 @@ def _image_health_check() -> list[str]:
 
 
 def _find_command(name: str, service: Mapping[str, Any]) -> tuple[Sequence[str], dict[str, str]]:
-    """What the container runs, and variables that this machine's program needs in addition."""
+    """Return the container's command, and additional variables that this machine's program needs."""
     command = service.get("command", [])
     match name:
         case "gateway":

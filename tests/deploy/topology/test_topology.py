@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml, started for real: a gateway with its databases, Caddy and its monitoring."""
+"""The real stack of docker-compose.yml: a gateway with its databases, Caddy and its monitoring."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Browser:
         wait_until(lambda: self.get("https://localhost/livez").returncode == 0, message=stack.containers["caddy"].log)
 
     def get(self, url: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """The response, with its headers in front."""
+        """Return the response, preceded by its headers."""
         names = ["--resolve", f"localhost:443:{self._caddy}", "--resolve", f"localhost:80:{self._caddy}"]
         basic = ["--silent", "--include", "--noproxy", "*", "--http2", "--cacert", str(self._authority)]
         command = ["ip", "netns", "exec", self._namespace, "curl", *basic, *names, *options, url]
@@ -53,7 +53,7 @@ def browser(stack: Stack) -> Browser:
 
 
 def test_a_prediction_through_tls(stack: Stack, browser: Browser) -> None:
-    """A user logs in and predicts over HTTPS; the records have the user's address, and Redis counts the requests."""
+    """A user logs in and predicts over HTTPS; the audit log has the user's address, and Redis is used."""
     gateway = stack.containers["gateway"]
     added = gateway.run("atalaya", "users", "add", "ana", "--role", "client", "--password-stdin", stdin=PASSWORD)
     assert added.returncode == 0, added.stderr
@@ -69,7 +69,7 @@ def test_a_prediction_through_tls(stack: Stack, browser: Browser) -> None:
 
 
 def test_http_is_redirected(browser: Browser) -> None:
-    """Over HTTPS the responses come with HTTP/2 and tell browsers to stay with HTTPS; over HTTP they lead there."""
+    """Responses over HTTPS use HTTP/2 and HSTS, and requests over HTTP are redirected to HTTPS."""
     secure = browser.get("https://localhost/livez").stdout
     assert secure.startswith("HTTP/2 200")
     assert "strict-transport-security: max-age=" in secure
@@ -95,7 +95,7 @@ def test_monitoring(stack: Stack) -> None:
 
 
 def test_databases_are_inside_only(stack: Stack) -> None:
-    """What Caddy and the monitoring can reach does not include the databases, not even by address."""
+    """Neither Caddy nor Prometheus can connect to the databases, not even by address."""
     for service, port in (("postgres", 5432), ("redis", 6379)):
         address = stack.networks.address(service, "data")
         for other in ("caddy", "prometheus"):

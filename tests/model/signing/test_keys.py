@@ -46,7 +46,7 @@ def test_keys_of_other_kinds_are_rejected_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP256K1()], ids=lambda curve: str(curve.name))
 def test_artefacts_are_signed_on_p256_only(curve: ec.EllipticCurve) -> None:
-    """A private key on another curve is rejected, and the error names the curve and a command that makes a valid key."""
+    """A private key on another curve is rejected, and the error names the curve and the command for a valid one."""
     with pytest.raises(SigningKeyRejected, match=f"{curve.name}.*openssl genpkey"):
         read_private_key(private_pem(new_key(curve)))
 
