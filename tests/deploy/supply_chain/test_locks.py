@@ -26,7 +26,7 @@ def list_requirements(name: str, extras: set[str], python: str) -> list[Requirem
 @pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.0", "3.13.0"])
 @pytest.mark.parametrize("lock", ["run", "dev"])
 def test_lock_is_complete_for_every_python(lock: str, python: str) -> None:
-    """A lock file pins all requirements of its packages, or pip fails: redis needs async-timeout before Python 3.11.3."""
+    """A lock file pins all that its packages require: before Python 3.11.3, redis needs async-timeout."""
     pinned = {canonicalize_name(pin.partition("==")[0]) for pin in read_pins(ROOT / f"requirements/{lock}.txt")}
     extras: dict[str, set[str]] = {name: set() for name in pinned}
     missing = set()
