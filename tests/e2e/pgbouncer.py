@@ -34,7 +34,7 @@ logfile = {folder}/log
 
 @contextmanager
 def running(program: str, server_url: str, mode: str) -> Iterator[str]:
-    """Pool connections to `server_url` in `mode`, session or transaction; yields the pooler's URL for any database."""
+    """Run PgBouncer in front of `server_url` in `mode`, session or transaction; yield its URL without a database."""
     folder = Path(tempfile.mkdtemp(prefix="atalaya-pgbouncer-"))
     port = free_port()
     configuration = folder / "pgbouncer.ini"

@@ -1,4 +1,4 @@
-"""Each query of the Grafana dashboards, run by a real Prometheus that scrapes a gateway under mixed traffic."""
+"""The queries of the Grafana dashboards, in a real Prometheus that scrapes a gateway under mixed traffic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.long
 PATIENCE_S = 600
 RATE_INTERVAL_S = 10
 MOST_SERIES = 12
-# Queries that are rightly empty here, because …
+# Queries that are expected to be empty here, with the reason.
 RIGHTLY_EMPTY = {
     ("Alerts that fire", "A"): "nothing is wrong",
     ("Dependencies", "C"): "no identity provider is configured",
@@ -43,7 +43,7 @@ RIGHTLY_EMPTY = {
 }
 # Whether the container of the tests has a control group depends on the machine.
 EMPTY_ON_SOME_MACHINES = {("Memory and its limit", "C"), ("CPU throttling", "A")}
-# Panels that rightly show 0 for a gateway that is down: they show whether it is up.
+# Panels that are expected to show 0 for a gateway that is down, because they show whether it is up.
 SHOW_WHETHER_UP = {"Service status", "Instances up"}
 
 Query = tuple[str, str]
@@ -52,7 +52,7 @@ Query = tuple[str, str]
 
 @dataclass
 class Observed:
-    """What the dashboards showed: while there was traffic, and after the gateway had been killed."""
+    """What the dashboards showed during traffic, and after the gateway was killed."""
 
     empty: set[Query] = field(default_factory=set)
     series: dict[str, int] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway whose model abstains at times, which counts few predictions per minute in Redis, and sees two GPUs."""
+    """A gateway with a model that sometimes abstains, a low rate limit in Redis, and two simulated GPUs."""
     folder = tmp_path_factory.mktemp("gateway")
     try:
         with redis.running(folder) as server:
@@ -83,7 +83,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def observed(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Observed:
-    """Send requests until every query has data that will ever have any, then kill the gateway."""
+    """Send requests until every query that can have data has some, then kill the gateway."""
     found, started = Observed(), time.time()
     queries = {(each["title"], query["refId"]): query["expr"] for _, each in all_panels() for query in each["targets"]}
     with running_prometheus(tmp_path_factory.mktemp("prometheus") / "data", gateway.metrics_url) as prometheus:
@@ -99,7 +99,7 @@ def observed(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Obse
         wait_until(
             lambda: prometheus.query("atalaya:status == 0") and not prometheus.query("atalaya:service:burn_rate")
         )
-        # Later than the widest rate: the last samples of the gateway are outside of it.
+        # Later than the widest rate interval, so that the interval contains no samples of the gateway.
         later = time.time() + 2 * RATE_INTERVAL_S
         for query, expression in queries.items():
             if any(series.last == 0 for series in prometheus.query(fill_in(expression), later)):
@@ -108,7 +108,7 @@ def observed(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Obse
 
 
 def is_incomplete(prometheus: Prometheus, empty: set[Query]) -> bool:
-    """Whether a query still lacks data, or too few classes were predicted more than once."""
+    """Return whether a query still lacks data, or too few classes were predicted more than once."""
     classes = prometheus.query("count by (label) (increase(atalaya_predictions_total[5m]) > 0)")
     return bool(empty - RIGHTLY_EMPTY.keys() - EMPTY_ON_SOME_MACHINES) or len(classes) <= MOST_SERIES
 
@@ -123,7 +123,7 @@ def count_series(prometheus: Prometheus, panel: dict[str, Any], window: Window) 
 
 
 def send_mixed_requests(gateway: Gateway) -> Iterator[None]:
-    """Predictions of all kinds of images, and requests that are rejected for each reason; some at each step."""
+    """Send, at each step, predictions of varied images, and requests that are rejected for various reasons."""
     random = np.random.default_rng(1)
     with httpx.Client(base_url=gateway.base_url, auth=gateway.fresh_token(), timeout=TIMEOUT_S) as client:
         for step in itertools.count():
@@ -148,17 +148,17 @@ def send_mixed_requests(gateway: Gateway) -> Iterator[None]:
 
 
 def test_each_query_returns_data(observed: Observed) -> None:
-    """Each query of each dashboard returns data while there is traffic, but those that are listed with the reason."""
+    """Every query of the dashboards returns data during traffic, except those that are expected to be empty."""
     assert observed.empty ^ RIGHTLY_EMPTY.keys() <= EMPTY_ON_SOME_MACHINES
 
 
 def test_no_panel_draws_more_than_twelve_series(observed: Observed) -> None:
-    """A panel draws at most twelve series over a time range in which the stub predicts more classes than that."""
+    """A panel draws at most twelve series, even when the stub predicts more than twelve classes."""
     assert observed.series["Predictions by class"] == MOST_SERIES
     assert {title: count for title, count in observed.series.items() if count > MOST_SERIES} == {}
 
 
 def test_a_dead_gateway_never_reads_as_0(observed: Observed) -> None:
-    """When the gateway is down no query returns 0, but those that say that it is down."""
+    """When the gateway is down, only the queries that show whether it is up return 0."""
     assert {title for title, _ in observed.zeros_after_death} <= SHOW_WHETHER_UP
     assert observed.zeros_after_death

@@ -1,4 +1,4 @@
-"""The gateway as its users see it: a process, a port, tokens and images, with the shipped model."""
+"""The gateway as its users see it, with the shipped model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_RESIDENT_BYTES = 260 * 2**20
 
 @pytest.fixture(scope="session")
 def label(gateway: Gateway) -> str:
-    """The label that `atalaya predict`, which needs no server, gives the sample."""
+    """The label that `atalaya predict`, without a server, gives the sample image."""
     predict = gateway.run("predict", str(FOREST), "--json")
     assert predict.returncode == 0, predict.stderr
     name: str = json.loads(predict.stdout)[0]["label"]
@@ -51,7 +51,7 @@ def test_curl_gets_a_prediction(gateway: Gateway, label: str) -> None:
 
 
 def test_concurrent_predictions_succeed(new_gateway: Callable[..., Gateway]) -> None:
-    """Of 160 predictions on sixteen connections none fails, and /livez responds meanwhile."""
+    """All of 160 predictions on sixteen connections succeed, and /livez responds meanwhile."""
     # On a slow machine sixteen predictions may take longer than the queue usually allows.
     gateway = new_gateway(MODEL__QUEUE_SECONDS="60")
     client = gateway.client()
@@ -117,7 +117,7 @@ def test_sigterm_stops_the_gateway_and_users_survive(new_gateway: Callable[..., 
 
 
 def test_a_changed_model_file_is_rejected(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """A model file whose digest is not the one in the manifest is an error in one line."""
+    """`predict` rejects a model file whose digest differs from the manifest's, with an error in one line."""
     artefact = tmp_path / "artefact"
     artefact.mkdir()
     for path in ARTEFACT.iterdir():

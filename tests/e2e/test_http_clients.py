@@ -1,4 +1,4 @@
-"""What ordinary clients, proxies and small machines expect of the gateway's HTTP."""
+"""HTTP behaviour that ordinary clients, proxies and small machines rely on."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from tests.support.requirements import missing
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/metrics", "/v1/me"])
 def test_head_has_the_headers_of_get(gateway: Gateway, path: str) -> None:
-    """HEAD gets the status and the headers of GET, and no content."""
+    """HEAD returns the status and the content type of GET, and no content."""
     client = gateway.client("olga")
     got, head = client.get(path), client.head(path)
-    assert client.get(path).status_code == 200  # the connection is still in step
+    assert client.get(path).status_code == 200  # the connection is still usable
     assert (head.status_code, head.content) == (got.status_code, b"")
     assert head.headers["content-type"] == got.headers["content-type"]
     assert gateway.metric(f"http_server_request_duration_seconds_count{{{_labels('HEAD', path)}}}") == 1
 
 
 def test_head_on_the_private_metrics_port(gateway: Gateway) -> None:
-    """HEAD works on the private port as well."""
+    """HEAD works on the private port too."""
     response = httpx.head(gateway.metrics_url, timeout=TIMEOUT_S)
     assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/auth/token"])
 def test_head_without_get(gateway: Gateway, path: str) -> None:
-    """HEAD on a path without GET gets what GET gets."""
+    """HEAD on a path without GET returns the same status as GET."""
     head = httpx.head(gateway.base_url + path, timeout=TIMEOUT_S)
     assert head.status_code == gateway.get(path).status_code
 
@@ -48,7 +48,7 @@ def _labels(method: str, route: str) -> str:
 
 @pytest.fixture
 def gateway_with_small_tmp(tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway whose folder for temporary files holds 64 KiB."""
+    """A gateway whose folder for temporary files has 64 KiB of space."""
     if os.geteuid() != 0:
         missing("mounting a small file system takes root")
     temporary = tmp_path / "tmp"
@@ -62,7 +62,7 @@ def gateway_with_small_tmp(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def test_a_large_form_needs_no_temporary_file(gateway_with_small_tmp: Gateway) -> None:
-    """An image of several megabytes in a form is classified although the folder for temporary files is full."""
+    """An image of several megabytes in a form is classified although the temporary folder is too small for it."""
     pixels = np.random.default_rng(1).integers(0, 256, (1200, 1200, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""The pages of the gateway in Chromium, which can reach nothing but the gateway."""
+"""The pages of the gateway in Chromium."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREDICTION = "#operations-predictions-create_prediction_v1_predictions_post"
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A page that fails the test when it logs an error, or asks for anything beyond loopback."""
+    """A page that fails the test if it logs an error, or if a request of it fails, as any beyond loopback does."""
     problems: list[str] = []
     with running_chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1400})
@@ -39,7 +39,7 @@ def page() -> Iterator[Page]:
 
 
 def test_the_start_page(gateway: Gateway, page: Page) -> None:
-    """A browser sees what the gateway is, whether it is ready, how to get a token, and where to read on."""
+    """The start page shows the gateway's name, whether it is ready, how to get a token, and links that work."""
     page.goto(f"{gateway.base_url}/")
     expect(page.get_by_role("heading", level=1)).to_have_text("Atalaya")
     expect(page.locator(".status")).to_have_text("ready")
@@ -53,7 +53,7 @@ def test_the_start_page(gateway: Gateway, page: Page) -> None:
 
 
 def test_the_documentation(gateway: Gateway, page: Page) -> None:
-    """In /docs a user logs in, uploads an image and sees its prediction."""
+    """On /docs a user can log in, upload an image and see its prediction."""
     page.goto(f"{gateway.base_url}/docs")
     expect(page.get_by_role("heading", name="Atalaya")).to_be_visible()
     page.get_by_role("button", name="Authorize").first.click()
@@ -74,7 +74,7 @@ def test_the_documentation(gateway: Gateway, page: Page) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_pages_allow_no_inline_script(gateway: Gateway, path: str) -> None:
-    """The policy of each page allows neither inline code nor other hosts."""
+    """The content security policy of each page allows neither inline code nor other hosts."""
     policy = gateway.get(path, headers={"Accept": "text/html"}).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -91,7 +91,7 @@ def test_pages_allow_no_inline_script(gateway: Gateway, path: str) -> None:
     ],
 )
 def test_the_start_page_as_json(gateway: Gateway, accept: str, media_type: str) -> None:
-    """A client that asks for JSON gets the links as JSON."""
+    """A client that prefers JSON gets the status and the links as JSON; others get HTML."""
     response = gateway.get("/", headers={"Accept": accept})
     assert response.headers["content-type"] == media_type
     if media_type == "application/json":

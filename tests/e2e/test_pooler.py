@@ -41,7 +41,7 @@ def test_gateway_runs_behind_a_pooler(pooler_url: str, new_gateway: Callable[...
 
 
 async def test_limits_do_not_leak_to_other_clients(pooler_url: str) -> None:
-    """The time limits of a transaction apply in it, and not to the next client of the same server connection."""
+    """A transaction's time limits do not apply to the next client of the same server connection."""
     blocking, engine = open_blocking_engine(pooler_url, wait_s=7), open_engine(pooler_url, wait_s=8)
     for _ in range(3):
         with blocking.begin() as connection:

@@ -1,4 +1,4 @@
-"""A gateway prepares its model beside the requests of the first start, and later starts use the copy."""
+"""Preparing a copy of the model while the first start serves, and using the copy in later starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAILED = 'atalaya_preparations_total{outcome="failed"}'
 
 @pytest.fixture
 def preparing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that prepares its model, before its first start."""
+    """A gateway that prepares its model, not started yet."""
     gateway = make_gateway(tmp_path_factory.mktemp("gateway"), MODEL__PREPARE="true")
     yield gateway
     if gateway.started is not None and gateway.is_running:
@@ -36,7 +36,7 @@ def predict(gateway: Gateway) -> dict[str, float]:
 
 
 def shared_weights_kb(pid: int) -> int:
-    """How many kilobytes of its prepared weights a process shares with others."""
+    """Return how many kilobytes of its prepared weights a process shares with others."""
     blocks = Path(f"/proc/{pid}/smaps").read_text().split("VmFlags:")
     mapped = next(block for block in blocks if f"/{WEIGHTS}\n" in block)
     return sum(int(line.split()[1]) for line in mapped.splitlines() if line.startswith("Shared_"))
@@ -45,7 +45,7 @@ def shared_weights_kb(pid: int) -> int:
 def test_the_second_start_uses_the_copy_of_the_first(preparing: Gateway) -> None:
     """The first start serves the artefact and prepares a copy; the second serves the copy, with equal predictions.
 
-    A copy with a changed bit, or with a record of someone else, is rejected, counted and built again.
+    A copy with a changed bit is rejected, counted and built again.
     """
     preparing.start()
     assert count_starts(preparing, "absent") == 1
@@ -86,7 +86,7 @@ def test_workers_share_the_weights(preparing: Gateway) -> None:
 
 
 def test_a_gateway_that_cannot_prepare_serves_the_artefact(preparing: Gateway, tmp_path: Path) -> None:
-    """Where no copy can be written, the gateway serves the artefact, counts the failure and logs it once."""
+    """If no copy can be written, the gateway serves the artefact, counts the failure and logs it once."""
     (tmp_path / "file").touch()
     gateway = preparing.with_settings(MODEL__PREPARED_FOLDER=str(tmp_path / "file" / "prepared"))
     gateway.start()
@@ -100,7 +100,7 @@ def test_a_gateway_that_cannot_prepare_serves_the_artefact(preparing: Gateway, t
 
 
 def test_the_command_prepares_the_model(preparing: Gateway, tmp_path: Path) -> None:
-    """`atalaya models prepare` builds the copy before the first start, and once."""
+    """`atalaya models prepare` builds the copy before the first start, and only once."""
     gateway = preparing.with_settings(MODEL__PREPARED_FOLDER=str(tmp_path / "prepared"))
     first, second = (gateway.run("models", "prepare") for _ in range(2))
     assert [first.returncode, second.returncode] == [0, 0], first.stderr

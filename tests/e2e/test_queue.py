@@ -1,4 +1,4 @@
-"""Deadlines, and callers who disconnect, on a running gateway with one slow worker."""
+"""Deadlines, disconnecting callers and slow uploads on a running gateway."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ RESERVED = "atalaya_memory_reserved_bytes"
 
 @pytest.fixture
 def slow(new_gateway: Callable[..., Gateway]) -> Gateway:
-    """A gateway that takes five seconds for a prediction, one after the other."""
+    """A gateway that makes one prediction at a time, each of which takes five seconds."""
     return new_gateway(MODEL__URL="stub://?latency_ms=5000", MODEL__WORKERS="1", MODEL__QUEUE_SECONDS="60")
 
 
 def open_upload(gateway: Gateway, token: str, path: str, length: int, data: bytes) -> socket.socket:
-    """A connection with the head of an upload of `length` bytes, and `data` of it."""
+    """Open a connection, and send the headers of an upload of `length` bytes and `data`, the first of them."""
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=TIMEOUT_S)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
     connection.sendall(f"{head}Content-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n".encode() + data)
@@ -36,7 +36,7 @@ def open_upload(gateway: Gateway, token: str, path: str, length: int, data: byte
 
 
 def test_a_deadline_that_cannot_be_met_is_rejected_at_once(slow: Gateway) -> None:
-    """A request whose X-Request-Timeout is shorter than the queue's wait is a 503 at once; an invalid one is a 422."""
+    """A request whose X-Request-Timeout is shorter than the queue's wait gets a 503 at once; an invalid one a 422."""
     client = slow.client()
 
     def predict(timeout: str) -> httpx.Response:
@@ -56,7 +56,7 @@ def test_a_deadline_that_cannot_be_met_is_rejected_at_once(slow: Gateway) -> Non
 
 @pytest.mark.usefixtures("within_one_month")
 def test_a_queued_request_of_a_disconnected_caller_is_dropped(slow: Gateway) -> None:
-    """An image whose sender disconnects while it is queued is never decoded or charged, and is recorded as a 499."""
+    """A queued image whose caller disconnects is not classified or charged, and is recorded as a 499."""
     client, token = slow.client(), slow.token()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/v1/predictions", content=IMAGE, headers=JPEG)
@@ -90,7 +90,7 @@ def test_slow_uploads_of_one_caller_leave_memory_to_others(new_gateway: Callable
 
 @pytest.mark.parametrize("path", ["/v1/predictions", "/v1/predictions?dry_run=true"])
 def test_a_slow_upload_does_not_use_up_the_deadline(new_gateway: Callable[..., Gateway], path: str) -> None:
-    """A body that takes longer to arrive than any prediction may take is served, and its memory is released."""
+    """A body that takes longer to arrive than the deadline of predictions is served, and its memory is released."""
     gateway = new_gateway(MODEL__URL="stub://", MODEL__DEADLINE_SECONDS="1")
     token, started = gateway.token(), time.monotonic()
     with open_upload(gateway, token, path, len(IMAGE), IMAGE[:1000]) as connection:
@@ -102,7 +102,7 @@ def test_a_slow_upload_does_not_use_up_the_deadline(new_gateway: Callable[..., G
 
 
 def test_dry_runs_reserve_memory_for_their_caller(new_gateway: Callable[..., Gateway]) -> None:
-    """Memory that dry runs reserve counts for their caller, so that another caller's dry run is served."""
+    """The memory of dry runs counts towards their caller's share, so that another caller's dry run is served."""
     gateway = new_gateway(MODEL__URL="stub://", MODEL__MEMORY_MEGABYTES="64")
     gateway.add_user("ben")
     token, other = gateway.token(), gateway.client("ben")

@@ -1,4 +1,4 @@
-"""Starting a gateway with the variables that platforms and people really set."""
+"""Starting a gateway with the variables that platforms and people set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def openssl_key() -> str:
 
 
 def test_gateway_starts_with_the_variables_of_platforms(new_gateway: Callable[..., Gateway]) -> None:
-    """Empty variables, group names that mean something else, line ends, OpenSSL's keys and wildcard hosts all work."""
+    """A gateway starts with empty and unrelated variables, line breaks in values, OpenSSL keys and wildcard hosts."""
     gateway = new_gateway(
         MODEL__URL="stub://\n",
         WEB_CONCURRENCY="",
@@ -47,7 +47,7 @@ def test_gateway_starts_with_the_variables_of_platforms(new_gateway: Callable[..
 
 
 def test_every_problem_of_a_start_is_listed(tmp_path: Path) -> None:
-    """A gateway that is configured badly reports every problem, one line each, without a secret, and with status 1."""
+    """A misconfigured gateway reports every problem, one line each, without secrets, and exits with status 1."""
     gateway = make_gateway(tmp_path)
     port = str(free_port())
     del gateway.environment["LEDGER__SIGNING_KEY"]
@@ -78,7 +78,7 @@ def test_every_problem_of_a_start_is_listed(tmp_path: Path) -> None:
 
 
 def test_address_of_another_machine_is_named(tmp_path: Path) -> None:
-    """A HOST that is no address of this machine is reported as such, and so is a name that has no address."""
+    """A HOST that is not an address of this machine is reported as such, and so is a name that cannot be resolved."""
     gateway = make_gateway(tmp_path)
     for host in ("192.0.2.1", "nowhere.invalid"):
         done = gateway.with_settings(HOST=host).run("serve")

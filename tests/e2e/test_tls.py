@@ -1,4 +1,4 @@
-"""Mutual TLS, terminated by the gateway itself and by real Caddy and nginx servers in front of it."""
+"""Mutual TLS, terminated by the gateway itself or by Caddy or nginx in front of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def get_me(
     certificate: tuple[str, str] | None = None,
     headers: dict[str, str] | None = None,
 ) -> httpx.Response:
-    """GET /v1/me over TLS, with a client certificate where one is given."""
+    """GET /v1/me over TLS, with a client certificate if one is given."""
     context = authority.ssl_context(certificate)
     return httpx.get(f"{url}/v1/me", verify=context, headers=headers, timeout=TIMEOUT_S)
 
@@ -41,7 +41,7 @@ def get_me(
 def test_the_gateway_terminates_mutual_tls(
     new_gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
 ) -> None:
-    """A mapped certificate of the trusted CA authenticates, a token takes precedence, and other certificates do not."""
+    """Only a mapped certificate of the trusted CA authenticates its caller, and a token takes precedence over it."""
     server = authority.issue("CN=gateway")
     settings = {"TLS_CERTIFICATE": server[0], "TLS_KEY": server[1], "TLS_CLIENT_CA": str(authority.path)}
     gateway = new_gateway(**MAPPED, **settings)
@@ -130,7 +130,7 @@ def test_old_tls_is_rejected(new_gateway: Callable[..., Gateway], authority: Aut
 
 
 def test_incomplete_tls_settings_are_rejected(gateway: Gateway, authority: Authority) -> None:
-    """Missing, mismatched or encrypted TLS files, or a key alone, end the start with a line that names the setting."""
+    """With missing, mismatched or encrypted TLS files, the gateway exits with one line that names the setting."""
     certificate, key = authority.issue("CN=gateway")
     encrypted = authority.folder / "encrypted.key"
     loaded = serialization.load_pem_private_key(Path(key).read_bytes(), password=None)

@@ -1,4 +1,4 @@
-"""Several workers behave as one gateway: one port, one ledger, one set of metrics, one start."""
+"""Several workers that behave as one gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE = FOREST.read_bytes()
 
 
 def count_ready_workers(gateway: Gateway) -> int:
-    """How many workers have become ready since the start, those that have ended included."""
+    """Return how many workers have become ready since the start, including those that have ended."""
     return gateway.log().count('"worker_ready"')
 
 
@@ -39,7 +39,7 @@ def two_workers(new_gateway: Callable[..., Gateway]) -> Gateway:
 
 
 def predict(gateway: Gateway, count: int) -> list[httpx.Response]:
-    """So many predictions, each on a connection of its own."""
+    """Make `count` predictions, each on a connection of its own."""
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/jpeg"}
 
     def predict_once(_: int) -> httpx.Response:
@@ -50,7 +50,7 @@ def predict(gateway: Gateway, count: int) -> list[httpx.Response]:
 
 
 def sample_value(text: str, name: str, **labels: str) -> float:
-    """The value of the only sample with this name and these labels."""
+    """Return the value of the only sample with this name and these labels."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     (value,) = [sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()]
     return float(value)
@@ -66,7 +66,7 @@ def count_successes(text: str) -> float:
 
 
 def test_workers_share_one_ledger(two_workers: Gateway) -> None:
-    """Both workers serve and write a chain each into the one ledger, and no id is used twice."""
+    """Both workers serve, each writes a chain of its own to the shared ledger, and no id is used twice."""
     responses = predict(two_workers, 60)
     assert {response.status_code for response in responses} == {200}
     ids = {response.json()["id"] for response in responses}
@@ -78,7 +78,7 @@ def test_workers_share_one_ledger(two_workers: Gateway) -> None:
 
 
 def test_metrics_are_sums_over_all_workers(two_workers: Gateway) -> None:
-    """Every worker shows the sums over all workers, which do not fall when one is killed."""
+    """Every worker reports the sums over all workers, which do not fall when one is killed."""
     predict(two_workers, 40)
     assert {count_successes(read_metrics(two_workers)) for _ in range(6)} == {40}
     assert {sample_value(read_metrics(two_workers), "atalaya_usage_predictions_total") for _ in range(6)} == {40}
@@ -114,7 +114,7 @@ def test_process_metrics_cover_all_processes(two_workers: Gateway) -> None:
 
 
 def test_a_dead_worker_is_replaced(two_workers: Gateway) -> None:
-    """A worker that is killed is replaced, while the other one serves on."""
+    """A worker that is killed is replaced, while the other one continues to serve."""
     killed, other = two_workers.workers()
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: killed not in two_workers.workers() and len(two_workers.workers()) == 2)
@@ -124,7 +124,7 @@ def test_a_dead_worker_is_replaced(two_workers: Gateway) -> None:
 
 
 def test_a_restart_that_fails_changes_nothing(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """When the new workers of a SIGHUP cannot start, the old ones serve on."""
+    """If the new workers after a SIGHUP cannot start, the old ones continue to serve."""
     model = tmp_path / "model"
     shutil.copytree(ARTEFACT, model)
     gateway = new_gateway(MODEL__URL=f"onnx://{model}", WEB_CONCURRENCY="2")
@@ -147,7 +147,7 @@ def taken_port() -> Iterator[int]:
 def test_a_failing_start_says_why_in_one_line(
     new_gateway: Callable[..., Gateway], taken_port: int, tmp_path: Path
 ) -> None:
-    """A start that fails writes one line that names the setting or the file, and ends with status 1."""
+    """A start that fails writes one line that names the setting or the file, and exits with status 1."""
     gateway = new_gateway(MODEL__URL="stub://")
     gateway.stop()
     stopped = gateway.with_settings(PORT="0", METRICS_PORT="")

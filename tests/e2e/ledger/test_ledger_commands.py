@@ -55,7 +55,7 @@ def test_a_replay_is_identical_to_the_last_bit(gateway: Gateway) -> None:
 
 
 def test_a_replay_that_cannot_be_identical_says_why(gateway: Gateway) -> None:
-    """`replay` finds the model by its digest, reports another model, and a record that was changed."""
+    """`replay` finds the model by its digest, and reports a model that is missing and a record that was changed."""
     prediction_id = predict(gateway)
     gateway.environment["MODEL__URL"] = "stub://"
     found = gateway.run("ledger", "replay", prediction_id, str(FOREST))
@@ -129,7 +129,7 @@ def test_a_parquet_export_has_what_drift_is_found_in(gateway: Gateway) -> None:
 
 
 def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:
-    """An export of a period verifies, although it is a part of each chain; without any one line it does not."""
+    """An export of a period verifies although it contains only part of a chain; if any line is removed, it does not."""
     times, client = [], gateway.client()  # one log-in: all four entries are written before the second checkpoint
     for _ in range(4):
         client.post("/v1/predictions", files={"file": FOREST.read_bytes()}).raise_for_status()
@@ -147,7 +147,7 @@ def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:
 
 
 def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: Gateway) -> None:
-    """`erase` and `prune` beside a running gateway appear in the audit log, and the ledger verifies after both."""
+    """`erase` and `prune` beside a running gateway appear in the audit log; the ledger verifies after an erasure."""
     prediction_id = predict(gateway)
     erased = gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout
     assert erased == "Erased 1 predictions and no images (IMAGES__URL is not set) of ana.\n"

@@ -1,4 +1,4 @@
-"""What callers, operators and logs see while a running gateway cannot record predictions."""
+"""A running gateway that cannot write predictions to the database of its ledger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 def test_a_locked_database_and_a_full_spool(new_gateway: Callable[..., Gateway]) -> None:
-    """A locked database makes entries go to the spool, a full spool makes a 503 with Retry-After, and both recover."""
+    """A locked database causes entries to be spooled, a full spool a 503 with Retry-After, and both recover."""
     gateway = new_gateway(MODEL__URL="stub://", LEDGER__SPOOL_MEGABYTES="1")
     client, image = gateway.client(), FOREST.read_bytes()
 

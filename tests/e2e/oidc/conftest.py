@@ -15,7 +15,7 @@ FOLDER = ROOT / "tests" / "e2e" / "oidc"
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the server and the packages of its lock file, whose install scripts do not run."""
+    """A folder with the server and its locked packages, installed without running their install scripts."""
     folder = tmp_path_factory.mktemp("oidc")
     install_npm_packages(folder, *(FOLDER / name for name in ("package.json", "package-lock.json", "server.mjs")))
     return folder

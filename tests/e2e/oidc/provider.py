@@ -19,7 +19,7 @@ CALLBACK = "http://127.0.0.1/callback"
 
 @dataclass
 class OpenIDProvider:
-    """A provider at a fixed address. Each start makes new keys."""
+    """A provider at a fixed address. Each start generates new keys."""
 
     folder: Path
     port: str
@@ -46,7 +46,7 @@ class OpenIDProvider:
             self.process = None
 
     def fetches(self) -> int:
-        """How often the keys have been read since the start."""
+        """Return how often the keys have been fetched since the start."""
         count: int = httpx.get(f"{self.issuer}/fetches", timeout=TIMEOUT_S).json()["fetches"]
         return count
 
@@ -55,14 +55,14 @@ class OpenIDProvider:
         return key
 
     def service_token(self, resource: str | None = "urn:atalaya", scope: str = "land:read") -> str:
-        """A service's token for its secret (RFC 6749, section 4.4); without a resource it is opaque."""
+        """Get a token with a service's secret (RFC 6749, section 4.4); without a resource it is opaque."""
         form = {"grant_type": "client_credentials", **({"resource": resource, "scope": scope} if resource else {})}
         response = httpx.post(f"{self.issuer}/token", data=form, auth=("service", "service-secret"), timeout=TIMEOUT_S)
         token: str = response.json()["access_token"]
         return token
 
     def log_in(self, name: str) -> dict[str, Any]:
-        """A site's tokens after a person has logged in and consented in a browser (RFC 6749, section 4.1)."""
+        """Get a site's tokens for a person who logs in and consents in a browser (RFC 6749, section 4.1)."""
         query = {"client_id": "site", "response_type": "code", "redirect_uri": CALLBACK, "nonce": "n"}
         query |= {"scope": "openid land:admin", "resource": "urn:atalaya"}
         with httpx.Client(base_url=self.issuer, timeout=TIMEOUT_S) as browser:

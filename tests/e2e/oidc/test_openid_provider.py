@@ -1,4 +1,4 @@
-"""The gateway accepts people and services of a real OpenID provider, also while that provider is unavailable."""
+"""Access tokens of people and services from a real OpenID provider."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def assert_rejected(issuers: ExternalIssuers, token: str, error: type[Exce
 def test_people_and_services_of_a_provider_use_the_gateway(
     openid: OpenIDProvider, new_gateway: Callable[..., Gateway]
 ) -> None:
-    """A service predicts by its scope, a person gets the role of a group; ID tokens and opaque tokens are rejected."""
+    """A service's scope lets it predict, a person's group gives a role; ID tokens and opaque tokens are rejected."""
     before = openid.fetches()
     gateway = new_gateway(AUTH__ISSUERS=json.dumps([{"issuer": openid.issuer, **RULES}]))
     with httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
@@ -110,7 +110,7 @@ async def test_an_id_token_is_no_access_token(openid: OpenIDProvider, trust: Tru
 
 
 async def test_another_audience_algorithm_or_issuer_is_rejected(openid: OpenIDProvider, trust: Trust) -> None:
-    """A token for another audience, of another algorithm or of another issuer is rejected."""
+    """A token for another audience, with another algorithm or from another issuer is rejected."""
     token = openid.service_token()
     await assert_rejected(trust(audience="urn:other"), token)
     await assert_rejected(trust(algorithms=("ES256",)), token)
@@ -119,14 +119,14 @@ async def test_another_audience_algorithm_or_issuer_is_rejected(openid: OpenIDPr
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "PS256", "EdDSA"])
 async def test_the_providers_algorithms_are_accepted(openid: OpenIDProvider, trust: Trust, algorithm: str) -> None:
-    """A token that the provider signs with a configured algorithm is accepted, and with another one it is not."""
+    """A token that is signed with a configured algorithm is accepted; with another algorithm it is rejected."""
     token = openid.service_token(f"urn:atalaya?alg={algorithm}")
     assert (await trust(algorithms=(algorithm,)).verify(token)).principal.scopes == {Scope.PREDICT}
     await assert_rejected(trust(algorithms=("ES384",)), token)
 
 
 async def test_a_token_expires(openid: OpenIDProvider, trust: Trust, clock: Clock) -> None:
-    """The provider's tokens are accepted for ten minutes and the leeway, and rejected afterwards."""
+    """The provider's tokens are accepted for ten minutes plus the leeway, and rejected afterwards."""
     issuers, token = trust(), openid.service_token()
     clock.ahead = 600
     await issuers.verify(token)
@@ -135,7 +135,7 @@ async def test_a_token_expires(openid: OpenIDProvider, trust: Trust, clock: Cloc
 
 
 async def test_the_published_key_is_no_secret(openid: OpenIDProvider, trust: Trust) -> None:
-    """A token signed by HMAC with a key of the provider's published set is rejected."""
+    """A token that is signed with HMAC, with the provider's public key as the secret, is rejected."""
     header, claims, _ = openid.service_token().split(".")
     published = openid.published_key()
     forged = json.loads(base64.urlsafe_b64decode(header + "==")) | {"alg": "HS256"}

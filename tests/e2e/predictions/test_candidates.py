@@ -1,4 +1,4 @@
-"""A gateway of two workers tries a bad candidate on live traffic, and takes it back."""
+"""A canary trial of a bad candidate on a gateway with two workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = [FOREST.read_bytes(), SHRUBLAND.read_bytes()]
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
-    """The shipped model in production, and one that takes each class for another."""
+    """A registry with the shipped model in production, and a version whose classes are permuted."""
     registry = ModelRegistry(tmp_path_factory.mktemp("registry"))
     registry.add("1.1")
     registry.add("1.2", permute_head())
@@ -43,7 +43,7 @@ def send(gateway: Gateway, image: bytes, token: str) -> httpx.Response:
 
 
 def test_a_bad_candidate_is_taken_back_soon(gateway: Gateway, registry: ModelRegistry) -> None:
-    """The candidate is taken back within 500 requests; no caller notices, and both workers release it."""
+    """The candidate is taken back within 500 requests; callers notice nothing, and both workers release it."""
     registry.files.move_aliases(NAME, {"candidate": "1.2"}, who="cli:olga", why="a test")
     wait_until(lambda: gateway.log().count('"candidate_in_trial"') == WORKERS, message=gateway.log)
     shown = gateway.run("models", "status", NAME)

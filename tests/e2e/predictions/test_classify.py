@@ -25,7 +25,7 @@ def classify(
 
 
 def test_every_failing_file_is_named(gateway: Gateway, tmp_path: Path) -> None:
-    """Each file that fails has a line of its own, and the others are classified."""
+    """Each file that fails gets an error line of its own, and the others are classified."""
     text = tmp_path / "text.jpg"
     text.write_text("no image")
     result = classify(gateway, str(text), str(FOREST), str(tmp_path / "absent.jpg"), str(tmp_path))
@@ -50,7 +50,7 @@ def test_a_rejected_credential_stops_the_command(gateway: Gateway) -> None:
 
 
 def test_a_rate_limit_is_waited_for(new_gateway: Callable[..., Gateway]) -> None:
-    """When the gateway limits the rate, the command waits as long as it says, and classifies every image."""
+    """When the gateway limits the rate, the command waits as long as the response says, and classifies every image."""
     gateway = new_gateway(MODEL__URL="stub://", LIMITS__PREDICT="2/5second")
     result = classify(gateway, "--json", *[str(FOREST)] * 6)
     assert result.returncode == 0, result.stderr
@@ -59,7 +59,7 @@ def test_a_rate_limit_is_waited_for(new_gateway: Callable[..., Gateway]) -> None
 
 
 def test_errors_of_tls_are_explained(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """An untrusted certificate, and TLS with a server without it, get a plain sentence."""
+    """An untrusted certificate, a server without TLS and a server that is not a gateway get a clear error message."""
     authority = make_authority(tmp_path / "pki")
     certificate, key = authority.issue("CN=gateway")
     gateway = new_gateway(MODEL__URL="stub://", TLS_CERTIFICATE=certificate, TLS_KEY=key)
@@ -76,7 +76,7 @@ def test_errors_of_tls_are_explained(new_gateway: Callable[..., Gateway], tmp_pa
 
 @pytest.mark.parametrize("token", ["two\nlines", "ключ"])
 def test_a_token_that_http_cannot_carry(gateway: Gateway, token: str) -> None:
-    """A damaged token is a usage error that does not repeat it."""
+    """A token that HTTP cannot carry is a usage error, whose message does not repeat the token."""
     result = classify(gateway, str(FOREST), token=token)
     assert result.returncode == 2
     assert token not in result.stderr
@@ -84,6 +84,6 @@ def test_a_token_that_http_cannot_carry(gateway: Gateway, token: str) -> None:
 
 @contextmanager
 def other_server() -> Iterator[int]:
-    """The port of an HTTP server that is no gateway."""
+    """Run an HTTP server that is not a gateway; yield its port."""
     with running(HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)) as server:
         yield server.server_port

@@ -1,4 +1,4 @@
-"""A real gateway and the command line with a model that is calibrated, abstains and has conformal scores."""
+"""Calibration, abstention and prediction sets on a running gateway and on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.paths import FOREST, MODEL_URL
 
 ABSTENTIONS = 'atalaya_abstentions_total{reason="low_confidence"}'
 TEMPERATURE = 4.0
-# It is not sure of anything, and 19 held-out images allow a coverage of 0.95.
+# The model abstains from almost every image, and 19 held-out images allow a coverage of 0.95.
 CONFIDENCE: dict[str, Any] = {
     "calibration": {"temperature": TEMPERATURE},
     "abstention": {"low_confidence": {"min_confidence": 0.999}},
@@ -26,7 +26,7 @@ CONFIDENCE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped graph, with a manifest of its own."""
+    """The shipped graph with a changed manifest."""
     folder, shipped = tmp_path_factory.mktemp("unsure"), Path(MODEL_URL.removeprefix("onnx://"))
     document = json.loads((shipped / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**document, **CONFIDENCE}))
@@ -42,7 +42,7 @@ def unsure(artefact: Path) -> Iterator[Gateway]:
 
 
 def test_a_prediction_keeps_its_confidence_from_the_manifest_to_the_replay(unsure: Gateway) -> None:
-    """The shipped graph's probabilities are calibrated and marked, recorded raw, and reproduced; sets follow scores."""
+    """Probabilities are calibrated and marked as abstained, sets follow the scores, and predictions can be replayed."""
     client, image, before = unsure.client(), FOREST.read_bytes(), unsure.metric(ABSTENTIONS)
     body = client.post("/v1/predictions?top_k=21&coverage=0.95", files={"file": image}).json()
     original = client.post("/predict-land-use", files={"file": image}).json()

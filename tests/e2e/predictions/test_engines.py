@@ -1,4 +1,4 @@
-"""A gateway in front of two real Tritons, one of which ends while many callers predict."""
+"""A gateway in front of two real Triton servers, including when these are killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.polling import wait_until
 from tests.support.servers.engines.running import MODEL, RunningEngine, running_engines
 
 MOST_BYTES = 160 << 20
-PATIENCE = {"MODEL__QUEUE_SECONDS": "60", "MODEL__DEADLINE_SECONDS": "300"}  # a slow machine is not overloaded
+PATIENCE = {"MODEL__QUEUE_SECONDS": "60", "MODEL__DEADLINE_SECONDS": "300"}  # no overload on a slow machine
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def started_gateway(engines: list[RunningEngine]) -> Iterator[Gateway]:
 
 @pytest.fixture
 def gateway(started_gateway: Gateway, engines: list[RunningEngine]) -> Gateway:
-    """The gateway with both engines in use, also those that another test has killed."""
+    """The gateway with both engines in use, after a restart of those that another test has killed."""
     for engine in engines:
         if not engine.is_running:
             engine.start()
@@ -59,7 +59,7 @@ def is_up(gateway: Gateway, engine: RunningEngine) -> bool:
 
 
 def test_a_gateway_without_a_local_model_is_small(gateway: Gateway) -> None:
-    """It maps no library of ONNX Runtime, and takes at most 160 MB after its first prediction."""
+    """Without a local model, a gateway does not load ONNX Runtime, and takes at most 160 MB after a prediction."""
     assert predict(gateway).status_code == 200
     with open(f"/proc/{gateway.pid}/maps") as maps:
         assert "onnxruntime" not in maps.read()
@@ -67,7 +67,7 @@ def test_a_gateway_without_a_local_model_is_small(gateway: Gateway) -> None:
 
 
 def test_the_ledger_records_the_engine(gateway: Gateway, engines: list[RunningEngine]) -> None:
-    """An entry names the endpoint and the version that computed it, and says that the digest is unknown."""
+    """An entry names the endpoint and the version that computed the prediction, with an unknown digest."""
     body = predict(gateway).json()
     entry = read_entries(gateway.database_path)[body["id"]]
     assert body["label"] == entry["output"]["label"] == "forest"
@@ -79,7 +79,7 @@ def test_the_ledger_records_the_engine(gateway: Gateway, engines: list[RunningEn
 
 
 async def test_an_engine_that_is_killed_fails_no_request(gateway: Gateway, engines: list[RunningEngine]) -> None:
-    """Two engines share the load; when one is killed, the other takes all of it."""
+    """Two engines share the load; when one is killed, the other takes all of it, and no request fails."""
     before = count_by_endpoint(gateway, engines)
     callers = Callers(gateway.port, gateway.token())
     first, killed = engines
@@ -99,7 +99,7 @@ async def test_an_engine_that_is_killed_fails_no_request(gateway: Gateway, engin
 
 
 def test_without_engines_requests_are_refused(engines: list[RunningEngine], gateway: Gateway) -> None:
-    """The gateway is not ready while no engine works and it has no local model."""
+    """While no engine works and there is no local model, the gateway is not ready and rejects predictions."""
     for engine in engines:
         engine.kill()
     wait_until(lambda: gateway.get("/readyz").status_code == 503)
@@ -110,7 +110,7 @@ def test_without_engines_requests_are_refused(engines: list[RunningEngine], gate
 
 
 def test_the_local_model_predicts_while_no_engine_works() -> None:
-    """With MODEL__FALLBACK=local, a gateway whose engines are not there predicts itself, and says so."""
+    """With MODEL__FALLBACK=local, a gateway without a working engine predicts with the local one, and reports that."""
     with running_gateway(None, MODEL__URL=f"oip+http://127.0.0.1:9/{MODEL}", MODEL__FALLBACK="local") as gateway:
         body = predict(gateway).json()
         assert body["label"] == "forest"

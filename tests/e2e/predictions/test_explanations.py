@@ -1,4 +1,4 @@
-"""Explanations from a real gateway and from the command line, of a model whose maps are known."""
+"""Explanations from a running gateway and from the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RIGHT_HALF = [[0.0] * 6 + [1.0] * 6] * 8
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of 12 by 8 pixels, of which the map of a class is the colour of that name in each pixel."""
+    """A model with an input of 12 by 8 pixels, whose map of a class is the amount of that colour in each pixel."""
     return write_tiny_artefact(tmp_path_factory.mktemp("tiny"), InputSpec(12, 8, "box"), with_head=True)
 
 
@@ -45,7 +45,7 @@ def client(explaining: Gateway) -> httpx.Client:
 
 @pytest.fixture(scope="module")
 def image() -> bytes:
-    """The left half is red, the right half dark blue: the label is red."""
+    """An image whose left half is red and whose right half is dark blue: its label is red."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, :30, 0], pixels[:, 30:, 2] = 255, 60
     buffer = io.BytesIO()
@@ -72,7 +72,7 @@ def test_explanation_of_the_label(client: httpx.Client, image: bytes) -> None:
 
 
 def test_explanation_of_another_class(client: httpx.Client, image: bytes) -> None:
-    """`explain` with the name of a class gives the map of that class; the label stays."""
+    """`explain` with the name of a class returns the map of that class; the label stays the same."""
     explanation = explain(client, image, "?explain=blue")
     assert (explanation["label"], explanation["map"]) == ("blue", RIGHT_HALF)
 
@@ -86,14 +86,14 @@ def test_no_explanation_unless_requested(client: httpx.Client, image: bytes, que
 
 
 def test_unknown_class(client: httpx.Client, image: bytes) -> None:
-    """A name that is not one of the model's classes is a 422 that lists them."""
+    """A name that is not one of the model's classes gets a 422 that lists them."""
     response = post(client, image, "?explain=forest")
     assert (response.status_code, response.json()["code"]) == (422, "unknown_label")
     assert "red, green, blue" in response.json()["detail"]
 
 
 def test_overlay(client: httpx.Client, image: bytes) -> None:
-    """`Accept: image/png` returns the model's input under the map, with the prediction in headers and as a link."""
+    """`Accept: image/png` returns the model's input overlaid with the map, and the prediction in headers."""
     response = post(client, image, accept="image/png")
     headers = response.headers
     assert response.status_code == 200
@@ -129,7 +129,7 @@ def test_overlay_of_another_class(client: httpx.Client, image: bytes) -> None:
     ],
 )
 def test_negotiation(client: httpx.Client, image: bytes, accept: str, media_type: str) -> None:
-    """The type with the higher quality is returned, JSON where the client accepts neither; caches learn of it."""
+    """The type with the higher quality is returned, or JSON if the client accepts neither; `Vary` names Accept."""
     response = post(client, image, accept=accept)
     assert response.headers["Content-Type"] == media_type
     assert "Accept" in response.headers["Vary"]
@@ -143,7 +143,7 @@ def test_dry_run_is_never_a_picture(client: httpx.Client, image: bytes) -> None:
 
 
 def test_errors_of_pictures_are_problems(client: httpx.Client) -> None:
-    """A client that accepts PNG only gets errors as problem documents."""
+    """A client that accepts only PNG still gets errors as problem documents."""
     response = post(client, b"text", accept="image/png")
     assert (response.status_code, response.headers["Content-Type"]) == (415, "application/problem+json")
 
@@ -163,7 +163,7 @@ def test_shipped_model_explains(gateway: Gateway) -> None:
 
 
 def test_command_writes_the_overlay(explaining: Gateway, image: bytes, tmp_path: Path) -> None:
-    """`atalaya predict --explain` prints the prediction and writes the same picture as the gateway returns."""
+    """`atalaya predict --explain` prints the prediction and writes the same picture that the gateway returns."""
     (tmp_path / "image.png").write_bytes(image)
     done = explaining.run("predict", "--json", "--explain", str(tmp_path / "out.png"), str(tmp_path / "image.png"))
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_command_writes_the_overlay(explaining: Gateway, image: bytes, tmp_path:
 
 
 def test_command_explains_one_image(explaining: Gateway, image: bytes, tmp_path: Path) -> None:
-    """Several images, and names that might replace an image, are wrong usage: nothing is written."""
+    """Several images, or an output that might replace an image, are a usage error: nothing is written."""
     path = tmp_path / "image.png"
     path.write_bytes(image)
     for arguments in (
@@ -187,7 +187,7 @@ def test_command_explains_one_image(explaining: Gateway, image: bytes, tmp_path:
 
 
 def test_command_reports_what_it_cannot_do(explaining: Gateway, image: bytes, tmp_path: Path) -> None:
-    """A file that cannot be written, and a model without head, are errors in one line."""
+    """An output that cannot be written, and a model that cannot explain, are reported as errors."""
     (tmp_path / "image.png").write_bytes(image)
     (tmp_path / "folder.png").mkdir()
     for target in (tmp_path / "folder.png", tmp_path / "nowhere" / "out.png"):

@@ -1,4 +1,4 @@
-"""A gateway of two workers follows an alias of the registry, under load and without a restart."""
+"""A gateway with two workers that follows an alias of the registry, under load and without a restart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FAILED = 'atalaya_model_loads_total{outcome="failed"}'
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
-    """Versions 2.0 (in production) and 2.1, and 2.2, whose graph is damaged."""
+    """A registry with versions 2.0 (in production), 2.1, and 2.2, whose graph is damaged."""
     registry = make_registry(tmp_path_factory.mktemp("registry"))
     registry.add("2.2")
     registry.find_file("2.2", "model.onnx").write_bytes(b"not a graph")
@@ -45,7 +45,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
 
 @pytest.fixture(scope="module")
 def gateway(registry: ModelRegistry) -> Iterator[Gateway]:
-    patience = {"MODEL__QUEUE_SECONDS": "60", "MODEL__DEADLINE_SECONDS": "300"}  # a slow machine is not overloaded
+    patience = {"MODEL__QUEUE_SECONDS": "60", "MODEL__DEADLINE_SECONDS": "300"}  # no overload on a slow machine
     changes = {"WEB_CONCURRENCY": str(WORKERS), "MODEL__WORKERS": "1", **patience, **registry.settings}
     with running_gateway(None, **changes) as gateway:
         wait_until(lambda: gateway.log().count('"worker_ready"') == WORKERS)
@@ -57,7 +57,7 @@ def count_switches(gateway: Gateway) -> int:
 
 
 def promote(gateway: Gateway, registry: ModelRegistry, version: str) -> None:
-    """Move the alias, and return once both workers have followed."""
+    """Move the alias, and return once both workers have switched."""
     switched = count_switches(gateway)
     if registry.promoted != version:
         registry.promote(version)
@@ -73,7 +73,7 @@ class Sent(NamedTuple):
 
 @contextmanager
 def load(gateway: Gateway) -> Iterator[list[Sent]]:
-    """Send predictions without pause for the block, each on a connection of its own so that both workers serve."""
+    """Send predictions without pause during the block, each on a connection of its own so that both workers serve."""
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/jpeg"}
     image, responses = FOREST.read_bytes(), list[Sent]()
 
@@ -87,7 +87,7 @@ def load(gateway: Gateway) -> Iterator[list[Sent]]:
 
 
 def wait_for_later(responses: list[Sent]) -> Callable[[], set[str]]:
-    """Wait for responses to requests that are sent from now on; return what lists the versions that served them."""
+    """Wait for responses to requests sent from now on; return a function that lists the versions that served them."""
     now = time.monotonic()
     wait_until(lambda: sum(sent.started > now for sent in list(responses)) > 10)
     return lambda: {sent.response.json()["model"]["version"] for sent in responses if sent.started > now}
@@ -114,7 +114,7 @@ def test_both_workers_follow_each_promotion_and_no_request_notices(gateway: Gate
 def test_a_version_that_cannot_be_loaded_leaves_the_previous_one_in_service(
     gateway: Gateway, registry: ModelRegistry
 ) -> None:
-    """A damaged graph is refused by both workers, which say why and serve on; the next move is followed."""
+    """Both workers reject a damaged graph, log why and continue to serve; they follow the next move of the alias."""
     promote(gateway, registry, "2.0")
     registry.promote("2.2")
     wait_until(lambda: gateway.log().count('"model_not_switched"') == WORKERS, message=gateway.log)
@@ -133,7 +133,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_previous_one_in_service(
 def test_predictions_of_earlier_versions_are_replayed_from_the_registry(
     gateway: Gateway, registry: ModelRegistry
 ) -> None:
-    """The replay finds the version that a prediction was made with, also if another one shares its graph."""
+    """The replay finds the version that a prediction was made with, even if another version shares its graph."""
     client, image = gateway.client(), FOREST.read_bytes()
     before = client.post("/v1/predictions", files={"file": image}).json()
     promote(gateway, registry, find_other(before["model"]["version"]))

@@ -1,4 +1,4 @@
-"""A gateway with the shipped model, and images as GIS tools, cameras and scanners write them."""
+"""Images as GIS tools, cameras and scanners write them, on a gateway with the shipped model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_image(pixels: NDArray[np.uint8], name: str, **options: Any) -> bytes:
 
 
 def test_all_ways_to_store_a_picture_get_the_same_prediction(gateway: Gateway, pixels: NDArray[np.uint8]) -> None:
-    """16 bits, planes, grey bands that are meant as RGB, and a turned picture have the probabilities of a plain PNG."""
+    """An image with 16 bits, with planes, stored as grey bands or rotated gets the probabilities of a plain PNG."""
     deep = pixels.astype(np.uint16) * 257
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -71,7 +71,7 @@ def test_all_ways_to_store_a_picture_get_the_same_prediction(gateway: Gateway, p
 def test_a_whole_image_of_another_layout_is_described(
     gateway: Gateway, pixels: NDArray[np.uint8], kind: str, detail: str
 ) -> None:
-    """An image that is not read gets 422 `unsupported_pixel_format` with its layout and what to convert it to."""
+    """An image with an unsupported layout gets a 422 `unsupported_pixel_format` that describes the layout."""
     grey = pixels[..., 0].astype(np.uint16)
     planes: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "separate", "extrasamples": ["unassalpha"]}
     files = {

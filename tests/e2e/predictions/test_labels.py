@@ -1,4 +1,4 @@
-"""Labels on a running gateway: from the command line to the metrics of several workers."""
+"""Labels on a running gateway, from the command line to the metrics of several workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces of a running gateway with two workers, as a collector gets them."""
+"""Traces that a running gateway with two workers sends to a collector."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> I
 
 
 def test_predictions_are_traced(gateway: Gateway, collector: Collector) -> None:
-    """Every worker sends the spans of sampled predictions, and none of others; the log has the ids, not the secret."""
+    """The spans of sampled requests are sent, and no others; the log has the ids, but not the collector's secret."""
     client = gateway.client()
     for trace_id in TRACES:
         headers = {"traceparent": f"00-{trace_id}-{PARENT}-01", "Connection": "close", "Content-Type": "image/jpeg"}

@@ -27,7 +27,7 @@ _NAME_REPLICA = f"""
 
 @contextmanager
 def caddy(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]:
-    """The URL of a Caddy in front of the gateway, with TLS, optional client certificates and the header of RFC 9440."""
+    """Run Caddy with TLS, optional client certificates and RFC 9440's header before the gateway; yield its URL."""
     certificate, key = authority.issue("CN=proxy")
     configuration = f"""gateway.example {{
     tls {certificate} {key} {{
@@ -49,10 +49,10 @@ def caddy(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]
 def shipped_caddy(
     folder: Path, authority: Authority, *gateways: Gateway, idle_s: int = 60, names_replicas: bool = False
 ) -> Iterator[str]:
-    """The URL of a Caddy in front of the gateways, with deploy/caddy/Caddyfile and idle connections of `idle_s`.
+    """Run deploy/caddy/Caddyfile in front of the gateways, with idle connections kept for `idle_s`; yield its URL.
 
-    If it `names_replicas`, the header REPLICA of each response, its own errors included, has the address to which it
-    has sent the request.
+    With `names_replicas`, the header REPLICA of each response, including Caddy's own errors, has the address to which
+    Caddy sent the request.
     """
     certificate, key = authority.issue("CN=proxy")
     configuration = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text()
@@ -89,8 +89,8 @@ def _running_caddy(
 
 @contextmanager
 def nginx(folder: Path, authority: Authority, gateway: Gateway, idle_s: int = 60) -> Iterator[str]:
-    """The URL of an nginx in front of the gateway, with the configuration in deploy/nginx and connections that stay
-    open for `idle_s`."""
+    """Run nginx with the configuration in deploy/nginx in front of the gateway; yield its URL. It keeps idle
+    connections for `idle_s`."""
     program = find_program("nginx")
     port, (certificate, key) = free_port(), authority.issue("CN=proxy")
     configuration = (ROOT / "deploy" / "nginx" / "atalaya.conf").read_text()

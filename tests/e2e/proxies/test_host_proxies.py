@@ -1,4 +1,4 @@
-"""The shipped configurations of nginx and Caddy, on the machine that also runs the gateway."""
+"""The shipped configurations of nginx and Caddy, on the same machine as the gateway."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def proxy_url(request: pytest.FixtureRequest, tmp_path: Path, authority: Authori
 
 
 def make_client(url: str, authority: Authority, address: str = "127.0.0.1", **headers: str) -> httpx.Client:
-    """A client that connects from an address."""
+    """Make a client that connects from `address`."""
     transport = httpx.HTTPTransport(verify=authority.ssl_context(), local_address=address)
     return httpx.Client(base_url=url, transport=transport, headers=headers, timeout=TIMEOUT_S)
 
@@ -60,8 +60,8 @@ def make_tiff(side: int) -> bytes:
 def test_the_gateway_sees_the_client_through_a_host_proxy(
     proxy_url: str, authority: Authority, gateway: Gateway
 ) -> None:
-    """The client's address is the one that connects to the proxy, whatever it claims; large images and refusals pass;
-    and no request meets a connection that the gateway is closing."""
+    """The client's address is the one that connects to the proxy, whatever it claims; large images and errors pass;
+    and the proxy sends no request on a connection that the gateway is closing."""
     terms = "--user", "ana", "--name", "n", "--address", "127.0.0.5", "--json"
     key = json.loads(gateway.run("keys", "create", *terms).stdout)["key"]
     claim = {"X-API-Key": key, "X-Forwarded-For": "127.0.0.5"}
@@ -77,7 +77,7 @@ def test_the_gateway_sees_the_client_through_a_host_proxy(
     token = gateway.token()
 
     def send_with_pauses(pause_s: float) -> list[int]:
-        """Send requests with a body, which no proxy repeats by itself, at times around the end of idle connections."""
+        """Send requests with a body, which proxies do not retry, at intervals close to the idle timeouts."""
         with make_client(proxy_url, authority, Authorization=f"Bearer {token}") as client:
             statuses = []
             for _ in range(3):

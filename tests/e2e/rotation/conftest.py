@@ -28,7 +28,7 @@ class Secrets:
     folder: Path
 
     def write(self, name: str, value: str) -> None:
-        """Replace a secret as Vault Agent and Kubernetes do, so that no reader sees half of it."""
+        """Replace a secret atomically, as Vault Agent and Kubernetes do."""
         with replace_private_file(self.folder / name) as (_, file):
             file.write(f"{value}\n")
 
@@ -47,11 +47,11 @@ class Site:
     sinks: tuple[Sink, Sink]
 
     def log(self) -> str:
-        """The log without the lines of requests."""
+        """Return the log without the lines of requests."""
         return "\n".join(line for line in self.gateway.log().splitlines() if '"atalaya.access"' not in line)
 
     def count(self, setting: str) -> int:
-        """How often the gateway has taken over a change of the secret."""
+        """Return how often the gateway has applied a change of the secret."""
         return sum('"secret_changed"' in line and f'"{setting}"' in line for line in self.log().splitlines())
 
     def database_url(self, password: str, user: str = "atalaya") -> str:
@@ -102,7 +102,7 @@ def _run_site(folder: Path, site: Site) -> Iterator[Site]:
     gateway = make_gateway(
         folder,
         MODEL__URL="stub://",
-        MODEL__QUEUE_SECONDS="60",  # a slow machine is not overloaded
+        MODEL__QUEUE_SECONDS="60",  # no overload on a slow machine
         LIMITS__PREDICT="10000000/minute",
         DATABASE_URL=values["DATABASE_URL"],
         SECRETS__URL=f"file://{site.secrets.folder}",

@@ -1,4 +1,4 @@
-"""Secrets that change while callers predict without pause: no request fails, and nothing is restarted."""
+"""Rotating secrets, and losing dependencies, while callers send predictions without pause."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.polling import wait_until
 
 
 async def load_during(site: Site, act: Callable[[], object]) -> None:
-    """Let sixteen callers predict before, while and after `act` runs; every request must succeed."""
+    """Let callers predict before, during and after `act`, and assert that every request succeeds."""
     callers = site.callers()
     await callers.run(act)
     assert set(callers.outcomes) == {"200"}, (callers.outcomes, site.log())
@@ -28,7 +28,7 @@ def wait_for_change(site: Site, setting: str, change: Callable[[], object]) -> N
 
 
 async def test_rotated_signing_key(site: Site) -> None:
-    """A new signing key signs new tokens after a delay, and tokens of the old one stay valid."""
+    """A new signing key signs new tokens after a delay, and tokens signed with the old one stay valid."""
     old_token = site.gateway.token()
     old_header = old_token.partition(".")[0]
     created = (datetime.now(UTC) - timedelta(minutes=1)).isoformat(timespec="seconds")
@@ -42,7 +42,7 @@ async def test_rotated_signing_key(site: Site) -> None:
 
 
 async def test_removed_signing_key(site: Site) -> None:
-    """A token of a key that was removed is rejected, also by a worker that has verified it before."""
+    """A token that was signed with a removed key is rejected, even if the gateway has verified it before."""
     headers = {"Authorization": f"Bearer {site.gateway.token()}"}
     for _ in range(4):
         assert site.gateway.get("/v1/me", headers=headers).status_code == 200
@@ -65,7 +65,7 @@ async def test_rotated_ledger_key(site: Site) -> None:
 
 
 async def test_rotated_database_password(site: Site) -> None:
-    """New connections log in with the new password, whether the store or the database learns of it first."""
+    """New connections use the new password, whether it is changed first in the secret store or in the database."""
     second, third = "second long password", "third long password"
 
     def change_store_first() -> None:
@@ -84,7 +84,7 @@ async def test_rotated_database_password(site: Site) -> None:
 
 
 async def test_rotated_dsn(site: Site) -> None:
-    """Unexpected errors go to the project of the new DSN."""
+    """After a change of the DSN, unexpected errors are reported to the new project."""
     first, second = site.sinks
     headers = {"Authorization": f"Bearer {site.gateway.token()}"}
 
@@ -106,7 +106,7 @@ async def test_rotated_dsn(site: Site) -> None:
 
 
 async def test_lost_redis(site: Site) -> None:
-    """Without Redis the limits are counted in the process until it is back; no request fails."""
+    """While Redis is down, limits are counted in the process; no request fails."""
 
     def lose_redis() -> None:
         site.limits.kill()
@@ -118,7 +118,7 @@ async def test_lost_redis(site: Site) -> None:
 
 
 async def test_lost_postgres(site: Site) -> None:
-    """Without PostgreSQL predictions are spooled, and delivered once it is back; no request fails."""
+    """While PostgreSQL is down, predictions are spooled, and delivered once it is back; no request fails."""
 
     def lose_postgres() -> None:
         site.database.stop()
@@ -131,7 +131,7 @@ async def test_lost_postgres(site: Site) -> None:
 
 
 async def test_lost_provider(site: Site) -> None:
-    """A provider that is lost later is counted and logged, and the last values stay in use."""
+    """When the provider of secrets becomes unavailable, that is counted and logged, and the last values stay in use."""
     away = site.secrets.folder.with_name("away")
     unavailable = 'atalaya_secret_reads_total{outcome="unavailable"}'
 

@@ -1,4 +1,4 @@
-"""Costs of recorded traffic against what the gateway's process used, measured from outside."""
+"""The costs of recorded traffic, compared with the use of the gateway's process as measured from outside."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_predictions(gateway: Gateway, path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("within_one_month")
 def test_costs_of_recorded_traffic(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """Costs by caller are within 10 % of the formula, applied by hand to the process's use and the exported ledger."""
+    """Costs by caller are within 10 % of the formula, applied to the process's use and the exported ledger."""
     gateway = new_gateway(COST__VCPU_HOUR="3600", COST__GB_HOUR="0", COST__SENT_GB="0")
     gateway.add_user("bob")
     ready_at = time.time()

@@ -1,4 +1,4 @@
-"""Usage counters outlive the process that counts."""
+"""Usage counters across restarts of the gateway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.paths import FOREST
 
 @pytest.mark.usefixtures("within_one_month")
 def test_counters_survive_a_restart(new_gateway: Callable[..., Gateway]) -> None:
-    """Usage counters and a key's remaining quota are the same after a SIGKILL, and after an orderly restart."""
+    """Usage counters and a key's remaining quota are the same after a SIGKILL, and after a graceful restart."""
     gateway, image = new_gateway(MODEL__URL="stub://"), FOREST.read_bytes()
     key = gateway.client().post("/v1/keys", json={"name": "maps", "monthly_requests": 10}).json()["key"]
 
