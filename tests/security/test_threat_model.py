@@ -14,7 +14,7 @@ THREATS = 30
 
 
 def read_threat_model() -> dict[int, list[Path]]:
-    """The test files by the number of their threat, in the order of docs/security/threat-model.md."""
+    """Return the test files by the number of their threat, in the order of docs/security/threat-model.md."""
     page = (ROOT / "docs" / "security" / "threat-model.md").read_text()
     sections = re.split(r"^### T(\d+): ", page, flags=re.MULTILINE)[1:]
     return {
@@ -24,14 +24,14 @@ def read_threat_model() -> dict[int, list[Path]]:
 
 
 def read_tests(path: Path) -> list[str]:
-    """The names of the tests in a file."""
+    """Return the names of the tests in a file."""
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = ast.parse(path.read_text()).body
     return [node.name for node in nodes if isinstance(node, functions) and node.name.startswith("test_")]
 
 
 def read_declared_threats(path: Path) -> set[int]:
-    """The numbers in a test module's docstring: T1, T2 and T9 to T11."""
+    """Return the threats that a test module's docstring names, for example "T1, T2 and T9 to T11"."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     ranges = [range(int(first), int(last) + 1) for first, last in re.findall(r"\bT(\d+) to T(\d+)", docstring)]
     return {int(number) for number in re.findall(r"\bT(\d+)\b", docstring)}.union(*ranges)

@@ -28,7 +28,7 @@ from tests.support.ports import refusing_port
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """A database of each kind that the migrations of auth alone have made."""
+    """A database of each kind, with the migrations of auth only."""
     engine = open_engine(database_url)
     await migrate(engine, auth.MIGRATIONS)
     yield engine
@@ -60,7 +60,7 @@ async def test_migrations_are_reversible(engine: AsyncEngine) -> None:
 
 
 async def test_a_database_without_an_encoding_stores_text(postgres_server: str) -> None:
-    """A database in SQL_ASCII, the default of some installations, returns text as it was stored."""
+    """A database in SQL_ASCII, the default of some installations, returns text unchanged."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
         connection.execute(
@@ -95,7 +95,7 @@ async def test_concurrent_migrations_succeed(database_url: str) -> None:
 
 
 async def test_interrupted_migration_is_rolled_back(database_url: str) -> None:
-    """All tables are created in one transaction, also on SQLite."""
+    """All migrations run in one transaction, on SQLite too, so that a failure leaves no table."""
     engine = open_engine(database_url)
 
     async def migrate_and_fail() -> None:
@@ -125,7 +125,7 @@ async def test_sqlite_is_configured(tmp_path: Path) -> None:
 
 
 async def test_directory_that_cannot_be_created_makes_the_database_unavailable(tmp_path: Path) -> None:
-    """A database whose parent is a file raises DatabaseUnavailable."""
+    """Opening a database whose parent is a file raises DatabaseUnavailable."""
     (tmp_path / "file").touch()
     with pytest.raises(DatabaseUnavailable):
         open_engine(f"sqlite:///{tmp_path}/file/users.db")
@@ -173,7 +173,7 @@ async def test_sqlite_path_that_is_a_directory_is_unavailable(tmp_path: Path) ->
             await ping(engine)
     finally:
         await engine.dispose()
-        # After a failed connection the driver leaves its thread running, which needs the event loop to end.
+        # After a failed connection the driver leaves its thread running, which needs the event loop in order to end.
         for thread in set(threading.enumerate()) - before:
             thread.join()
 

@@ -1,4 +1,4 @@
-"""Why a database cannot be used: the sentence for the operator names the server or file, and what to do."""
+"""Databases that cannot be used: the reason for the operator names the server or file, and the cause."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.polling import wait_until
 from tests.support.ports import refusing_port
 from tests.support.requirements import missing
 
-# The server trusts `postgres` and `nobody`.
+# The server requires no password of `postgres` and `nobody`.
 _RULES = "host all guarded all scram-sha-256\nhostssl all encrypted all trust\nhost all postgres,nobody all trust"
 READ_ONLY = quote("-c default_transaction_read_only=on")
 
@@ -55,7 +55,7 @@ def _guard(url: str) -> None:
 
 
 async def read_reason(url: str) -> str:
-    """The reason why the migrations of the database fail."""
+    """Return the reason why the migrations of the database fail."""
     engine = open_engine(url)
     try:
         with pytest.raises(DatabaseUnavailable) as caught:
@@ -101,7 +101,7 @@ async def check_causes(guarded_url: str, unused: int) -> None:
 
 
 def test_missing_response_is_named() -> None:
-    """A server that accepts the connection but does not respond is named, and the time limit as the cause."""
+    """The error for a server that accepts the connection but does not respond names the server and the timeout."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -113,7 +113,7 @@ def test_missing_response_is_named() -> None:
 
 
 async def test_cause_of_an_unusable_file_is_named(tmp_path: Path) -> None:
-    """A folder, a file that is no database and a folder that cannot be made are named with what is wrong."""
+    """The errors for a folder, a file that is not a database and a folder that cannot be created name the cause."""
     (tmp_path / "text.db").write_text("This is not a database, although it is long enough to have a head. " * 20)
     expected = {
         tmp_path: "cannot be opened. Check that it is a file",
@@ -128,7 +128,7 @@ async def test_cause_of_an_unusable_file_is_named(tmp_path: Path) -> None:
 
 
 async def test_full_disk_and_read_only_database_are_named(tmp_path: Path) -> None:
-    """SQLite's errors of a full disk and of a read-only database name the file and the cause."""
+    """SQLite's errors for a full disk and a read-only database name the file and the cause."""
     engine = open_engine(f"sqlite:///{tmp_path}/users.db")
     expected = {"max_page_count = 1": "its disk is full", "query_only = ON": "cannot be written"}
     try:
@@ -142,7 +142,7 @@ async def test_full_disk_and_read_only_database_are_named(tmp_path: Path) -> Non
 
 
 async def fill(engine: AsyncEngine, pragma: str) -> None:
-    """Create a table on a connection that has the pragma."""
+    """Create a table on a connection with the pragma."""
     async with reading(engine) as connection:
         await connection.execute(text(f"PRAGMA {pragma}"))
         await connection.execute(text("CREATE TABLE plots (id)"))

@@ -1,4 +1,4 @@
-"""On what kind of file system a path is."""
+"""Finding the kind of file system that a path is on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOUNTS = r"""
     ],
 )
 def test_the_innermost_and_newest_mount_counts(tmp_path: Path, path: str, filesystem: str) -> None:
-    """A path is on the file system that is mounted deepest above it, and of several there on the newest."""
+    """A path is on the file system of the innermost mount above it and, of several mounts there, the newest one."""
     mounts = tmp_path / "mountinfo"
     mounts.write_text(MOUNTS.lstrip())
     assert find_filesystem(Path(path), mounts) == filesystem
@@ -40,5 +40,5 @@ def test_memory_is_ephemeral() -> None:
 
 
 def test_a_system_without_the_list_of_mounts_has_no_known_filesystem(tmp_path: Path) -> None:
-    """Where the kernel lists no mounts, the file system is unknown."""
+    """If the kernel lists no mounts, the file system is unknown."""
     assert find_filesystem(Path("/"), tmp_path / "absent") is None

@@ -10,7 +10,7 @@ from storage.folders import try_lock_folder
 
 
 def test_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    """Whoever finds the lock held goes on without it, and the next one after it was freed gets it."""
+    """While the lock is held, a second caller continues without it; after it is released, the next caller gets it."""
     with try_lock_folder(tmp_path, ".one") as first, try_lock_folder(tmp_path, ".one") as second:
         assert (first, second) == (True, False)
     with try_lock_folder(tmp_path, ".one") as third, try_lock_folder(tmp_path, ".two") as other:

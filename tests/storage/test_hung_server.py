@@ -1,4 +1,4 @@
-"""A PostgreSQL server that accepts connections and does not respond."""
+"""A PostgreSQL server that accepts connections but does not respond."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_statement_without_a_response_fails(server: postgres.Postgres, eng
 
 
 async def test_cancelled_statement_ends_at_once(server: postgres.Postgres, engine: AsyncEngine) -> None:
-    """Nobody waits for a server that does not respond in order to cancel a statement."""
+    """Cancelling a statement does not wait for a server that does not respond."""
     with server.hung():
         for _ in range(2):  # on an open connection, and while a new one is made
             began = time.monotonic()
@@ -75,7 +75,7 @@ async def sleep_in_the_database(engine: AsyncEngine) -> None:
 
 
 async def test_slow_statement_is_ended_by_the_server(engine: AsyncEngine) -> None:
-    """PostgreSQL ends a statement at its own limit, which keeps the connection."""
+    """PostgreSQL itself ends a statement at its time limit, so that the connection stays open."""
     async with engine.connect() as connection:
         before = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     with pytest.raises(DatabaseUnavailable):

@@ -1,4 +1,4 @@
-"""The login of new connections, which changes while an engine is open."""
+"""Changing the login of new connections while an engine is open."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_only_the_login_can_change(url: str, replaced: bool) -> None:
 
 
 def test_a_malformed_url_changes_nothing() -> None:
-    """A URL that cannot be read is an error."""
+    """Replacing the login with a URL that cannot be read raises DatabaseUnavailable."""
     with pytest.raises(DatabaseUnavailable):
         DatabaseLogin(URL).replace("mysql://db/land")
 
 
 def test_the_earlier_login_is_tried_until_the_new_one_works(postgres_url: str) -> None:
-    """A new user that does not exist yet is no obstacle; once it exists, it is used."""
+    """While the new user does not exist, the earlier one connects; once the new one works, only it is used."""
     login = DatabaseLogin(postgres_url)
     engine = open_blocking_engine(postgres_url, login=login)
 
@@ -54,12 +54,12 @@ def test_the_earlier_login_is_tried_until_the_new_one_works(postgres_url: str) -
         assert find_user() == "ana"
         engine.dispose()
         connection.execute("DROP ROLE ana")
-    with pytest.raises(OperationalError, match="ana"):  # and not the earlier one any more
+    with pytest.raises(OperationalError, match="ana"):  # the earlier one is no longer tried
         find_user()
 
 
 def test_the_login_that_worked_is_kept_through_two_changes(postgres_url: str) -> None:
-    """Two new users, neither of which exists yet, are no obstacle: the one that worked before them still connects."""
+    """After two changes to users that do not exist yet, the user that worked before them still connects."""
     login = DatabaseLogin(postgres_url)
     engine = open_blocking_engine(postgres_url, login=login)
     for user in ("bea", "eva"):

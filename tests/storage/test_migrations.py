@@ -69,7 +69,7 @@ def test_alembic_is_imported_before_sqlite_is_locked(tmp_path: Path) -> None:
 
 
 async def test_migrations_wait_longer_for_sqlite_than_statements(tmp_path: Path) -> None:
-    """A process waits a minute for the migrations of another one, and five seconds for the lock before and after."""
+    """The migrations wait up to a minute for a lock of SQLite; transactions before and after wait five seconds."""
     waits_ms = []
     engine = open_engine(f"sqlite:///{tmp_path}/any.db")
     event.listen(

@@ -66,7 +66,7 @@ def test_passwords_are_the_same_from_every_keyboard(gateway: Gateway) -> None:
 
 
 def test_look_alike_names_are_rejected(gateway: Gateway) -> None:
-    """T42: a name that looks like another can neither be created nor log in; the name in capital letters logs in."""
+    """T42: a name that looks like another can neither be created nor log in; a capitalised name logs in."""
     admin = gateway.client("adam")
     assert gateway.log_in("ana").status_code == 200
     for name in (

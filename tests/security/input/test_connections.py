@@ -25,7 +25,7 @@ ANOTHER_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def frame(length: str, body: bytes) -> tuple[str, bytes]:
-    """A framing header, and the body in that framing."""
+    """Return a framing header, and the body in that framing."""
     if length == "chunked":
         return "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     return f"Content-Length: {len(body)}", body
@@ -70,7 +70,7 @@ def test_a_protocol_upgrade_is_declined(wire: Wire, protocol: str, more: tuple[s
 
 
 def test_a_tunnel_is_refused(wire: Wire) -> None:
-    """T26: CONNECT is a 400, and the bytes behind it are not parsed."""
+    """T26: CONNECT gets a 400, and the bytes after it are not parsed."""
     with closing(wire.connect()) as connection:
         connection.sendall(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n" + ANOTHER_REQUEST)
         received = receive_until_closed(connection)
@@ -80,7 +80,7 @@ def test_a_tunnel_is_refused(wire: Wire) -> None:
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", "multipart/form-data; boundary=b"])
 def test_a_malformed_chunk_gets_a_problem_document(wire: Wire, content_type: str) -> None:
-    """T16: a body with an invalid chunk is a 400 with a problem document, and the connection is closed."""
+    """T16: a body with an invalid chunk gets a 400 with a problem document, and the connection is closed."""
     with closing(wire.connect()) as connection:
         status, problem = wire.exchange_on(connection, [wire.upload_head(content_type), b"5\r\nabcde\r\nxyz\r\n"])
         assert (status, problem["code"]) == (400, "bad_request")
@@ -88,7 +88,7 @@ def test_a_malformed_chunk_gets_a_problem_document(wire: Wire, content_type: str
 
 
 def test_a_malformed_body_behind_its_response_gets_no_second_one(wire: Wire) -> None:
-    """T26: a request that was answered before its body ended gets one response, however its body goes on."""
+    """T26: a request that gets its response before its body ends gets no second one for a malformed body."""
     head = wire.head("POST", "/v1/nowhere", "Transfer-Encoding: chunked")
     with closing(wire.connect()) as connection:
         status, _ = wire.exchange_on(connection, [head])
@@ -100,7 +100,7 @@ def test_a_malformed_body_behind_its_response_gets_no_second_one(wire: Wire) -> 
 
 @pytest.mark.parametrize("last", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 200_000])
 def test_requests_before_a_malformed_one_get_their_responses(wire: Wire, last: bytes) -> None:
-    """T16: of pipelined requests the valid ones get their responses before the problem document of the invalid one."""
+    """T16: valid pipelined requests get their responses, and the invalid one after them gets a problem document."""
     with closing(wire.connect()) as connection:
         connection.sendall(ANOTHER_REQUEST * 3 + last)
         received = receive_until_closed(connection)
@@ -110,7 +110,7 @@ def test_requests_before_a_malformed_one_get_their_responses(wire: Wire, last: b
 
 
 def test_an_over_long_pipeline_gets_a_problem_document(wire: Wire) -> None:
-    """T16: the requests that may be pipelined get their responses, and the first one too many a problem document."""
+    """T16: pipelined requests get their responses up to a limit, and the first beyond it gets a problem document."""
     with closing(wire.connect()) as connection:
         connection.sendall(ANOTHER_REQUEST * 100)
         received = receive_until_closed(connection)
@@ -121,7 +121,7 @@ def test_an_over_long_pipeline_gets_a_problem_document(wire: Wire) -> None:
 
 
 def test_an_idle_connection_stays_open_for_its_time(new_gateway: Callable[..., Gateway]) -> None:
-    """T16: a connection is closed once it has been idle for KEEP_ALIVE_SECONDS; the default exceeds 60 seconds."""
+    """T16: a connection is closed once it has been idle for KEEP_ALIVE_SECONDS, by default 75."""
     gateway = new_gateway(MODEL__URL="stub://", KEEP_ALIVE_SECONDS="1")
     with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_S) as connection:
         connection.sendall(ANOTHER_REQUEST)
@@ -141,7 +141,7 @@ def test_an_anonymous_document_is_not_read(wire: Wire) -> None:
 
 @pytest.fixture
 def few_descriptors() -> Iterator[None]:
-    """Limits this process and its children to few file descriptors."""
+    """Limit this process and its children to few file descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
     yield
@@ -150,7 +150,7 @@ def few_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("few_descriptors")
 def test_connections_are_limited_by_address(new_gateway: Callable[..., Gateway]) -> None:
-    """T16: one address may use half of the connections, others still connect, and a closed one can be replaced."""
+    """T16: one address may hold half of the connections, others can still connect, and a closed one can be replaced."""
     gateway = new_gateway(MODEL__URL="stub://")
     most = (DESCRIPTORS - 64) // 2  # the gateway keeps 64 descriptors for its own files
     with ExitStack() as stack:
@@ -185,7 +185,7 @@ def test_a_client_that_does_not_read_is_disconnected(gateway: Gateway) -> None:
         client_port: int = connection.getsockname()[1]
 
         def is_closed_after_another_request() -> bool:
-            with suppress(OSError):  # once the buffers of the kernel are full, too
+            with suppress(OSError):  # also raised when the kernel's buffers are full
                 connection.send(request, socket.MSG_DONTWAIT)
             return not _is_established(gateway.port, client_port)
 

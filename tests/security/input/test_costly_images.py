@@ -14,7 +14,7 @@ PACKED = b"k\0\0" + pngs.compress_bomb(1 << 20)
 
 
 def send(caller: httpx.Client, data: bytes) -> tuple[int, str]:
-    """The status, and the code of the error if there is one."""
+    """Return the status, and the code of the error if there is one."""
     response = caller.post("/v1/predictions", content=data, headers={"Content-Type": "application/octet-stream"})
     return response.status_code, response.json().get("code", "")
 
@@ -29,7 +29,7 @@ def send(caller: httpx.Client, data: bytes) -> tuple[int, str]:
     ],
 )
 def test_costly_images_are_rejected_without_being_decoded(caller: httpx.Client, gateway: Gateway, name: str) -> None:
-    """T31, T32: TIFFs that share strips or hold a taller JPEG, and JPEGs with many arithmetic scans, are a 415."""
+    """T31, T32: TIFFs that share strips or hold a taller JPEG, and JPEGs with many arithmetic scans, get a 415."""
     before = gateway.resident_bytes()
     assert send(caller, (FIXTURES / name).read_bytes()) == (415, "unsupported_image")
     assert gateway.resident_bytes() - before < 20_000_000
@@ -37,7 +37,7 @@ def test_costly_images_are_rejected_without_being_decoded(caller: httpx.Client, 
 
 @pytest.mark.usefixtures("bounded")
 def test_prefix_codes_of_a_lossless_webp_are_reserved(caller: httpx.Client) -> None:
-    """T32: a WebP of 20 KB that takes 30 MB is served with that reservation; one that takes 400 MB is a 415."""
+    """T32: a WebP of 20 KB that takes 30 MB to decode is served; one that would take 400 MB gets a 415."""
     small, large = (
         webps.make_webp(webps.make_chunk(b"VP8L", webps.make_grouped_pixels(side, side, groups)))
         for side, groups in ((256, 4_000), (1_020, 65_000))

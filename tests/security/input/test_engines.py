@@ -1,4 +1,4 @@
-"""What a gateway accepts from inference engines, and from whom: T66."""
+"""Which responses a gateway accepts from inference engines, and from which engines: T66."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def tls_engine(authority: Authority) -> Iterator[ScriptedEngine]:
-    """An engine that talks only to clients with a certificate of the authority."""
+    """An engine that accepts only clients with a certificate from the authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.path))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(*authority.issue("CN=engine"))
@@ -68,7 +68,7 @@ def tls_engine(authority: Authority) -> Iterator[ScriptedEngine]:
     ],
 )
 def test_a_response_without_probabilities_is_an_error(engine: ScriptedEngine, body: bytes) -> None:
-    """Whatever is not one row of finite numbers that add up to 1, for each image, is refused as engine_failed."""
+    """A response without one row of finite probabilities that add up to 1 for each image raises EngineFailed."""
     with connected(engine) as backend:
         engine.script.body = body
         with pytest.raises(EngineFailed):
@@ -86,7 +86,7 @@ def test_a_response_without_probabilities_is_an_error(engine: ScriptedEngine, bo
     ],
 )
 def test_features_of_other_lengths_are_an_error(engine: ScriptedEngine, name: str, shape: list[int]) -> None:
-    """An engine whose metadata leave the lengths open gets engine_failed for features that the model does not have."""
+    """If the engine's metadata leave lengths open, features of other lengths than the model's raise EngineFailed."""
     head = Head((DenseLayer(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), relu=False),))
     outputs = [("probabilities", [-1, 3]), ("pooled", [-1, -1]), ("features", [-1, -1, -1, -1])]
     engine.script.model = describe_model(
@@ -103,7 +103,7 @@ def test_features_of_other_lengths_are_an_error(engine: ScriptedEngine, name: st
 
 
 def test_a_response_without_an_end_is_an_error(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway reads no more of a response than its limit, and counts it as a failure of the engine."""
+    """A response that exceeds the limit is rejected as too long, and counted as a failure of the engine."""
     monkeypatch.setattr(connections, "_MAX_RESPONSE_BYTES", 1 << 20)
     with connected(engine) as backend:
         events = list[EngineEvent]()
@@ -116,13 +116,13 @@ def test_a_response_without_an_end_is_an_error(engine: ScriptedEngine, monkeypat
 
 
 def test_both_sides_are_authenticated(tls_engine: ScriptedEngine, authority: Authority) -> None:
-    """With a certificate of its own, and the CA of the engine's, the gateway gets predictions."""
+    """A gateway with its own certificate and the CA of the engine's certificate gets predictions."""
     with connected(tls_engine, transport=Transport(authority.ssl_context(authority.issue("CN=gateway")))) as backend:
         assert backend.predict(GREY).shape == (1, 3)
 
 
 def test_a_gateway_without_a_certificate_gets_nothing(tls_engine: ScriptedEngine, authority: Authority) -> None:
-    """An engine that asks for certificates has no plain or anonymous way in."""
+    """An engine that requires client certificates rejects plain HTTP, and TLS without a certificate."""
     for transport in (Transport(authority.ssl_context()), PLAIN):
         with pytest.raises(EngineUnavailable), connected(tls_engine, transport=transport):
             pass
@@ -131,7 +131,7 @@ def test_a_gateway_without_a_certificate_gets_nothing(tls_engine: ScriptedEngine
 def test_an_engine_with_a_foreign_certificate_gets_no_image(
     tls_engine: ScriptedEngine, authority: Authority, tmp_path: Path
 ) -> None:
-    """The gateway sends nothing to an engine whose certificate is of another authority."""
+    """The gateway sends no request to an engine whose certificate is from another authority."""
     context = make_authority(tmp_path / "other").ssl_context(authority.issue("CN=gateway"))
     with pytest.raises(EngineUnavailable), connected(tls_engine, transport=Transport(context)):
         pass

@@ -45,7 +45,7 @@ def post(wire: Wire, path: str, content_type: str, body: bytes) -> tuple[int, di
     ],
 )
 def test_too_many_or_too_long_headers_are_rejected(wire: Wire, header: str) -> None:
-    """T16: too many headers, or too long ones, are a 431 with a problem document."""
+    """T16: too many headers, or too long ones, get a 431 with a problem document."""
     status, problem = wire.exchange(wire.head("GET", "/livez", header))
     assert (status, problem["code"]) == (431, "head_too_large")
 
@@ -58,7 +58,7 @@ def test_an_endless_head_is_rejected(wire: Wire) -> None:
 
 
 def test_trailers_and_chunk_extensions_are_limited(wire: Wire) -> None:
-    """T16: trailers of a chunked body and extensions of a chunk are limited as headers are."""
+    """T16: the gateway closes a connection whose trailers or chunk extensions are too long."""
     for data in (b"1\r\nx\r\n0\r\n" + b"X: y\r\n" * 500_000, b"1;" + b"y" * 5_000_000):
         with closing(wire.connect()) as connection:
             with suppress(OSError):
@@ -78,7 +78,7 @@ def test_a_connection_with_thousands_of_pipelined_requests_is_closed(wire: Wire)
 
 @pytest.mark.parametrize("part", [PART % "a", PART % 'a"; filename="b'])
 def test_thousands_of_form_parts_are_rejected(wire: Wire, part: str) -> None:
-    """T16: 20,000 fields or files in one form are a 400 within seconds."""
+    """T16: 20,000 fields or files in one form get a 400 within seconds."""
     started = time.monotonic()
     body = f"{part}x\r\n".encode() * MANY + f"--{BOUNDARY}--\r\n".encode()
     for path in ("/predict-land-use", "/v1/predictions"):
@@ -109,7 +109,7 @@ def test_a_hostile_form_is_soon_rejected(wire: Wire, body: bytes) -> None:
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib", "utf-7"])
 def test_a_form_cannot_choose_a_codec(wire: Wire, charset: str) -> None:
-    """T16: a form in a charset that fails to decode, or takes minutes, is rejected before it is parsed."""
+    """T16: a form in a charset that fails to decode, or takes minutes, is soon rejected."""
     started = time.monotonic()
     body = (PART % "a").encode() + b"a" * 500_000 + b"-" + b"9a" * 250_000 + f"\r\n--{BOUNDARY}--\r\n".encode()
     status, problem = post(wire, "/v1/predictions", f"{FORM}; charset={charset}", body)
@@ -118,7 +118,7 @@ def test_a_form_cannot_choose_a_codec(wire: Wire, charset: str) -> None:
 
 
 def test_too_many_urlencoded_parameters_are_rejected(wire: Wire) -> None:
-    """T16: OAuth endpoints accept 16 KB and 16 parameters, and the prediction routes no URL-encoded body at all."""
+    """T16: OAuth endpoints reject too many or too long parameters; a prediction route rejects URL-encoded bodies."""
     for path in ("/auth/token", "/auth/revoke", "/auth/introspect"):
         for body in (b"a=1&" * 4_000_000, b"&".join(b"a%d=1" % index for index in range(1_000)), b"a" * 15_000):
             status, response = post(wire, path, URLENCODED, body)
@@ -130,13 +130,13 @@ def test_too_many_urlencoded_parameters_are_rejected(wire: Wire) -> None:
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "image/jpeg", FORM])
 @pytest.mark.parametrize("path", ["/v1/me/password", "/v1/keys", "/v1/users"])
 def test_a_large_document_is_rejected(wire: Wire, media_type: str, path: str) -> None:
-    """T16: a document over 64 KB is a 413, whatever its declared type."""
+    """T16: a document over 64 KB gets a 413, whatever its declared type."""
     status, problem = post(wire, path, media_type, b"[" * 1_000_000)
     assert (status, problem["code"]) == (413, "body_too_large")
 
 
 def test_a_large_body_on_an_unknown_path_is_not_read(wire: Wire) -> None:
-    """T16: a path without a route is a 404 before the body arrives, not a 413 that asks for a smaller one."""
+    """T16: a request for a path without a route gets a 404 before its body arrives, and not a 413."""
     status, problem = wire.exchange(wire.head("POST", "/v1/predict", "Content-Length: 1000000000"))
     assert (status, problem["code"]) == (404, "not_found")
 

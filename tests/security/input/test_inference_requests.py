@@ -1,4 +1,4 @@
-"""Threat T67: whatever an inference request holds, the gateway parses it or rejects it as bad."""
+"""Threat T67: the gateway parses any inference request or rejects it as bad, within bounded memory."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def check(header: str | None, body: bytes) -> None:
 @given(HEADERS, st.binary(max_size=200))
 @settings(max_examples=200)
 def test_any_bytes(header: str | None, body: bytes) -> None:
-    """Bytes that are no request are rejected with a short message."""
+    """Arbitrary bytes are either a valid request or rejected with BadInferRequest."""
     check(header, body)
 
 
 @given(DOCUMENTS, st.binary(max_size=60), st.booleans(), HEADERS)
 @settings(max_examples=500)
 def test_any_document(document: dict[str, Any], binary: bytes, is_split: bool, header: str | None) -> None:
-    """Requests of any shape, datatype and length have at most as many bytes of images as their body, or are bad."""
+    """A request of any shape, datatype and length is either rejected or has no more bytes of images than of body."""
     text = json.dumps(document).encode()
     check(str(len(text)) if is_split else header, text + binary)
 
@@ -76,7 +76,7 @@ def test_any_document(document: dict[str, Any], binary: bytes, is_split: bool, h
 def test_each_image_of_a_request_counts(
     gateway: Gateway, caller: httpx.Client, terms: dict[str, Any], code: str
 ) -> None:
-    """A key that may send two requests gets no prediction of a third image, also if all are in one request."""
+    """A key that is limited to two requests gets a 429 for a single request with three images."""
     key = caller.post("/v1/keys", json={"name": code, **terms}).json()["key"]
     pixels = make_pixels(3)
     header, body = make_body(describe_pixels(pixels), pixels.tobytes())
@@ -107,7 +107,7 @@ def test_no_body_is_read_without_a_credential(gateway: Gateway) -> None:
     ],
 )
 def test_values_that_are_no_pixels(data: Any) -> None:
-    """Only integers from 0 to 255 become pixels. Long texts take no memory but their own."""
+    """Only integers from 0 to 255 are accepted as pixels; rejecting other values takes bounded memory."""
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": data}
     body = json.dumps({"inputs": [tensor]}).encode()
     tracemalloc.start()
@@ -120,7 +120,7 @@ def test_values_that_are_no_pixels(data: Any) -> None:
 
 
 def test_an_endless_timeout_is_no_timeout() -> None:
-    """A timeout that no float can hold is like a very long one."""
+    """A timeout beyond the range of a float counts as a very long one."""
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
     document = {"inputs": [tensor], "parameters": {"timeout": 10**400}}
     _, batch = parse_images(None, json.dumps(document).encode())
@@ -143,7 +143,7 @@ REPEATED = [
 @pytest.mark.parametrize("value", REPEATED)
 @pytest.mark.parametrize("length", [180_000, MAX_DOCUMENT_BYTES])
 def test_parsing_takes_at_most_the_memory_that_is_reserved(value: bytes, length: int) -> None:
-    """Whatever a document repeats, to parse it takes no more than 30 times its length."""
+    """Parsing a document takes no more than the reserved 30 times its length, whatever it repeats."""
     head = b'{"inputs":[{"name":"image","shape":[1,256,256,3],"datatype":"UINT8","data":['
     tail = b"]}]}"
     count = (length - len(head) - len(tail)) // (len(value) + 1)
@@ -155,14 +155,14 @@ def test_parsing_takes_at_most_the_memory_that_is_reserved(value: bytes, length:
     "member", [b'"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","parameters"', b'"parameters"']
 )
 def test_many_wrong_parameters_are_one_error(member: bytes) -> None:
-    """Any number of parameters of a wrong type are rejected in the memory of a document, with one message."""
+    """Any number of parameters of a wrong type is rejected with one short message, within the reserved memory."""
     body = b"{" + member + b":{" + b",".join(b'"%x":null' % index for index in range(90_000)) + b"}}"
     body += b"]}" if b"inputs" in member else b""
     assert_bad_and_small(body)
 
 
 def test_a_long_name_is_not_echoed() -> None:
-    """The message about a parameter does not hold its name, whatever its length."""
+    """The message about a parameter with a very long name is short."""
     body = b'{"inputs":[],"parameters":{"' + b"x" * 1_000_000 + b'":[]}}'
     assert_bad_and_small(body)
 
@@ -190,5 +190,5 @@ def assert_bad_and_small(body: bytes) -> None:
     ],
 )
 def test_memory_is_reserved_for_the_document_alone(header: str | None, body_bytes: int, expected: int) -> None:
-    """The JSON document counts, whose length a header says if binary values follow it."""
+    """Memory is reserved by the length of the JSON document, which a header gives if binary values follow it."""
     assert estimate_parsing_bytes(header, body_bytes) == expected

@@ -10,7 +10,7 @@ from model.errors import UnsafeModelFile
 from model.importing.importer import ImportOptions, import_model
 from tests.model.importing.model_files import ARCHIVES, BOTH_FORMATS, write_hostile
 
-# What the message names, for the file as .keras and as .h5.
+# What the error names, for each kind of file as .keras and as .h5.
 REASONS = {
     "lambda": "layers\\[1\\] is of the class 'keras.layers.Lambda'",
     "lambda_in_a_nested_model": "layers\\[1\\].config.layers\\[1\\] is of the class 'keras.layers.Lambda'",
@@ -50,7 +50,7 @@ REASONS = {
 
 
 def test_every_kind_of_hostile_file_has_a_reason() -> None:
-    """Each kind of hostile file is listed with what the message names."""
+    """Every kind of hostile file is listed in REASONS."""
     assert sorted(REASONS) == sorted(BOTH_FORMATS)
 
 
@@ -66,7 +66,7 @@ def test_hostile_file_is_refused_with_a_reason(kind: str, suffix: str, tmp_path:
 
 @pytest.mark.parametrize("kind", sorted(ARCHIVES))
 def test_hostile_archive_is_refused_with_a_reason(kind: str, tmp_path: Path) -> None:
-    """An archive with other members, links or two members of one name is refused, and nothing is extracted."""
+    """An archive with other members, links or two members of the same name is refused, and nothing is extracted."""
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "model.keras"

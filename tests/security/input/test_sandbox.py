@@ -1,4 +1,4 @@
-"""T52: code in the sandbox of an import reaches nothing but its own folder, and each of its limits ends it."""
+"""T52: code in the sandbox of an import can access only its own folder, and is ended at each of its limits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def precious(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(precious: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What came of each attempt of one process in the sandbox: the class of its error, or "done"."""
+    """The result of each attempt by one process in the sandbox: the class of its error, or "done"."""
     own = tmp_path_factory.mktemp("sandbox") / "own"
     with pytest.MonkeyPatch.context() as environment, socket.socket(socket.AF_UNIX) as local:
         for name in ("AUTH__SECRET_KEY", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY"):
@@ -81,7 +81,7 @@ def outcomes(precious: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.mark.parametrize("name", ["start_thread", "write_in_own_folder"])
 def test_what_a_conversion_needs_is_allowed(name: str, outcomes: dict[str, str]) -> None:
-    """Threads, and files and folders in its own folder, are allowed."""
+    """The process can start threads, and write files and folders in its own folder."""
     assert outcomes[name] == "done"
 
 
@@ -92,7 +92,7 @@ def test_environment_has_no_secrets(outcomes: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", ["fork", "run_program", "replace_program", "raise_limit", "make_io_uring"])
 def test_no_process_is_started_and_no_limit_is_raised(name: str, outcomes: dict[str, str]) -> None:
-    """New processes, other programs, higher limits and calls past the filter are denied."""
+    """New processes, other programs, higher limits and io_uring, whose calls bypass the filter, are denied."""
     assert outcomes[name] == "PermissionError"
 
 
@@ -133,20 +133,20 @@ def test_other_processes_cannot_be_reached(name: str, outcomes: dict[str, str]) 
     ],
 )
 def test_each_limit_ends_the_process(name: str, value: object, tmp_path: Path) -> None:
-    """Too much memory, processor time, a large file, too many bytes of files or open files end the import."""
+    """Exceeding a limit on memory, processor time, file size, size of all files or open files ends the import."""
     with pytest.raises(ImportLimitExceeded):
         run_payload(tmp_path / "own", name, value, replace(SMALL, cpu_seconds=1) if name == "spin" else SMALL)
 
 
 def test_open_files_count_once_they_are_unlinked(tmp_path: Path) -> None:
-    """Files that the process has removed and still writes to count like those in its folder."""
+    """Files that the process has unlinked but still writes to count like the files in its folder."""
     with pytest.raises(ImportLimitExceeded, match="wrote more than"):
         run_payload(tmp_path / "own", "write_unlinked_files", 3)
 
 
 @pytest.mark.parametrize("name", ["make_memory_file", "hide_descriptors"])
 def test_no_file_is_hidden_from_the_limit(name: str, outcomes: dict[str, str]) -> None:
-    """Files in memory, and hiding the open files from the process that watches, are denied."""
+    """The process can neither create files in memory nor hide its open files from the process that monitors it."""
     assert outcomes[name] == "PermissionError"
 
 
@@ -157,7 +157,7 @@ def test_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
 
 
 def test_failure_has_a_message_without_control_characters(tmp_path: Path) -> None:
-    """What the process prints before it fails reaches the error as one line of printable characters."""
+    """The error contains what the process printed before it failed, as one line of printable characters."""
     with pytest.raises(ImportFailed) as failure:
         run_payload(tmp_path / "own", "fail", "\x1b[2Jcannot load")
     assert str(failure.value) == "?[2Jcannot load"

@@ -1,4 +1,4 @@
-"""Threat T50: georeferences and ranges of 16-bit images that lie."""
+"""Threat T50: false georeferences, and 16-bit images that use a small range."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def send(caller: httpx.Client, data: bytes) -> httpx.Response:
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 0.0, 1e300, 5e-324])
 def test_impossible_georeferences_are_ignored(caller: httpx.Client, number: float) -> None:
-    """T50: numbers that are not finite or not plausible give a prediction without a ground resolution."""
+    """T50: an image with an infinite or implausible georeference gets a prediction without a ground resolution."""
     numbers: tiffs.Tags = {
         33550: (tiffs.DOUBLE, [number] * 3),
         33922: (tiffs.DOUBLE, [number] * 6),
@@ -36,7 +36,7 @@ def test_impossible_georeferences_are_ignored(caller: httpx.Client, number: floa
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize(("count", "offset"), [(2**32 - 1, 8), (3, 2**32 - 1), (2**32 - 1, 2**32 - 1), (0, 0)])
 def test_counts_and_offsets_of_georeferences_are_not_trusted(caller: httpx.Client, count: int, offset: int) -> None:
-    """T50: tags that declare four billion values or lie outside of the file have no effect."""
+    """T50: tags that declare four billion values or point outside the file have no effect."""
     data = tiffs.make_tiff({**GREY, 33550: (tiffs.DOUBLE, [1.0] * 3), 34735: (tiffs.SHORT, [1] * 8)}, bytes(64))
     for entry in (struct.pack("<HHI", 33550, tiffs.DOUBLE, 3), struct.pack("<HHI", 34735, tiffs.SHORT, 8)):
         at = data.index(entry)
@@ -47,7 +47,7 @@ def test_counts_and_offsets_of_georeferences_are_not_trusted(caller: httpx.Clien
 
 @pytest.mark.usefixtures("bounded")
 def test_a_small_range_takes_no_more_memory_than_reserved(caller: httpx.Client, gateway: Gateway) -> None:
-    """T50: a colour image of 10 bits, which is decoded twice, is served, and its memory is returned."""
+    """T50: a colour image of 10 bits, which is decoded twice, is served, and its memory is released."""
     # While it is idle, the gateway releases memory that every prediction needs: read the size after a prediction.
     assert send(caller, tiffs.make_tiff(GREY, bytes(64))).status_code == 200
     before = gateway.resident_bytes()

@@ -42,7 +42,7 @@ def change_byte(path: Path) -> None:
 
 
 def rewrite_manifest(folder: Path) -> None:
-    """Let the manifest agree with a changed graph, as an attacker would."""
+    """Change the version in the manifest."""
     document = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**document, "version": "6.6"}))
 
@@ -62,7 +62,7 @@ def rewrite_manifest(folder: Path) -> None:
 def test_an_artefact_that_the_key_has_not_signed_is_not_opened(
     artefact: Path, change: Callable[[Path], object], problem: str
 ) -> None:
-    """T53: an unsigned or changed artefact is not opened, nor one that another key has signed."""
+    """T53: an artefact that is unsigned, changed or signed with another key is not opened."""
     change(artefact)
     with pytest.raises(ArtefactError, match=problem):
         open_backend(f"onnx://{artefact}", key=KEY.public_key())
@@ -90,7 +90,7 @@ def check_no_start(gateway: Gateway, problem: str) -> None:
 def test_production_serves_what_the_configured_key_has_signed(
     new_gateway: Callable[..., Gateway], artefact: Path
 ) -> None:
-    """T53: with MODEL__VERIFY_KEY, production serves an artefact of its owner, and no longer trusts the release key."""
+    """T53: with MODEL__VERIFY_KEY, production serves artefacts signed with that key, and not with the release key."""
     key = encode_public_key(KEY.public_key())
     gateway = new_gateway(
         ENVIRONMENT="production",
@@ -113,7 +113,7 @@ def test_development_serves_an_unsigned_artefact_and_logs_so_once(
 
 
 def test_the_signature_is_verified_before_anything_is_parsed(artefact: Path) -> None:
-    """T53: damaged files are rejected for the signature, not for what they contain: no parser sees them."""
+    """T53: damaged files are rejected for their signature, and not for their contents, before a parser reads them."""
     for name in (MANIFEST, "model.onnx", HEAD_FILE):
         (artefact / name).write_bytes(b"damaged")
     with pytest.raises(ArtefactChanged, match="are not as it was signed"):
@@ -121,7 +121,7 @@ def test_the_signature_is_verified_before_anything_is_parsed(artefact: Path) -> 
 
 
 def test_files_that_change_after_the_verification_are_not_opened(artefact: Path) -> None:
-    """T53: what is opened is compared with the signature again: manifest, graph and head may not change in between."""
+    """T53: a manifest, graph or head that changes after the verification is rejected when it is opened."""
     signed = verify_folder(artefact, KEY.public_key()).files
     for name, error in ((MANIFEST, ArtefactChanged), ("model.onnx", DigestMismatch), (HEAD_FILE, DigestMismatch)):
         original = (artefact / name).read_bytes()

@@ -33,13 +33,13 @@ def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
 
 
 def noise(name: str) -> bytes:
-    """A valid image of 32x32 whose pixels take most of its bytes."""
+    """Return a valid image of 32x32 pixels, which take most of its bytes."""
     return encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)), name)
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_an_announced_body_is_rejected_before_it_is_sent(wire: Wire, route: str) -> None:
-    """T15: a Content-Length one byte over the limit is a 413 before any byte of the body is sent."""
+    """T15: a Content-Length one byte over the limit gets a 413 before any byte of the body is sent."""
     status, problem = wire.exchange(
         wire.head("POST", route, "Content-Type: image/jpeg", f"Content-Length: {MAX_BODY + 1}")
     )
@@ -49,7 +49,7 @@ def test_an_announced_body_is_rejected_before_it_is_sent(wire: Wire, route: str)
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("content_type", ["image/jpeg", "multipart/form-data; boundary=b"])
 def test_a_streamed_body_is_cut_off_at_the_limit(wire: Wire, content_type: str) -> None:
-    """T15: an endless chunked body is a 413 once it exceeds the limit."""
+    """T15: an endless chunked body gets a 413 once it exceeds the limit."""
 
     def endless() -> Iterator[bytes]:
         yield wire.upload_head(content_type)
@@ -65,7 +65,7 @@ def test_a_streamed_body_is_cut_off_at_the_limit(wire: Wire, content_type: str) 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "10, 10", "0x10", "9" * 30])
 def test_an_invalid_length_is_rejected(wire: Wire, length: str) -> None:
-    """T15: a Content-Length that is not a number, or is too large a one, is rejected."""
+    """T15: a Content-Length that is not a number, or is too large, is rejected."""
     status, problem = wire.exchange(wire.upload_head("image/jpeg", f"Content-Length: {length}"), b"x")
     assert (status, problem["code"]) in [(400, "bad_request"), (413, "body_too_large")]
 
@@ -79,7 +79,7 @@ def test_a_length_and_chunks_together_are_rejected(wire: Wire) -> None:
 
 
 def test_pixels_are_counted_before_decoding(caller: httpx.Client) -> None:
-    """T15: an image header that claims too many pixels is a 413 without decoding: there are no pixels to decode."""
+    """T15: an image whose header claims too many pixels gets a 413 before decoding, which would fail: it has none."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
     data = b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -91,7 +91,7 @@ def test_pixels_are_counted_before_decoding(caller: httpx.Client) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_content_determines_the_format(caller: httpx.Client, name: str) -> None:
-    """T15: a file's name and its declared type are ignored; only the content makes it an image of a format."""
+    """T15: a file's name and declared type are ignored; only its content determines its format."""
     mislabelled = {"file": ("image.txt", noise(name), "text/plain")}
     assert caller.post("/v1/predictions", files=mislabelled).json()["image"]["format"] == name
     other = "image/png" if name == "JPEG" else "image/jpeg"
@@ -104,7 +104,7 @@ def test_the_content_determines_the_format(caller: httpx.Client, name: str) -> N
 
 @pytest.mark.parametrize(("name", "options"), [("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {})])
 def test_only_the_first_frame_is_classified(caller: httpx.Client, name: str, options: dict[str, Any]) -> None:
-    """T15: of an animation or a file with several pages the gateway classifies the first frame, as if it were alone."""
+    """T15: of an animation or a file with several pages, the gateway classifies only the first frame."""
     first, *others = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "green")]
     still = encoded(first, name, **options)
     animation = encoded(first, name, save_all=True, append_images=others, **options)
@@ -118,7 +118,7 @@ def test_only_the_first_frame_is_classified(caller: httpx.Client, name: str, opt
     ["../../etc/passwd", "..\\..\\a.jpg", "a.jpg\x00.php", "/dev/stdin", "a" * 3_000, "%2e%2e%2fpasswd"],
 )
 def test_a_file_name_is_never_used_as_a_path(gateway: Gateway, caller: httpx.Client, name: str) -> None:
-    """T17: the client's file name makes the gateway open and write no file, and appears in no response or log line."""
+    """T17: the gateway writes no file with the client's file name, which appears in no response or log line."""
     before = {path for path in gateway.folder.rglob("*") if path.name == Path(name).name}
     response = caller.post("/v1/predictions", files={"file": (name, noise("PNG"))})
     assert response.status_code == 200
@@ -152,7 +152,7 @@ def test_a_url_is_never_fetched(gateway: Gateway, caller: httpx.Client) -> None:
 
 
 def hostile_files() -> Iterator[Any]:
-    """Files that are no images, as parameters."""
+    """Yield files that are not images, as parameters."""
     yield pytest.param(b"", id="nothing")
     yield pytest.param(b"\0" * 1_000, id="zeros")
     for name in FORMATS:
@@ -171,7 +171,7 @@ def hostile_files() -> Iterator[Any]:
 @pytest.mark.parametrize("data", list(hostile_files()))
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_file_that_is_no_image_is_rejected_with_a_code(caller: httpx.Client, route: str, data: bytes) -> None:
-    """T18: a file that cannot be decoded is a client error with a code, and shows nothing of the decoder."""
+    """T18: a file that cannot be decoded is a client error with a code, and reveals nothing about the decoder."""
     response = caller.post(route, files={"file": ("a.jpg", data)})
     assert response.status_code in (413, 415, 422), response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -182,7 +182,7 @@ def test_a_file_that_is_no_image_is_rejected_with_a_code(caller: httpx.Client, r
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_data_behind_an_image_is_ignored_or_rejected(caller: httpx.Client, name: str) -> None:
-    """T18: an image followed by a script, an archive or another image is classified as that image, or is a 422."""
+    """T18: an image followed by a script, an archive or another image is classified as that image, or gets a 422."""
     alone = caller.post("/v1/predictions", files={"file": noise(name)}).json()
     for tail in (b"<?php system($_GET['c']); ?>", b"PK\x03\x04" + bytes(100), noise("PNG"), noise("JPEG")):
         response = caller.post("/v1/predictions", files={"file": noise(name) + tail})

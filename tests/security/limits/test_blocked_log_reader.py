@@ -1,4 +1,4 @@
-"""Threat T37: a gateway whose log nobody reads goes on serving."""
+"""Threat T37: a gateway whose log nobody reads keeps serving."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BlockedReader:
         fcntl(self.write_end, F_SETPIPE_SZ, 4096)
 
     def read_until(self, event: str) -> list[dict[str, object]]:
-        """Read lines until one of the event; return all."""
+        """Read lines until one has the event, and return all of them."""
         received = b""
         while f'"event.name": "{event}"'.encode() not in received or not received.endswith(b"\n"):
             received += os.read(self.read_end, 65536)
@@ -65,7 +65,7 @@ def send_logged_requests(gateway: Gateway, count: int) -> None:
     """Send requests that are logged with a line of at least 200 bytes each."""
     with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=TIMEOUT_S)) as connection:
         for _ in range(count):
-            # A request that succeeds: of refused ones, only some are logged.
+            # A request that succeeds, because only some refused ones are logged.
             connection.request("GET", "/.well-known/jwks.json", headers={"X-Request-ID": "x" * 64})
             assert connection.getresponse().read()
 
@@ -83,7 +83,7 @@ def test_a_blocked_reader_stops_neither_requests_nor_the_shutdown(start: Callabl
 
 
 def test_dropped_lines_are_counted_and_reported(start: Callable[..., Gateway], reader: BlockedReader) -> None:
-    """T37: lines beyond the queue are dropped and counted, and the reader that comes back finds their number."""
+    """T37: lines beyond the queue are dropped and counted, and a reader that resumes gets their number."""
     gateway = start()
     dropped = 'atalaya_log_lines_dropped_total{output="standard"}'
     for _ in range(QueueLimits().lines // 500):
@@ -92,7 +92,7 @@ def test_dropped_lines_are_counted_and_reported(start: Callable[..., Gateway], r
             break
     lines = reader.read_until("log_lines_dropped")
     (reported,) = [line["lines"] for line in lines if line.get("event.name") == "log_lines_dropped"]
-    # Only now: the line of each request for the metrics was dropped, too.
+    # Not before: the log line of each request for the metrics was dropped, too.
     assert gateway.metric(dropped) == reported
     send_logged_requests(gateway, 1)
     wait_until(lambda: "/.well-known/jwks.json" in {line["http.route"] for line in reader.read_until("request")})

@@ -1,4 +1,4 @@
-"""Threat T39: what callers leave behind in the database does not grow without end."""
+"""Threat T39: the rows that callers add to the database do not accumulate without limit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def count(gateway: Gateway, table: Table) -> int:
 
 
 def expire_everything(gateway: Gateway) -> None:
-    """Make all sessions and changes end long ago, and the next upkeep due."""
+    """Make all sessions and changes expire in the past, and the next upkeep due."""
 
     def expire(connection: Connection) -> None:
         for table in (sessions, changes):
@@ -69,7 +69,7 @@ def test_a_running_gateway_removes_what_has_expired(new_gateway: Callable[..., G
 
 
 def test_the_command_removes_what_has_expired(new_gateway: Callable[..., Gateway]) -> None:
-    """T39: `atalaya upkeep` removes the same without a gateway, and prunes the records by their retention."""
+    """T39: `atalaya upkeep` removes the same rows without a gateway, and reports how many of each kind."""
     gateway = new_gateway(MODEL__URL="stub://")
     leave_rows_behind(gateway)
     assert gateway.stop() == 0

@@ -29,7 +29,7 @@ def test_attackers_do_not_keep_others_from_logging_in(gateway: Gateway, descript
 
 
 def test_a_user_s_password_checks_are_limited(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """T41: the routes that check the own password or code share one limit for each user, without hashing beyond it."""
+    """T41: the routes that check a caller's own password or code share one rate limit for each user."""
     limited = gateway.replica(tmp_path_factory.mktemp("limited"), LIMITS__PASSWORD="4/hour")
     limited.start()
     try:

@@ -1,4 +1,4 @@
-"""Threat T26 on a running gateway of known capacity: one prediction in 0.2 s, one after the other."""
+"""Threat T26 on a running gateway of known capacity: one prediction at a time, each in 0.2 s."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def wait_until_overloaded(gateway: Gateway) -> None:
 
 
 def test_admitted_requests_stay_fast_under_overload(gateway: Gateway) -> None:
-    """T26: at ten times capacity admitted requests wait little, others are a 503 with Retry-After; /livez responds."""
+    """T26: at ten times capacity, admitted requests wait little, others get a 503 with Retry-After; /livez responds."""
     client = gateway.client()
     request = build_request(gateway.token(), FOREST)
 
@@ -46,19 +46,19 @@ def test_admitted_requests_stay_fast_under_overload(gateway: Gateway) -> None:
     rejected = [response for response in responses if response.status_code == 503]
     assert rejected
     assert {response.json()["code"] for response in rejected} == {"overloaded"}
-    # About nine of ten requests are rejected, and so would be those of callers who all return a second later.
+    # About nine of ten requests are rejected. If all callers retried a second later, most would be rejected again.
     waits = [int(response.headers["Retry-After"]) for response in rejected]
     assert min(waits) >= 1
     assert 2 <= max(waits) <= 31
     assert set(overload.statuses) == {200, 503}
     assert overload.interrupted == 0
     assert overload.statuses[200] > 12  # of the 25 that fit into five seconds
-    # Not the slowest of so few: one pause of a busy machine prolongs it.
+    # Not the slowest of so few requests, which a single pause of a busy machine prolongs.
     assert overload.percentile_ms(80) < 3 * alone.percentile_ms(99)
 
 
 def test_a_busy_caller_does_not_starve_another(gateway: Gateway) -> None:
-    """T26: while one caller sends ten times what fits, nearly every request of another caller is served."""
+    """T26: while one caller sends ten times the capacity, nearly every request of another caller is served."""
     gateway.add_user("ben")
     request, other = build_request(gateway.token("ana"), FOREST), gateway.client("ben")
     with ThreadPoolExecutor(1) as pool:

@@ -21,7 +21,7 @@ PATIENT = {"MODEL__QUEUE_SECONDS": "60"}  # eight callers do not overload a slow
 
 
 def predict_at(urls: list[str], token: str, count: int) -> list[httpx.Response]:
-    """So many predictions, in turn at the URLs, each on a connection of its own."""
+    """Request `count` predictions, from the URLs in turn, each on its own connection."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
     no_reuse = httpx.Limits(max_keepalive_connections=0)
     with ThreadPoolExecutor(8) as pool, httpx.Client(headers=headers, limits=no_reuse, timeout=TIMEOUT_S) as client:
@@ -77,7 +77,7 @@ def test_a_rate_is_exact_over_the_workers_of_a_machine(new_gateway: Callable[...
 def test_an_outage_of_redis_halves_the_rate_and_blocks_no_request(
     new_gateway: Callable[..., Gateway], redis_server: Redis
 ) -> None:
-    """T25: while Redis hangs half of the rate holds and others do not wait; it is reported, counted, and recovers."""
+    """T25: while Redis hangs, half of the rate applies and no request waits; the outage is reported and counted."""
     gateway = new_gateway(MODEL__URL="stub://", REDIS_URL=redis_server.url, LIMITS__PREDICT="40/hour", **PATIENT)
     token = gateway.token()
     assert limits_state(gateway) == "ok"

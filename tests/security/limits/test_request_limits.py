@@ -1,4 +1,4 @@
-"""Threat T38: no caller can slow the gateway down with requests that are no predictions."""
+"""Threat T38: no caller can slow the gateway down with requests other than predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def gateway(new_gateway: Callable[..., Gateway]) -> Gateway:
 
 
 def read_on_own_connections(gateway: Gateway, token: str, count: int) -> list[httpx.Response]:
-    """So many reads of several routes, each on a connection of its own, so that both workers get some."""
+    """Send `count` reads to several routes, each on its own connection so that both workers get some."""
     headers = {"Authorization": f"Bearer {token}"}
     return [gateway.get(READS[number % len(READS)], headers=headers) for number in range(count)]
 
@@ -41,7 +41,7 @@ def test_all_routes_of_a_principal_share_one_rate(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("path", ["/auth/introspect", "/auth/revoke"])
 def test_oauth_endpoints_are_limited_by_address(gateway: Gateway, path: str) -> None:
-    """T38: an address gets LIMITS__REQUESTS responses of these endpoints, then errors in the form of RFC 6749."""
+    """T38: an address gets LIMITS__REQUESTS responses from these endpoints, then errors in the form of RFC 6749."""
     responses = [gateway.post(path, data={"token": "x"}) for _ in range(22)]
     assert Counter(response.status_code for response in responses) == {401: 20, 429: 2}
     assert responses[-1].json()["error"] == "temporarily_unavailable"

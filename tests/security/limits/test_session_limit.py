@@ -1,4 +1,4 @@
-"""Threat T68: how many sessions a user has is limited, and so is what ending them costs every process."""
+"""Threat T68: the number of a user's sessions is limited, and so is what ending them costs every process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.polling import wait_until
 
 
 def test_sessions_of_a_user_are_limited(gateway: Gateway) -> None:
-    """T68: beyond 1000 sessions a log-in ends the least recently refreshed, and only usable ones are announced."""
+    """T68: a log-in beyond 1000 sessions ends another one; only sessions with valid access tokens are announced."""
     gateway.add_user("sam")
     engine = open_blocking_engine(gateway.environment["DATABASE_URL"])
     sam = select(users.c.id).where(users.c.name == "sam").scalar_subquery()

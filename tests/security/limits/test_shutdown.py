@@ -21,10 +21,10 @@ from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.images.pngs import make_white_png
 from tests.support.polling import PATIENCE_S, wait_until
 
-# Long enough that a gateway which waits for it is told apart from one that does not, even on a slow machine.
+# Long enough to distinguish a gateway that waits for it from one that does not, even on a slow machine.
 LONG_DRAIN_S = 300
 PATIENT = {"MODEL__QUEUE_SECONDS": "60"}  # sixteen callers do not overload a slow machine
-# Draining takes half a second and the requests under way some milliseconds.
+# Draining takes half a second, and the requests in progress some milliseconds.
 STOPPED_WITHIN_S = 30.0
 # The limit is 8 s; without one of its own, the parent process would take 3.5 s more.
 STOPPED_WITH_HUNG_RECEIVERS_S = 10.0
@@ -71,7 +71,7 @@ async def test_a_rolling_restart_under_load_loses_no_request(new_gateway: Callab
 
 
 async def test_a_killed_worker_loses_only_its_own_requests(new_gateway: Callable[..., Gateway]) -> None:
-    """T27: requests that a killed worker was serving are lost once; all others succeed and are recorded."""
+    """T27: only the requests that a killed worker was serving are lost; all others succeed and are recorded."""
     gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3", **PATIENT)
     wait_until(lambda: gateway.log().count('"worker_ready"') == 2)
     callers = make_callers(gateway)
@@ -111,7 +111,7 @@ def test_a_stopping_gateway_is_not_ready_and_still_serves(new_gateway: Callable[
 
 
 async def test_requests_in_progress_are_finished(new_gateway: Callable[..., Gateway]) -> None:
-    """T27: a stopping gateway finishes the prediction in progress, and a request of which only a part has arrived."""
+    """T27: a stopping gateway finishes the prediction in progress, and a request that has only partly arrived."""
     gateway = new_gateway(MODEL__URL="stub://?latency_ms=1000", DRAIN_SECONDS="0")
     token = gateway.token()
     running, arriving = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(2)]
@@ -147,7 +147,7 @@ def test_a_closed_terminal_stops_the_gateway(new_gateway: Callable[..., Gateway]
 
 
 def test_no_worker_outlives_its_parent(new_gateway: Callable[..., Gateway]) -> None:
-    """T27: workers whose parent was killed stop, and no process keeps the port."""
+    """T27: workers stop after their parent was killed."""
     gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2")
     wait_until(lambda: len(gateway.workers()) == 2)
     workers = gateway.workers()

@@ -1,4 +1,4 @@
-"""What every problem document of the gateway has in common."""
+"""The assertions that every problem document of the gateway must pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threat T29: what the audit log of a running gateway records, how soon and how safely, and that later changes show."""
+"""Threat T29: what the audit log of a running gateway records, how soon and how safely, and how changes are found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_entries(gateway: Gateway, *options: str) -> list[dict[str, Any]]:
 
 
 def wait_for_entry(gateway: Gateway, since: str, **fields: str) -> dict[str, Any]:
-    """The first entry since a moment with these fields."""
+    """Wait for an entry with these fields since a point in time, and return the first one."""
     operator = gateway.client("olga")
     found: list[dict[str, Any]] = []
 
@@ -109,7 +109,7 @@ def test_equal_rejections_share_entries(gateway: Gateway) -> None:
 
 
 def test_a_later_change_is_detected(new_gateway: Callable[..., Gateway]) -> None:
-    """T29: `atalaya audit verify` passes beside a running gateway, and names an entry that the database has changed."""
+    """T29: `atalaya audit verify` passes while the gateway runs, and finds an entry changed in the database."""
     gateway = new_gateway()
     gateway.token()
     assert gateway.run("audit", "verify").returncode == 0

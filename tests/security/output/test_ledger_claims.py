@@ -1,4 +1,4 @@
-"""Threat T48: a running gateway names every entry in a checkpoint, whatever is done to the unsigned columns."""
+"""Threat T48: a running gateway names every entry in a checkpoint, whatever is changed in the unsigned columns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def predict(gateway: Gateway, count: int) -> None:
 
 
 def test_entries_cut_off_are_found_although_claimed_was_set_high(new_gateway: Callable[..., Gateway]) -> None:
-    """T48: two workers with a raised `claimed`, killed or shut down, name all entries; removing some is found."""
+    """T48: after `claimed` was raised, workers that are killed or stopped name all entries; removing some is found."""
     gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2")
     wait_until(lambda: gateway.log().count('"worker_ready"') == 2)
     predict(gateway, 2)

@@ -18,7 +18,7 @@ from tests.support.wire import Wire
 MAX_SERIES = 3000
 """Of a gateway with one model, whatever callers send; docs/generated/metrics.md names this number."""
 MAX_GROWTH = 200
-"""For requests to no route: two methods, two statuses, and the labels of 13 buckets, a count and a sum each."""
+"""For requests without a route: two methods, two statuses, and the labels of 13 buckets, a count and a sum each."""
 
 
 def read_series(gateway: Gateway) -> list[str]:

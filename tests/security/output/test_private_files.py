@@ -25,14 +25,14 @@ def read_mode(path: Path) -> str:
 
 
 def list_open_to_others(folder: Path) -> list[str]:
-    """The files below the folder, except the log that the test itself writes, that others may read or write."""
+    """Return the files below the folder that other users may access, except the log, which the test writes."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "gateway.log")
     return [path.name for path in files if path.stat().st_mode & 0o077]
 
 
 @pytest.fixture(scope="module")
 def debugged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that logs at debug, whose database and spool were left readable by everybody, with a user's e-mail."""
+    """A gateway that logs at debug, with a user named by e-mail; everybody could read its files before the start."""
     folder = tmp_path_factory.mktemp("private")
     settings = {"LOG_LEVEL": "debug", "MODEL__URL": "stub://", "LEDGER__SPOOL_FOLDER": str(folder / "spool")}
     with running_gateway(folder, **settings) as gateway:
@@ -47,7 +47,7 @@ def debugged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def test_new_and_existing_files_are_private(debugged: Gateway) -> None:
-    """T47: the database with its -wal and -shm, the spool and .env are 0600, also where they were readable before."""
+    """T47: the database, with its -wal and -shm, the spool and .env are private, even if they were not before."""
     assert debugged.client().post("/v1/predictions", files={"file": FOREST.read_bytes()}).status_code == 200
     names = {path.name for path in debugged.folder.rglob("*")}
     assert {"gateway.db", "gateway.db-wal", "gateway.db-shm", ".env", "spool"} <= names
@@ -57,7 +57,7 @@ def test_new_and_existing_files_are_private(debugged: Gateway) -> None:
 
 @pytest.mark.parametrize("command", [["audit", "--export"], ["ledger", "export"]], ids=["audit", "ledger"])
 def test_an_export_replaces_a_readable_file(debugged: Gateway, tmp_path: Path, command: list[str]) -> None:
-    """T47: an export onto a file that others can read becomes private, and a failed one leaves the file as it was."""
+    """T47: an export that replaces a file that others can read is private; a failed one leaves the file as it was."""
     path = tmp_path / "export.jsonl"
     path.write_text("old")
     path.chmod(0o644)
@@ -72,7 +72,7 @@ def test_an_export_replaces_a_readable_file(debugged: Gateway, tmp_path: Path, c
 
 
 def use_every_credential(gateway: Gateway) -> list[str]:
-    """Log in, fail to, refresh, create and rotate a key, as a user with an e-mail; returns every secret involved."""
+    """Use every kind of credential as the user with the e-mail, and return every secret involved."""
     login = gateway.log_in(EMAIL).json()
     gateway.log_in(EMAIL, "wrong horse battery")
     refresh = {"grant_type": "refresh_token", "refresh_token": login["refresh_token"]}
@@ -86,7 +86,7 @@ def use_every_credential(gateway: Gateway) -> list[str]:
 
 
 def test_the_debug_log_holds_no_secret(debugged: Gateway) -> None:
-    """T47: at debug, no password, hash, token, key or e-mail is logged, nor any statement with its parameters."""
+    """T47: at debug, no password, hash, token, key or e-mail is logged, and no SQL statement."""
     secrets = use_every_credential(debugged)
     with httpx.Client(base_url=debugged.base_url, timeout=TIMEOUT_S) as client:
         marker = client.get("/v1/me").headers["x-request-id"]
@@ -100,7 +100,7 @@ def test_the_debug_log_holds_no_secret(debugged: Gateway) -> None:
 
 
 def read_digests(path: Path) -> list[str]:
-    """The digests of all keys and refresh tokens."""
+    """Return the digests of all keys and refresh tokens."""
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute("SELECT secret_digest FROM api_keys UNION SELECT digest FROM refresh_tokens").fetchall()
     return [digest for (digest,) in rows]
@@ -118,7 +118,7 @@ def log_in_as_admin(gateway: Gateway, password: str) -> int:
 
 
 def test_the_first_password_is_not_logged(empty: Gateway) -> None:
-    """T47: without a terminal, the first administrator's password is written to a private file, and only at first."""
+    """T47: without a terminal, the first administrator's password is written to a private file, and only once."""
     empty.start()
     path = empty.folder / "var" / "admin-password"
     assert read_mode(path) == "0o600"
@@ -158,7 +158,7 @@ def is_ready(gateway: Gateway) -> bool:
 
 
 def test_a_password_that_cannot_be_written_can_be_set(empty: Gateway) -> None:
-    """T47: where the file cannot be written, the log says how to set a password, and the gateway serves."""
+    """T47: if the file cannot be written, the log says how to set a password, and the gateway serves."""
     (empty.folder / "var").write_text("a file where the folder should be")
     empty.start()
     assert "atalaya users passwd admin" in empty.complete_log()
@@ -169,7 +169,7 @@ def test_a_password_that_cannot_be_written_can_be_set(empty: Gateway) -> None:
 
 
 def test_generated_secrets_are_private(empty: Gateway) -> None:
-    """T47: `secrets init` makes .env private, also one that exists with all secrets."""
+    """T47: `secrets init` makes .env private, even if it already has all secrets."""
     path = empty.folder / ".env"
     for _ in range(2):
         assert empty.run("secrets", "init").returncode == 0

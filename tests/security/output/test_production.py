@@ -29,7 +29,7 @@ def test_production_shows_no_documentation(new_gateway: Callable[..., Gateway]) 
 
 
 def test_production_shows_documentation_that_is_switched_on(new_gateway: Callable[..., Gateway]) -> None:
-    """T30: DOCS=true shows the documentation in production, under a policy of its own, and changes no error."""
+    """T30: DOCS=true shows the documentation in production, with its own security policy, and changes no error."""
     gateway = new_gateway(ENVIRONMENT="production", AUTH__ISSUER=ISSUER, DOCS="true", MODEL__URL="stub://")
     assert gateway.get("/openapi.json").json()["info"]["title"] == "Atalaya"
     assert "frame-ancestors 'none'" in gateway.get("/docs").headers["content-security-policy"]

@@ -91,7 +91,7 @@ def test_log_files_are_private(shipping: Gateway) -> None:
 
 
 def send_refused(gateway: Gateway) -> int:
-    """Send the connection's part of the flood; return the status of the last response."""
+    """Send one connection's share of the flood, and return the status of the last response."""
     status = 0
     with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=TIMEOUT_S)) as connection:
         for _ in range(REFUSALS // CONNECTIONS):
@@ -107,7 +107,7 @@ def parse_log(text: str) -> list[dict[str, Any]]:
 
 
 def test_many_refusals_do_not_fill_the_log(shipping: Gateway) -> None:
-    """T61: of thousands of refused requests some have a line, the others are counted, and no second has 500 lines."""
+    """T61: of thousands of refused requests, some are logged, the others counted, and no second has 500 lines."""
 
     def counted(lines: list[dict[str, Any]]) -> int:
         refused: int = sum(line.get("http.response.status_code") == 404 for line in lines)

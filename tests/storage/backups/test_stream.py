@@ -25,7 +25,7 @@ def write(passphrase: str | None) -> bytes:
 
 @pytest.fixture(scope="module")
 def files() -> dict[str | None, bytes]:
-    """A backup by its passphrase."""
+    """Backups by passphrase, one of them unencrypted."""
     return {passphrase: write(passphrase) for passphrase in (None, PASSPHRASE)}
 
 
@@ -43,7 +43,7 @@ both = pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
 
 @both
 def test_the_content_is_returned(files: dict[str | None, bytes], passphrase: str | None) -> None:
-    """What is written is read again, with and without encryption; encrypted, it does not appear in the file."""
+    """A backup returns its content, with and without encryption; an encrypted file does not show the content."""
     assert read(files[passphrase], passphrase) == CONTENT
     assert (CONTENT[:64] in files[passphrase]) is (passphrase is None)
 
@@ -64,7 +64,7 @@ def test_a_changed_byte_is_found(files: dict[str | None, bytes], passphrase: str
 @both
 @pytest.mark.parametrize("missing", [1, 600_000, 1_100_000, 2_500_000])
 def test_a_missing_end_is_found(files: dict[str | None, bytes], passphrase: str | None, missing: int) -> None:
-    """A file that ends too early is reported as incomplete, also where it ends between two frames."""
+    """A file that ends too early is reported as incomplete, whichever frame it ends in."""
     with pytest.raises(BackupDamaged, match="incomplete"):
         read(files[passphrase][:-missing], passphrase)
 
@@ -103,19 +103,19 @@ def test_frames_keep_their_order(
 def test_a_wrong_passphrase_is_no_damage(
     files: dict[str | None, bytes], made_with: str | None, read_with: str | None, message: str
 ) -> None:
-    """A passphrase that is wrong, missing or superfluous is named as such."""
+    """A passphrase that is wrong, missing or superfluous is reported as such."""
     with pytest.raises(PassphraseWrong, match=message):
         read(files[made_with], read_with)
 
 
 @pytest.mark.parametrize("data", [b"", b"SQLite format 3\0", b"[]\n", b'{"atalaya_backup": 1, "salt": "zz"}\n'])
 def test_another_file_is_no_backup(data: bytes) -> None:
-    """A file that is no backup is reported as such."""
+    """A file that is not a backup is reported as such."""
     with pytest.raises(BackupDamaged, match="not a backup"):
         read(data, None)
 
 
 def test_a_newer_format_is_named(files: dict[str | None, bytes]) -> None:
-    """A backup in a later format asks for the release that made it."""
+    """The error for a backup in a later format names a newer release."""
     with pytest.raises(BackupTooNew, match="newer release"):
         read(files[None].replace(b'"atalaya_backup": 1', b'"atalaya_backup": 2', 1), None)

@@ -49,18 +49,18 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_kept_images_are_encrypted(blobs: Blobs) -> None:
-    """An image that was kept can be read; what is stored contains nothing of it."""
+    """A kept image can be read again, and the stored file does not contain it in plaintext."""
     archive, name = ImageArchive(blobs, SEAL), name_at(NOW)
     size = archive.keep(ANA, name, IMAGE)
     assert archive.read(ANA, name) == IMAGE
-    assert size <= archive.measure() < size + 8192  # a folder holds whole blocks
+    assert size <= archive.measure() < size + 8192  # files in a folder take whole blocks
     stored = blobs.read(ANA, name)
     assert stored is not None
     assert IMAGE[:20] not in stored
 
 
 def test_images_that_were_not_kept(blobs: Blobs) -> None:
-    """Reading and erasing what does not exist is no error, and no name leads to another place."""
+    """Reading and erasing images that do not exist is not an error, and no name leads outside the store."""
     archive = ImageArchive(blobs, SEAL)
     assert archive.read(ANA, name_at(NOW)) is None
     assert archive.read("issuer|../../etc", "passwd") is None
@@ -79,7 +79,7 @@ def test_erasing_an_owner(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_removing_old_images(blobs: Blobs) -> None:
-    """An owner's images of predictions made before a time are removed, and no others; a single one can be, too."""
+    """`remove_old` removes an owner's images of predictions before a time, and no others; `discard` removes one."""
     archive, young = ImageArchive(blobs, SEAL), name_at(NOW)
     for moment in (NOW - timedelta(days=9), NOW - timedelta(days=8)):
         archive.keep(ANA, name_at(moment), IMAGE)
@@ -92,7 +92,7 @@ def test_removing_old_images(blobs: Blobs) -> None:
 
 
 def test_long_lists_of_a_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list of a bucket goes on where the service cuts it."""
+    """Listing a bucket follows the pages that the service returns."""
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
     for name, value in list_variables(aws).items():
         monkeypatch.setenv(name, value)
@@ -106,7 +106,7 @@ def test_long_lists_of_a_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_folder_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
-    """An image is kept although another process removes the owner's empty folder before the file is in it."""
+    """An image is kept even if another process removes the owner's empty folder before the file is in it."""
     folder, name, mkdir = tmp_path / ANA, name_at(NOW), os.mkdir
 
     def mkdir_beside_a_removal(*args: Any) -> None:
@@ -125,14 +125,14 @@ def test_a_folder_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unusable_folder(tmp_path: Path) -> None:
-    """A folder that cannot be written is an error with the system's reason, and leaves nothing."""
+    """Writing to a folder that cannot be used raises an error with the system's reason."""
     (tmp_path / "file").touch()
     with pytest.raises(ImageStoreUnavailable, match="Not a directory"):
         open_blobs(f"file://{tmp_path}/file").write(ANA, name_at(NOW), b"")
 
 
 def test_incomplete_files(tmp_path: Path) -> None:
-    """What a process that was killed while it wrote has left cannot be read, and counts as old."""
+    """A partial file, left by a process that was killed while writing, cannot be read, and is removed as old."""
     archive = ImageArchive(open_blobs(f"file://{tmp_path}"), SEAL)
     name = name_at(NOW)
     archive.keep(ANA, name, IMAGE)
@@ -142,7 +142,7 @@ def test_incomplete_files(tmp_path: Path) -> None:
 
 
 def test_an_unusable_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket that does not exist is an error with the service's code; so is a service that cannot be reached."""
+    """The errors for a missing bucket, an unreachable service and an invalid endpoint name the cause."""
     for name, value in list_variables(aws).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ImageStoreUnavailable, match="NoSuchBucket"):

@@ -1,4 +1,4 @@
-"""Encryption of kept images, and the limit of their space."""
+"""Encryption of kept images, and the limit on their storage space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWNER, NAME, IMAGE = "owner", "prediction", b"an image"
 
 
 def test_keys_rotate() -> None:
-    """The first key encrypts; an image of an earlier key can be read while that key follows."""
+    """The first key encrypts; an image encrypted with an earlier key can be read while that key is still listed."""
     sealed = ImageSeal([OLD]).close(OWNER, NAME, IMAGE)
     assert ImageSeal([NEW, OLD]).open(OWNER, NAME, sealed) == IMAGE
     assert ImageSeal([NEW]).open(OWNER, NAME, ImageSeal([NEW, OLD]).close(OWNER, NAME, IMAGE)) == IMAGE
@@ -26,7 +26,7 @@ def test_keys_rotate() -> None:
 
 @pytest.mark.parametrize("position", [0, 5, 13, 25, -1])
 def test_changed_images_do_not_open(position: int) -> None:
-    """A change of any part is noticed: the mark, the key's id, the nonce, the image and its tag."""
+    """An image with a change in any part is rejected: the marker, the key's id, the nonce, the image and its tag."""
     changed = bytearray(ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
     changed[position] ^= 1
     with pytest.raises(ImageUnreadable):
@@ -35,20 +35,20 @@ def test_changed_images_do_not_open(position: int) -> None:
 
 @pytest.mark.parametrize("names", [("other", NAME), (OWNER, "other")])
 def test_exchanged_images_do_not_open(names: tuple[str, str]) -> None:
-    """An image opens only as that of its owner and its prediction."""
+    """An image can be decrypted only with its own owner and prediction."""
     with pytest.raises(ImageUnreadable, match="was changed"):
         ImageSeal([OLD]).open(*names, ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
 
 
 @pytest.mark.parametrize("length", [0, 3, 12, 23])
 def test_incomplete_images_do_not_open(length: int) -> None:
-    """The beginning of an image, which a process that was killed leaves, is an error."""
+    """A truncated image, as a killed process leaves it, raises ImageUnreadable."""
     with pytest.raises(ImageUnreadable, match=r"incomplete|lacks the key"):
         ImageSeal([OLD]).open(OWNER, NAME, ImageSeal([OLD]).close(OWNER, NAME, IMAGE)[:length])
 
 
 def test_keys_are_base64_of_either_alphabet() -> None:
-    """Keys are 32 bytes in base64, in the usual or the URL-safe alphabet, separated by commas."""
+    """Keys are 32 bytes in base64, in the standard or the URL-safe alphabet, separated by commas."""
     text = f"{b64encode(NEW).decode()}, {urlsafe_b64encode(NEW).decode()}"
     assert parse_keys(text) == [NEW, NEW]
     for wrong in ("", "abc", b64encode(b"short").decode(), f"{b64encode(NEW).decode()},"):
@@ -77,7 +77,7 @@ def test_a_full_store_admits_nothing() -> None:
 
 
 def test_processes_share_the_space() -> None:
-    """A process notices within a tenth of the free space that others fill the store."""
+    """Four processes that fill the store together stop within a tenth of its limit."""
     stored = 0
     limits = [SpaceLimit(lambda: stored, 1000) for _ in range(4)]
     for limit in limits * 50:
@@ -86,7 +86,7 @@ def test_processes_share_the_space() -> None:
 
 
 def test_slow_measuring_is_rare() -> None:
-    """Measuring that takes ten seconds is repeated after twenty times as long, and a fast one after a minute."""
+    """A measurement that takes ten seconds is repeated after twenty times as long, and a fast one after a minute."""
     now, measured_at, duration = 0.0, list[float](), 10.0
 
     def measure() -> int:
