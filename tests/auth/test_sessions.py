@@ -120,7 +120,7 @@ async def test_a_client_s_refresh_token_works_for_that_client_only(store: Sessio
 
 
 async def test_a_disabled_user_cannot_start_a_session(engine: AsyncEngine, store: SessionStore, user: User) -> None:
-    """A user who is disabled between the password check and the start of the session gets none."""
+    """A user who is disabled between the password check and the start of the session gets no session."""
     await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(BadCredentials):
         await store.begin(user.id, user.credentials_version, SCOPES)

@@ -23,14 +23,14 @@ from tests.support.polling import wait_until
 from tests.support.ports import refusing_port
 from tests.support.requirements import missing
 
-# The server requires no password of `postgres` and `nobody`.
+# The server requires no password from `postgres` and `nobody`.
 _RULES = "host all guarded all scram-sha-256\nhostssl all encrypted all trust\nhost all postgres,nobody all trust"
 READ_ONLY = quote("-c default_transaction_read_only=on")
 
 
 @pytest.fixture(scope="module")
 def guarded_url() -> Iterator[str]:
-    """The URL of a database whose server, which only these tests use, requires a password of the user `guarded`."""
+    """The URL of a database whose server, which only these tests use, requires a password from the user `guarded`."""
     try:
         with postgres.running() as server:
             _guard(f"{server.url}/postgres")

@@ -1,4 +1,4 @@
-"""Deleting users with all their data, and nobody else's."""
+"""Deleting users together with all their data, but no other user's."""
 
 from __future__ import annotations
 

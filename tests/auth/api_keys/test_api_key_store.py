@@ -120,7 +120,7 @@ async def test_malformed_keys_never_reach_the_database(credential: str) -> None:
 
 
 async def test_every_invalid_key_has_the_same_message(setup: KeySetup) -> None:
-    """Unknown, wrong, expired and revoked keys and those of disabled owners are rejected with the same message."""
+    """Unknown, wrong, expired and revoked keys and the keys of disabled owners get the same message."""
     _, good = await setup.create()
     revoked, revoked_text = await setup.create()
     await setup.keys.revoke(revoked.id)
@@ -233,7 +233,7 @@ async def test_keys_of_a_disabled_owner_are_rejected(setup: KeySetup) -> None:
 
 
 async def test_a_key_has_no_scope_that_its_owner_lacks(setup: KeySetup) -> None:
-    """A key's scopes are limited to those that the owner's role grants now."""
+    """A key's scopes are limited to the scopes that the owner's role grants now."""
     _, secret = await setup.create(scopes=frozenset({Scope.PREDICT, Scope.KEYS_WRITE}))
     async with writing(setup.engine) as connection:
         await connection.execute(update(users).values(role=Role.AUDITOR.value))

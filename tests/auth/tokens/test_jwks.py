@@ -202,7 +202,7 @@ async def test_a_slow_provider_times_out(open_keys: OpenKeys) -> None:
 async def test_an_invalid_document_makes_the_issuer_unavailable(
     provider: Any, open_keys: OpenKeys, path: str, document: Any
 ) -> None:
-    """Malformed and oversized documents and those of another issuer count as a failed fetch."""
+    """A malformed or oversized document, or one of another issuer, counts as a failed fetch."""
     provider.documents[path] = document
     assert await get_retry_after_s(open_keys(), provider.key.kid)
 

@@ -21,7 +21,7 @@ from tests.support.paths import FOREST
 WRONG = "wrong horse battery"
 MOST_WAIT_S = 60
 TIME = "%Y-%m-%d %H:%M:%S.%f"
-# One login takes 50 ms of a core, 200 of them 10 s, and several times as much beside other tests. Without a queue
+# One login takes 50 ms of a core, 200 of them 10 s, and several times as long while other tests run. Without a queue
 # limit or separate threads for passwords, logins or predictions would wait for all of them.
 LOGIN_WITHIN_S, PREDICTION_WITHIN_S = 120.0, 60.0
 

@@ -86,7 +86,7 @@ def test_a_body_that_is_held_back_does_not_outlive_a_revocation(gateway: Gateway
 
 
 def test_tokens_in_queries_are_ignored_and_token_responses_are_not_stored(gateway: Gateway) -> None:
-    """T8: a token in the query is ignored, token responses are `no-store`, and challenges name what is missing."""
+    """T8: a token in the query is ignored, token responses are `no-store`, and a challenge names the missing scope."""
     response = gateway.log_in()
     token = response.json()["access_token"]
     assert response.headers["cache-control"] == "no-store"
@@ -145,7 +145,7 @@ def test_a_change_that_cannot_be_read_at_once_is_a_success(gateway: Gateway) -> 
 
 
 def test_introspection_needs_credentials(gateway: Gateway) -> None:
-    """T10: introspection without credentials is a 401; for any token but the caller's own it says only `inactive`."""
+    """T10: introspection without credentials gets a 401; any token but the caller's own is reported as inactive."""
     token = gateway.token()
     assert gateway.post("/auth/introspect", data={"token": token}).status_code == 401
     headers = {"Authorization": f"Bearer {token}"}

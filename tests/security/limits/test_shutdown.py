@@ -95,7 +95,7 @@ async def test_a_killed_worker_loses_only_its_own_requests(new_gateway: Callable
 
 
 def test_a_stopping_gateway_is_not_ready_and_still_serves(new_gateway: Callable[..., Gateway]) -> None:
-    """T27: from SIGTERM on /readyz is a 503, and other requests are served on connections that then close."""
+    """T27: after SIGTERM, /readyz returns a 503, and other requests are still served."""
     gateway = new_gateway(MODEL__URL="stub://", DRAIN_SECONDS="10")
     with httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
         assert "connection" not in client.get("/readyz").headers

@@ -102,7 +102,7 @@ def corrupted(new_gateway: Callable[..., Gateway]) -> Gateway:
 
 
 def test_an_unexpected_error_hides_its_cause(corrupted: Gateway) -> None:
-    """T28: an unexpected error is a 500 with a request id for the caller, and only the log has its cause."""
+    """T28: after an unexpected error the caller gets a 500 with a request id, and only the log shows the cause."""
     response = corrupted.client("root").get("/v1/users")
     check_problem(response, 500, "internal_error")
     assert "nonsense" not in response.text

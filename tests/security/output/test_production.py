@@ -1,4 +1,4 @@
-"""Threat T30: what a gateway in production shows, and with which secrets it does not start."""
+"""Threat T30: what a gateway reveals in production, and which secrets prevent it from starting."""
 
 from __future__ import annotations
 
