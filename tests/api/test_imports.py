@@ -1,4 +1,4 @@
-"""What importing loads: start-up time and memory depend on it."""
+"""Which libraries an import loads: startup time and memory depend on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RUN = "import contextlib, io\nfrom api.cli import run\nwith contextlib.redirect_
 
 
 def loaded_by(code: str, *candidates: str) -> set[str]:
-    """Run `code` in a fresh interpreter; returns those of `candidates` that it has imported."""
+    """Run `code` in a fresh interpreter; returns the `candidates` that it has imported."""
     report = "import sys; print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True, timeout=60
@@ -58,31 +58,31 @@ def test_serving_loads_no_orm() -> None:
 
 
 def test_serving_loads_no_unused_parts_of_fastapi_and_pydantic() -> None:
-    """A serving process loads neither pydantic's old version nor a validator of e-mail addresses."""
+    """A serving process loads neither pydantic's old API nor a validator of e-mail addresses."""
     code = "import storage.without_orm, api.commands.gateway.lean_fastapi, api.app"
     assert loaded_by(code, "pydantic.v1.main", "email_validator") == set()
 
 
 def test_application_loads_no_foreign_dialect() -> None:
-    """SQLAlchemy's code for PostgreSQL is loaded only where the database is one."""
+    """Importing the application does not load SQLAlchemy's dialect for PostgreSQL."""
     assert loaded_by("import api.app", "sqlalchemy.dialects.postgresql") == set()
 
 
 def test_the_orm_remains_available() -> None:
-    """What needs SQLAlchemy's ORM, such as a library, can import it beside an engine without it."""
+    """Code that needs SQLAlchemy's ORM, such as a library, can import it after `storage.without_orm`."""
     code = "import storage.without_orm\nfrom sqlalchemy.orm import Session\nimport sqlalchemy.ext.asyncio.session"
     assert loaded_by(code, "sqlalchemy.orm") == {"sqlalchemy.orm"}
 
 
 def test_progress_bars_work_after_the_logs_were_configured() -> None:
-    """That the logs do without rich does not keep a command from drawing a progress bar with it."""
+    """A command can draw a progress bar with rich, although the logging configuration avoids rich."""
     drawing = "from api.commands.output import progress_bar\nwith progress_bar('x', 1): pass"
     code = f"import monitoring.logs.configuration\n{drawing}"
     assert loaded_by(code, "rich.progress") == {"rich.progress"}
 
 
 def test_ledger_commands_load_no_model() -> None:
-    """Only `ledger replay` loads the model's libraries, and only Parquet files need pyarrow."""
+    """Importing the ledger commands loads neither the model's libraries nor pyarrow."""
     assert loaded_by("import api.commands.ledger", "numpy", "PIL", "onnxruntime", "pyarrow") == set()
 
 

@@ -26,7 +26,7 @@ def test_sqlite_on_railway_needs_a_volume(environment: dict[str, str], reported:
 
 
 def test_sqlite_in_memory_is_reported_and_postgresql_is_not() -> None:
-    """A database file in a machine's memory is reported; a server's is not."""
+    """A database file in a machine's memory is reported; a database server is not."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         assert "is on tmpfs" in (find_storage_risk(Settings(database_url=f"sqlite:///{folder}/a.db")) or "")
     server = Settings(database_url="postgresql://h/atalaya", railway_environment_id="e")

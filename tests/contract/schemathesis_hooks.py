@@ -58,7 +58,7 @@ def flatmap_path_parameters(context: Any, parameters: dict[str, Any] | None) -> 
 
 @schemathesis.hook
 def flatmap_body(context: Any, body: Any) -> st.SearchStrategy[Any]:
-    """Promote a version that exists, or send a valid image, in half of the requests that would."""
+    """In half of the requests, promote a version that exists or send a valid image."""
     if not names_models(context) or not isinstance(body, dict):
         return st.just(body)
     if context.operation.path.endswith("/infer"):
@@ -70,7 +70,7 @@ def flatmap_body(context: Any, body: Any) -> st.SearchStrategy[Any]:
 def filter_case(_: Any, case: Any) -> bool:
     """Leave out changes of the caller's own user, which end the login, and cases with an unknown header.
 
-    HTTP permits unknown headers, but schemathesis expects an error for them beside a header that it knows.
+    HTTP permits unknown headers, but schemathesis expects an error for them if the operation has a documented header.
     """
     is_own = (case.path_parameters or {}).get("user_id") == os.environ["ATALAYA_TEST_SUBJECT"]
     return not is_own and "x-schemathesis-unknown-property" not in (case.headers or {})

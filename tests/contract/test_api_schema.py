@@ -54,7 +54,7 @@ def test_every_response_is_documented(
 ) -> None:
     """Valid and invalid requests of an administrator and a client, alone and in sequence, get documented responses."""
     registry = FileRegistry(tmp_path / "registry")
-    for version in ("1.0", "1.1"):  # those that the hooks name
+    for version in ("1.0", "1.1"):  # the versions that the hooks name
         registry.add(write_version(tmp_path, version))
     gateway = new_gateway(
         MODEL__URL="stub://",

@@ -21,7 +21,7 @@ PACKAGES = ("api", "auth", "model", "monitoring", "storage")
 MAX_FOLDER_ENTRIES = 17
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
-# Metaphors that the field has terms for: Reservation, slot, overload, LimitResult, charge, linger, response, results …
+# Metaphors for which the field has terms: Reservation, slot, overload, LimitResult, charge, linger, response, results …
 METAPHOR = re.compile(
     "rooms?|places?|crowd(s|ed)?|floods?|lonely|company|dress|standings?|till|settle|owed?|stray|outlast(ed)?|told|hear(d)?"
     "|asked|answer(s|ed)?|figures|guesses|greed(y|iest)|desk|house"
@@ -40,7 +40,7 @@ def python_files() -> Iterator[Path]:
 
 
 def test_no_import_cycles() -> None:
-    """No module imports itself through others, not even for type checking."""
+    """Modules do not import each other in cycles, not even for type checking."""
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
     sorter = TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules})
     assert "api.app" in tuple(sorter.static_order())  # raises CycleError, which names the modules of a cycle
@@ -49,7 +49,7 @@ def test_no_import_cycles() -> None:
 def test_folders_are_small() -> None:
     """A folder below the root has at most 17 entries: a larger one needs sub-packages.
 
-    Decision records accumulate, and every page for users is found directly in docs.
+    docs and docs/adr are exempt: pages for users are directly in docs, and decision records accumulate.
     """
     entries: dict[Path, set[str]] = {}
     for path in tracked():
@@ -79,7 +79,7 @@ def test_functions_are_short() -> None:
 
 @pytest.mark.parametrize("identifier", ["check_room", "RoomReservation", "isCrowded"])
 def test_metaphors_are_recognised(identifier: str) -> None:
-    """An identifier is split at underscores and capital letters."""
+    """A metaphor is found between underscores and capital letters of an identifier."""
     assert has_metaphor(identifier)
 
 

@@ -26,7 +26,7 @@ SCOPES = frozenset({Scope.PREDICT})
 
 
 def find_prefixes() -> set[str]:
-    """The texts such as "atl_" in the source of auth: the form in which prefixes of credentials are written."""
+    """The string constants such as "atl_" in the source of auth, which are prefixes of credentials."""
     nodes = (node for path in (ROOT / "auth").rglob("*.py") for node in ast.walk(ast.parse(path.read_text())))
     texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return {text for text in texts if re.fullmatch(r"[a-z]{3,8}_", text)}
@@ -58,7 +58,7 @@ async def issue_credentials(engine: AsyncEngine) -> list[str]:
     "around", ["{}", "token {} refused", "'{}',", "Bearer%20{}&x=1", "https://host.example/callback#{}", "a\\n{}"]
 )
 async def test_issued_credentials_are_redacted(tmp_path: Path, around: str) -> None:
-    """No credential that the stores issue remains in a text, whatever surrounds it, nor does its first half."""
+    """Redaction removes each issued credential, and its first half, from a text, whatever surrounds it."""
     engine = open_engine(f"sqlite:///{tmp_path}/users.db")
     await migrate(engine, auth.MIGRATIONS)
     credentials = await issue_credentials(engine)

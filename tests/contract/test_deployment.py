@@ -1,3 +1,5 @@
+"""The Compose file, the Dockerfile and the provisioning agree with each other, and keep the deployment isolated."""
+
 from __future__ import annotations
 
 import io
@@ -51,7 +53,7 @@ def test_compose_file_is_valid() -> None:
 
 
 def test_published_ports() -> None:
-    """Caddy alone is published to other machines; the metrics port and the databases are not published at all."""
+    """Only Caddy is published to other machines; the metrics port and the databases are not published at all."""
     assert {name: service["ports"] for name, service in services().items() if "ports" in service} == {
         "gateway": ["127.0.0.1:8000:8000"],
         "caddy": ["80:80", "443:443", "443:443/udp"],
@@ -71,7 +73,7 @@ def test_databases_have_no_outside_network() -> None:
 
 
 def test_profiles() -> None:
-    """Each service belongs to one profile; services that wait for others find them in their own profile or in core."""
+    """Each service belongs to one profile; a service depends only on services of its own profile or of core."""
     profiles = {name: service["profiles"] for name, service in services().items()}
     assert all(len(names) == 1 for names in profiles.values())
     assert {names[0] for names in profiles.values()} == {"core", "monitoring", "replicas", "tls", "train"}
@@ -80,7 +82,7 @@ def test_profiles() -> None:
 
 
 def test_the_trusted_proxy_is_caddy() -> None:
-    """By default the gateway trusts the fixed address of Caddy, in an internal network that only both share."""
+    """By default the gateway trusts the fixed address of Caddy, in an internal network of Caddy and the gateways."""
     gateway, caddy = services()["gateway"], services()["caddy"]
     address = caddy["networks"]["edge"]["ipv4_address"]
     assert gateway["environment"]["LIMITS__TRUSTED_PROXIES"] == f"${{LIMITS__TRUSTED_PROXIES:-{address}}}"
@@ -91,7 +93,7 @@ def test_the_trusted_proxy_is_caddy() -> None:
 
 
 def test_published_services_cannot_reach_each_other_through_their_ports() -> None:
-    """Each published service has one network to the outside, which no other service but its replicas has."""
+    """Each published service has one network to the outside, which it shares only with its replicas."""
     networks = read_yaml("docker-compose.yml")["networks"]
     outside = [
         network
@@ -103,7 +105,7 @@ def test_published_services_cannot_reach_each_other_through_their_ports() -> Non
 
 
 def test_no_mount_needs_a_shared_root() -> None:
-    """No volume asks for a propagation of mounts, with which nothing starts where the host's root is not shared."""
+    """No volume uses mount propagation, which fails on hosts whose root mount is not shared."""
     volumes = [volume for service in services().values() for volume in service.get("volumes", [])]
     assert not [volume for volume in volumes if volume.endswith(("slave", "shared"))]
 
@@ -149,7 +151,7 @@ def check_hardening(service: dict[str, Any]) -> None:
 
 
 def test_secrets_are_files() -> None:
-    """Secrets come as files that `atalaya secrets print --compose` makes, and none is a variable of a container."""
+    """Secrets are files that `atalaya secrets print --compose` creates, and none is a container's variable."""
     archive = subprocess.run([ATALAYA, "secrets", "print", "--compose"], check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         modes = {file.name: file.mode for file in files}
@@ -190,7 +192,7 @@ def test_base_is_pinned_and_replaceable() -> None:
 
 
 def test_build_context_is_what_the_dockerfile_copies() -> None:
-    """.dockerignore lets through what the stages copy, those for Keras among them, and nothing else."""
+    """.dockerignore admits only what the stages copy, including those for Keras."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     copied = [
         source for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE) for source in line.split()
@@ -213,7 +215,7 @@ def test_scraping_matches_the_compose_file() -> None:
 
 
 def test_grafana_matches_the_compose_file() -> None:
-    """Grafana reads provisioning and dashboards from where Compose mounts them, and has the scrape interval."""
+    """Grafana reads provisioning and dashboards from where Compose mounts them, and uses the scrape interval."""
     (provider,) = read_yaml("grafana/provisioning/dashboards/atalaya.yml")["providers"]
     (source,) = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
     mounts = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])

@@ -58,7 +58,7 @@ def test_paths_exist(page: Path) -> None:
 
 
 def test_every_error_code_is_documented() -> None:
-    """The table of errors in docs/api.md has the code of each error that a request can cause, beside its status."""
+    """The table of errors in docs/api.md has the code of each error that a request can cause, with its status."""
     rows = re.findall(r"^\| (\d{3}) \| ([^|]+) \|", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
     documented = {(int(status), code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
     expected = {(int(status), str(vars(kind)["code"])) for kind, status in STATUS_BY_ERROR.items()}

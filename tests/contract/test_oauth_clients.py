@@ -1,4 +1,4 @@
-"""The OAuth endpoints work with client libraries of other projects, unchanged."""
+"""The OAuth endpoints work with unmodified client libraries of other projects."""
 
 from __future__ import annotations
 

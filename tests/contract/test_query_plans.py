@@ -37,7 +37,7 @@ from tests.support.polling import wait_until
 ROWS = 20_000
 UNKNOWN = "ffffffff-bc9a-7019-bf0d-15032078e849"
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
-# These have a row for each process, key, candidate or unfinished erasure, or one row alone.
+# These have only one row, or one for each process, key, candidate or unfinished erasure.
 SMALL = {"change_counter", "upkeep", "audit_head", "ledger_heads", "ledger_stumps", "ledger_checkpoints"}
 SMALL |= {"prediction_sum_ends", "canary_trials", "canary_counts", "pending_erasures"}
 TABLES = [
@@ -75,7 +75,7 @@ def fill(connection: Connection, table: Table) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
-    """A gateway on a database of each kind with many rows."""
+    """Settings of a gateway whose database, SQLite or PostgreSQL, has many rows."""
     create_database(database_url, root=Role.ADMIN, ana=Role.CLIENT)
     engine = open_blocking_engine(database_url, 60).execution_options(**WRITING)
     with engine.begin() as connection:
@@ -92,8 +92,8 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
     )
 
 
-# Statements that the driver executes, which `recorded_statements` does not see, and parameters for all of them. The
-# ledger's own are insertions, and change the small table of heads.
+# Statements that the driver executes, which `recorded_statements` does not record, and parameters for all of them.
+# The ledger's are left out, because they insert rows and change the small table of heads.
 DRIVER_STATEMENTS = (*ADD_BY_PREFIX.values(), ADD_WITHOUT_LIMITS, SET_TOTALS)
 DRIVER_PARAMETERS = {
     "of": "user:ana",
@@ -181,7 +181,7 @@ def send_every_kind_of_request(client: TestClient) -> None:
     root.send("PATCH", f"/v1/users/{user}", json={"role": "operator"})
 
 
-# Contain few rows of a large table: reading all of them is cheap.
+# These contain few rows of a large table, so reading all of them is cheap.
 PARTIAL_INDEXES = re.compile("ix_(users|api_keys)_quota")
 
 
@@ -206,7 +206,7 @@ def _find_scans(connection: Connection, statement: str, parameters: Any) -> list
 def reads_one_page(statement: str) -> bool:
     """Whether the rows are read in the order of an index until the page is full, without skipping any.
 
-    The times of the audit log follow its order but for seconds: of a filter by time, all rows in between match.
+    The audit log is in the order of time within seconds, so that all rows in the range of a filter by time match.
     """
     conditions = statement.partition("WHERE")[2].partition("ORDER BY")[0]
     return "LIMIT" in statement and (not conditions or "audit_events.at" in conditions)
@@ -236,7 +236,7 @@ def test_no_request_reads_a_whole_table(settings: Settings) -> None:
 
 
 async def test_work_in_the_background_reads_no_whole_table(settings: Settings) -> None:
-    """The upkeep finds expired rows, and a trial its pairs of labels, by indexes; so is a new label found."""
+    """The upkeep finds expired rows, a trial its pairs of labels, and the quality reader new labels by indexes."""
     url = settings.database_url.get_secret_value()
     engine, blocking = open_engine(url), open_blocking_engine(url, 60)
     with recorded_statements() as statements:

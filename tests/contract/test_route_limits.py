@@ -18,7 +18,7 @@ from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
 from tests.support.gateway import PASSWORD, create_database
 
-# These respond from memory to anyone, or share one result among all requests of a moment.
+# These respond to anyone from memory, or share one result among concurrent requests.
 UNLIMITED = {
     ("GET", "/livez"),
     ("GET", "/readyz"),
@@ -31,7 +31,7 @@ UNLIMITED = {
     ("GET", "/docs/{name}"),
 }
 LOGIN = ("POST", "/auth/token")
-# One request each, so that the request that a test sends first exhausts the limit.
+# The first request that a test sends exhausts this limit.
 ONCE = "1/day"
 
 
@@ -51,14 +51,14 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def list_operations(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Method and path of every operation, also of those that are missing in the OpenAPI document."""
+    """Method and path of every operation, including those that are missing in the OpenAPI document."""
     for context in iter_route_contexts(app.routes):
         if isinstance(context.original_route, APIRoute) and context.path is not None:
             yield from ((method, context.path) for method in sorted(context.methods or ()))
 
 
 def test_no_authenticated_route_is_unlimited(settings: Settings) -> None:
-    """Once a principal's rate is exhausted, every operation but the public ones is a 429 with the limit's headers."""
+    """Once a principal's rate is exhausted, every operation but the public ones gets 429 with the limit's headers."""
     app = create_app(settings, registry=CollectorRegistry())
     with TestClient(app) as client:
         form = {"grant_type": "password", "username": "root", "password": PASSWORD}

@@ -1,4 +1,4 @@
-"""The unit file of the systemd service."""
+"""The unit files for systemd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_unit() -> dict[str, list[str]]:
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """systemd finds no fault in the unit, and little that an attacker in the service could reach."""
+    """If systemd-analyze is installed, it accepts the unit and rates its exposure as low."""
     assert UNIT.read_text().count("/opt/atalaya/.venv/bin/atalaya serve") == 1
     program = shutil.which("systemd-analyze")
     if program is None:
@@ -41,7 +41,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 def test_service_is_confined() -> None:
-    """The service runs as a user of its own, writes to its state folder only, and gets no privileges."""
+    """The service runs as its own user, writes only to its state folder, and gets no privileges."""
     unit = read_unit()
     assert unit["User"] == ["atalaya"]
     assert (unit["ProtectSystem"], unit["StateDirectory"], unit["StateDirectoryMode"]) == (
@@ -54,17 +54,17 @@ def test_service_is_confined() -> None:
 
 
 def test_service_is_stopped_in_order_and_restarted() -> None:
-    """systemd leaves the gateway the time of a graceful shutdown, and restarts a failed one."""
+    """systemd gives the gateway enough time for a graceful shutdown, and restarts it after a failure."""
     unit = read_unit()
     drain_s = Settings.model_fields["drain_seconds"].default
     assert int(unit["TimeoutStopSec"][0]) > drain_s + SHUTDOWN_LIMIT_S
     assert (unit["KillMode"], unit["Restart"]) == (["mixed"], ["on-failure"])
-    assert "ExecReload" not in unit  # SIGHUP stops a gateway of one process
+    assert "ExecReload" not in unit  # SIGHUP stops a single-process gateway
 
 
 @pytest.mark.parametrize(("name", "command"), [("upkeep", "upkeep --yes"), ("backup", "backup ")])
 def test_tasks_run_daily_as_the_service_s_user(name: str, command: str, tmp_path: Path) -> None:
-    """A timer runs each task once a day as the user of the gateway, and systemd accepts both units."""
+    """Each task runs as the gateway's user, its timer makes up for a missed run, and systemd accepts both units."""
     folder = UNIT.parent
     service = (folder / f"atalaya-{name}.service").read_text()
     assert f"/opt/atalaya/.venv/bin/atalaya {command}" in service

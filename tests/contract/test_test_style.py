@@ -20,7 +20,7 @@ from tests.support.polling import PATIENCE_S
 
 TESTS = ROOT / "tests"
 SKIPS = {"skip", "skipif", "importorskip", "xfail"}
-# The only function that may skip: it fails when CI=true.
+# The only module that may skip a test: with CI=true it fails the test instead.
 REQUIREMENTS = TESTS / "support" / "requirements.py"
 # The only module that may configure logging as in production: it prevents loggers from keeping the configuration.
 LOGS = TESTS / "support" / "logs.py"
@@ -52,7 +52,7 @@ def find_imports_of_logging(tree: ast.Module) -> Iterator[str]:
 
 
 def test_what_a_test_leaves_changed_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The comparison around each test sees a changed environment, folder, signal handler, limit and log level."""
+    """The check around each test detects a changed environment, folder, signal handler, limit and log level."""
     before = read_process_state()
     usual_handler, usual_files = signal.getsignal(signal.SIGHUP), resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setenv("ATALAYA_LEFT", "1")
@@ -81,14 +81,14 @@ def test_tests_use_public_interfaces_and_one_way_to_skip(path: Path) -> None:
 
 
 def test_keras_tests_are_where_make_looks_for_them() -> None:
-    """`make test` collects tests that need Keras from tests/model only: elsewhere are none."""
+    """All tests that need Keras are in tests/model, the only folder where `make test` looks for them."""
     marked = [path for path in TESTS.rglob("test_*.py") if path != Path(__file__) and "mark.keras" in path.read_text()]
     assert marked
     assert [path for path in marked if not path.is_relative_to(TESTS / "model")] == []
 
 
 def test_the_rules_find_faults() -> None:
-    """The rules find a private attribute, an object made with `__new__`, a skip, and a changed logging."""
+    """The rules find a private attribute, a call of `__new__`, a skip, and an import of `configure_logging`."""
     tree = ast.parse("engine._pool\nself._own\nThing.__new__(Thing)\npytest.mark.skipif(True)\npytest.skip('x')")
     assert list(find_private_attributes(tree)) == ["line 1: engine._pool", "line 3: Thing.__new__"]
     assert list(find_skips(tree)) == ["line 4: pytest.mark.skipif", "line 5: pytest.skip"]
@@ -97,8 +97,8 @@ def test_the_rules_find_faults() -> None:
 
 
 def test_benchmarks_need_no_development_tools() -> None:
-    """`make bench` runs without the development requirements: no benchmark imports pytest, not even by the launcher."""
-    # The services of peers run in environments of their own.
+    """`make bench` needs no development requirements: no benchmark imports pytest, directly or indirectly."""
+    # The services of peer projects run in their own environments.
     files = [path for path in (ROOT / "bench").rglob("*.py") if "services" not in path.parts]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
     program = f"import sys, {', '.join(names)}; sys.exit('pytest' in sys.modules)"

@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where times and values are on a chart, and how the values of its axis are written."""
+    """Maps times and values to positions on a chart, and formats the values of its axis."""
 
     window: Window
     low: float
@@ -140,7 +140,7 @@ def draw_states(
 
 
 def _merge(points: Points, step: float) -> list[tuple[float, float, float]]:
-    """Start, end and value of each time during which a series does not change."""
+    """Start, end and value of each period during which a series does not change."""
     merged: list[tuple[float, float, float]] = []
     for at, value in points:
         if merged and merged[-1][2] == value and at - merged[-1][1] < step * 0.6:

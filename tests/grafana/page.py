@@ -1,7 +1,7 @@
 """A dashboard as a web page, drawn from Prometheus' results.
 
-This is no Grafana: it draws what a dashboard's JSON says (queries, layout, units, colours, thresholds, texts) with
-charts of its own, so that the documentation shows real data although no Grafana can be run.
+This does not use Grafana: it draws what a dashboard's JSON says (queries, layout, units, colours, thresholds, texts)
+with its own charts, so that the documentation can show real data where Grafana is not available.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation: `python -m tests.grafana.pictures [FOLDER] [--minutes 5]`.
 
-Starts a gateway and a Prometheus, and sends what a busy day brings: predictions of several callers, faulty images,
-password guessing, an overload, and a stop. Writes dashboard-NAME.png to FOLDER, by default docs/generated/images.
+Starts a gateway and a Prometheus, and simulates a busy day: predictions of several callers, faulty images,
+password guessing, an overload, and a restart. Writes dashboard-NAME.png to FOLDER, by default docs/generated/images.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def guess_passwords(gateway: Gateway, until: float) -> None:
 
 
 def overload(gateway: Gateway, until: float) -> None:
-    """More connections than the queue has slots."""
+    """Send images over more connections than the queue has slots."""
     image, token = (SAMPLES / "yellowstone_scene.jpg").read_bytes(), gateway.token()
 
     def send() -> None:
@@ -84,7 +84,7 @@ def overload(gateway: Gateway, until: float) -> None:
 
 
 def live_through(gateway: Gateway, minutes: float) -> None:
-    """Six parts of the same length, of which the third guesses passwords, the fourth overloads, and the fifth stops."""
+    """Six parts of equal length: the third guesses passwords, the fourth overloads, the fifth restarts the gateway."""
     part, started = minutes * 10, time.monotonic()
 
     def wait(seconds: float) -> None:

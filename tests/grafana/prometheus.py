@@ -51,12 +51,12 @@ class Prometheus:
     client: httpx.Client
 
     def query(self, expression: str, time: float | None = None) -> list[Series]:
-        """The result at one time, by default now, without NaN, which Grafana draws as a gap. Raises AssertionError."""
+        """The result at one time (default: now) without NaN. Raises AssertionError if Prometheus rejects the query."""
         at = {} if time is None else {"time": str(time)}
         return self._ask("/api/v1/query", {"query": expression, **at})
 
     def query_range(self, expression: str, window: Window) -> list[Series]:
-        """The result over a time range. Raises AssertionError."""
+        """The result over a time range. Raises AssertionError if Prometheus rejects the query."""
         bounds = {"start": str(window.start), "end": str(window.end), "step": str(window.step)}
         return self._ask("/api/v1/query_range", {"query": expression, **bounds})
 
@@ -82,12 +82,12 @@ def _read_series(series: dict[str, Any]) -> Series:
 
 @contextmanager
 def running_prometheus(folder: Path, metrics_url: str, scrape_interval_s: int = 1) -> Iterator[Prometheus]:
-    """A started server with its data in `folder`. Without Prometheus the test is skipped, or failed when CI=true."""
+    """Run a server with its data in `folder`. Without Prometheus the test is skipped, or fails when CI=true."""
     program, port, metrics = find_program("prometheus"), free_port(), urlsplit(metrics_url)
     (folder / "rules").mkdir(parents=True)
     for path in DEPLOYED.glob("**/*.yml"):
         if "groups:" in path.read_text():
-            # Without intervals of their own, so that all rules are evaluated every second.
+            # Remove the groups' own intervals, so that all rules are evaluated every second.
             rules = re.sub(r"^    interval: .*\n", "", path.read_text(), flags=re.MULTILINE)
             (folder / "rules" / path.name).write_text(rules)
     configuration = folder / "prometheus.yml"

@@ -1,4 +1,4 @@
-"""What rules about dashboards need to know of a PromQL expression; Prometheus itself checks that it is valid."""
+"""Read from PromQL expressions what the rules for dashboards check; Prometheus itself validates the expressions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Selector:
 
 
 def find_selectors(expression: str) -> list[Selector]:
-    """All selectors of an expression. Raises ValueError for a name that is no known function and has no matchers."""
+    """All selectors of an expression. Raises ValueError for a name without matchers that is not a known function."""
     found = []
     for match in _SELECTOR.finditer(expression):
         name, matchers, window = match[1], match[2], match[3] or ""
@@ -41,9 +41,9 @@ def find_selectors(expression: str) -> list[Selector]:
 
 
 def max_series(expression: str, values: dict[str, int]) -> int:
-    """How many series the expression has at most. `values` is the number of values of each label that code bounds.
+    """The most series that the expression can have. `values` has the number of values of each label that code bounds.
 
-    Raises KeyError for another label without topk.
+    Raises KeyError for a label that is not bounded, unless topk bounds the series.
     """
     zeros = 1 if "label_replace" in expression else 0
     ranked = re.search(r"topk\((\d+),", expression)

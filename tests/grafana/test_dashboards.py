@@ -1,4 +1,4 @@
-"""The committed dashboards: how they are made, laid out and provisioned, and how much they draw."""
+"""The committed dashboards: how they are generated, laid out and provisioned, and how much they draw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 DRAWN = ("timeseries", "state-timeline", "heatmap")
 MOST_SERIES = 12
-# How many values of a label there are at most: the code writes no others.
+# The most values that each label can have, because the code writes no others.
 VALUES = {"stage": 4, "reason": 6, "outcome": 4, "origin": 3, "limit": 7, "store": 2, "job": 1, "le": 12}
 VALUES |= {"database": 2, "window": 3, "certificate": 2, "correct": 2, "metric": 6, "direction": 2, "verdict": 3}
 VALUES |= {"resource": 3}
@@ -34,7 +34,7 @@ def test_dashboards_are_generated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_uids_are_fixed(name: str) -> None:
-    """A dashboard has the uid that links to it use, and its data source and folder have theirs."""
+    """Dashboards, data source and folder have fixed uids, and cannot be changed or deleted in Grafana."""
     assert read_dashboard(name)["uid"] == f"atalaya-{name}"
     (source,) = read_yaml("datasources/prometheus.yml")["datasources"]
     (provider,) = read_yaml("dashboards/atalaya.yml")["providers"]
@@ -48,7 +48,7 @@ def read_yaml(path: str) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_panel_titles_are_unique(name: str) -> None:
-    """A dashboard has no two panels with the same title: runbooks name panels by it."""
+    """A dashboard has no two panels with the same title, because runbooks refer to panels by title."""
     titles = [panel["title"] for panel in read_panels(name)]
     assert len(set(titles)) == len(titles)
 
@@ -78,7 +78,7 @@ def test_panels_draw_few_series(name: str) -> None:
 
 
 def test_ranking_is_fixed_over_the_time_range() -> None:
-    """Series are ranked once for a time range, at its end: a rank at each step would draw more of them in total."""
+    """Series are ranked once for a time range, at its end: ranking at each step would draw more series in total."""
     for _, panel in all_panels():
         if panel["type"] in DRAWN:
             for target in panel["targets"]:

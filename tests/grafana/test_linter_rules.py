@@ -1,4 +1,4 @@
-"""The fifteen rules for Prometheus of Grafana's dashboard-linter, by their names there. The other two are for Loki."""
+"""The fifteen Prometheus rules of Grafana's dashboard-linter, under the linter's names. Its other two are for Loki."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.grafana.boards import NAMES, read_dashboard, read_panels
 from tests.grafana.promql import find_selectors, templates
 
 SOURCE = "${datasource}"
-# Of the ids of Grafana's units, those that the dashboards use.
+# The ids of Grafana's units that the dashboards use.
 UNITS = {
     *("none", "string", "short", "percentunit", "bytes", "s", "dtdurations", "dateTimeFromNow"),
     *("cps", "ops", "reqps"),
@@ -106,7 +106,7 @@ def test_target_rate_interval_rule(name: str) -> None:
 @pytest.mark.parametrize("label", ["job", "instance"])
 @pytest.mark.parametrize("name", NAMES)
 def test_target_job_and_instance_rules(name: str, label: str) -> None:
-    """Each selector has the jobs and instances that the variables name."""
+    """Each selector is filtered by the variables `job` and `instance`."""
     for expression in read_expressions(name):
         matchers = [selector.matchers.get(label) for selector in find_selectors(expression)]
         assert set(matchers) == {("=~", f"${label}")}, expression

@@ -1,4 +1,4 @@
-"""A ledger for the commands."""
+"""Fixtures: a ledger, and a function that runs `atalaya ledger`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.api.commands.ledgers import DAYS, Run, build_facts, find_ana
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_url: str) -> Settings:
-    """A database of either kind with the user `ana`, and one prediction of hers and of the subject `ext` each day."""
+    """A SQLite or PostgreSQL database with the user `ana`; she and the subject `ext` have one prediction a day."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())

@@ -1,4 +1,4 @@
-"""What the tests of `atalaya ledger` share beside their fixtures."""
+"""Helpers that the tests of `atalaya ledger` share."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def change_rows(tmp_path: Path, statement: str) -> None:
 
 
 def test_commands_are_recorded(command: Command) -> None:
-    """Changes of users, clients, keys and the signing key are recorded with the operating system's user."""
+    """Changes to users, clients, keys and the signing key are recorded with the operating system's user."""
     add_user(command)
     command("users", "passwd", "ana", "--password-stdin", stdin=f"{PASSWORD} staple")
     command("token", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD} staple")
@@ -104,7 +104,7 @@ def test_commands_are_recorded(command: Command) -> None:
 
 
 def test_a_failed_login_of_a_command_is_recorded(command: Command, start: Run) -> None:
-    """A log-in refused on the command line is recorded as one refused over HTTP."""
+    """A log-in rejected on the command line is recorded like one rejected over HTTP."""
     add_user(command)
     assert start("token", "--user", "ana", "--password-stdin", stdin="wrong horse battery")[0] == 1
     last = read_log(command)[-1]
@@ -134,7 +134,7 @@ def test_a_changed_entry_cannot_forge_an_output_line(command: Command, tmp_path:
 
 
 def test_a_malformed_time_is_a_usage_error(start: Run) -> None:
-    """A time must be in ISO 8601."""
+    """A time that is not in ISO 8601 is a usage error that shows an example."""
     status, _, err = start("audit", "--since", "yesterday")
     assert status == 2
     assert "2026-11-03" in err

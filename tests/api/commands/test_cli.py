@@ -77,7 +77,7 @@ def test_usage_error(command: Command, capsys: pytest.CaptureFixture[str], argum
 
 
 def test_an_unknown_choice(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """An option that is given a value it does not accept ends with an error that lists the accepted ones."""
+    """An invalid value of an option is an error that lists the accepted values."""
     assert command("report", "--quarter", "2026Q3", "--lang", "fr") == 2
     assert capsys.readouterr().err == "error: Invalid value for '--lang': 'fr' is not one of 'en', 'es'.\n"
 
@@ -86,7 +86,7 @@ def test_an_unknown_choice(command: Command, capsys: pytest.CaptureFixture[str])
 def test_a_list_of_commands_says_what_each_does(
     name: str, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`atalaya users --help` and the like show the whole sentence of each command, not one that is cut off."""
+    """The help of each command group shows the descriptions of its commands in full."""
     assert command(name, "--help") == 0
     lines = capsys.readouterr().out.partition("Commands:")[2].splitlines()
     assert [line for line in lines if line.endswith("...")] == []
@@ -101,7 +101,7 @@ def log_and_print() -> None:
 
 
 def test_logs_do_not_mix_with_the_result(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output has the result alone; standard error has what is logged from warnings on."""
+    """Standard output has only the result; standard error has the log entries from level warning up."""
     monkeypatch.setattr(group, "COMMANDS", {"noisy": (f"{__name__}:log_and_print", "Log and print.")})
     before = structlog.get_config()
     assert run(["noisy"]) == 0
@@ -138,7 +138,7 @@ def test_user_table(command: Command, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_db_init_announces_the_first_user(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """`db init` says that a start adds the user admin, but not for a database that has users."""
+    """`db init` says that the first start adds the user admin, unless the database already has users."""
     assert command("db", "init") == 0
     assert capsys.readouterr().out.endswith(
         "atalaya.db is ready. The first start of the gateway adds the user admin.\n"
@@ -188,7 +188,7 @@ def test_secrets_init(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_printed_secrets_are_all_that_a_gateway_needs(
     command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`secrets print` needs no secret itself, and what it prints makes a .env with which a gateway starts."""
+    """`secrets print` needs no secret, and prints a .env whose settings are enough to start a gateway."""
     for name in ("AUTH__SIGNING_KEY", "LEDGER__SIGNING_KEY"):
         monkeypatch.delenv(name, raising=False)
     assert command("secrets", "print") == 0
@@ -210,7 +210,7 @@ def test_predict(command: Command, capsys: pytest.CaptureFixture[str], tmp_path:
 
 
 def test_predict_warns_of_coarse_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A ground resolution that does not fit the model is a line on standard error, or a member of the JSON."""
+    """A ground resolution that does not fit the model is reported on standard error or, with --json, in the result."""
     image = tmp_path / "coarse.tif"
     tags = [*georeference(10.0), *describe_system({MODEL_TYPE: PROJECTED})]
     tifffile.imwrite(image, np.zeros((256, 256, 3), np.uint8), photometric="rgb", metadata=None, extratags=tags)
@@ -236,7 +236,7 @@ def test_predict_reports_failed_images(command: Command, capsys: pytest.CaptureF
 
 
 def test_classify_without_a_gateway(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """An unreachable gateway ends the command with one line."""
+    """`classify` fails when the gateway cannot be reached, and names its URL."""
     image = save_image(tmp_path / "a.png")
     assert command("classify", "--url", "http://127.0.0.1:1", "--token", "x", str(image)) == 1
     assert capsys.readouterr().err.startswith("error: http://127.0.0.1:1 cannot be reached: ")
@@ -252,7 +252,7 @@ def test_demo_fails_in_production(
 
 
 def test_the_kernel_ends_a_command_before_the_gateway(gateway: Gateway, tmp_path: Path) -> None:
-    """If memory runs out, the kernel chooses a command first; the gateway keeps the score of its parent."""
+    """If memory runs out, the kernel kills a command first; the gateway keeps the OOM score of its parent."""
 
     def read_score(pid: int | str) -> str:
         return Path(f"/proc/{pid}/oom_score_adj").read_text().strip()

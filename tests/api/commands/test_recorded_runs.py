@@ -24,7 +24,7 @@ def read_runs(settings: Settings) -> dict[Task, TaskRuns]:
 
 
 def test_successes_and_failures_are_recorded(ledger: Run, environment: Settings) -> None:
-    """Verifications and upkeep record their runs; verifying an export, and wrong usage, say nothing of the ledger."""
+    """Verifications and upkeep record their runs; verifying an export, and usage errors, are not recorded."""
     began = int(time.time())
     assert ledger("verify")[0] == 0
     assert ledger("export", "e.jsonl")[0] == 0
@@ -50,7 +50,7 @@ def test_successes_and_failures_are_recorded(ledger: Run, environment: Settings)
     "url", ["sqlite:///none.db", "sqlite:///empty.db", "postgresql://ana@127.0.0.1:1/none", "none"]
 )
 def test_a_task_needs_no_database(home: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Without a database, tables or valid settings nothing is recorded or created, and the task's result counts."""
+    """Without a database, tables or valid settings nothing is recorded or created, but the task still runs."""
     (home / "empty.db").touch()
     monkeypatch.setenv("DATABASE_URL", url)
     with recorded_run(Task.EVALUATE):

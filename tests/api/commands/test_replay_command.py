@@ -36,7 +36,7 @@ def predictions(client: TestClient, bearer: dict[str, str], sample: bytes) -> li
 def replay(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Replay]:
-    """A function that runs the command beside the gateway and returns its exit status and its output."""
+    """A function that runs the command on the gateway's database and returns its exit status and its output."""
     monkeypatch.chdir(tmp_path)
     create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
@@ -120,7 +120,7 @@ def test_a_refused_request_is_not_replayed(
 ) -> None:
     """A recorded request without a prediction is reported as such."""
     assert client.post("/v1/predictions", files={"file": b"text"}, headers=bearer).status_code == 415
-    # Refusals are written in the background, with the next prediction at the latest.
+    # Rejected requests are recorded in the background, at the latest with the next prediction.
     assert client.post("/v1/predictions", files={"file": sample}, headers=bearer).status_code == 200
     entries = client.get("/v1/predictions", headers=bearer).json()["entries"]
     (refused,) = (entry["id"] for entry in entries if entry["code"] == "unsupported_image")

@@ -18,9 +18,9 @@ ROWS = [
 
 
 def read_to_end(terminal: io.FileIO) -> bytes:
-    """All that a program wrote to the terminal, whose last descriptor is closed."""
+    """Everything that was written to the terminal, whose other end must be closed."""
     output = b""
-    with suppress(OSError):  # after the end
+    with suppress(OSError):  # raised at the end
         while chunk := terminal.read(4096):
             output += chunk
     return output
@@ -51,7 +51,7 @@ def test_a_table_breaks_lines_between_words(monkeypatch: pytest.MonkeyPatch, col
 def test_a_table_in_a_narrower_terminal_than_its_words_keeps_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table that cannot fit is wider than the terminal, and a word of more than 40 characters is broken."""
+    """A table that does not fit is wider than the terminal; only a word of more than 40 characters is broken."""
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setenv("FORCE_COLOR", "1")
     print_table(("name", "value"), [("digest", "a" * 64), ("command", "then atalaya upkeep --done dependency_update")])

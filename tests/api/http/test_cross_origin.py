@@ -1,4 +1,4 @@
-"""Requests of pages from other sites: what the gateway lets browsers read."""
+"""Cross-origin requests: what web pages of other sites may send and read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def client(make_client: MakeClient) -> TestClient:
 
 
 def test_off_by_default(make_client: MakeClient) -> None:
-    """Without CORS_ORIGINS no response has CORS headers, and a preflight request gets the response to any OPTIONS."""
+    """Without CORS_ORIGINS no response has CORS headers, and a preflight request is handled like any OPTIONS."""
     client = make_client()
     response = client.options("/v1/predictions", headers=PREFLIGHT)
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
@@ -30,7 +30,7 @@ def test_off_by_default(make_client: MakeClient) -> None:
 
 
 def test_preflight_needs_no_credentials(client: TestClient) -> None:
-    """A preflight request is answered before authentication, with what the page may send."""
+    """A preflight request is answered before authentication, with the methods and headers that the page may send."""
     response = client.options("/v1/predictions", headers=PREFLIGHT)
     assert response.status_code == 204
     assert response.headers["access-control-allow-origin"] == APP
@@ -62,7 +62,7 @@ def test_other_origins_are_not_allowed(client: TestClient, origin: str) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/v1/me", 401), ("/nowhere", 404)])
 def test_responses_are_readable(client: TestClient, path: str, status: int) -> None:
-    """An allowed page reads every response, also errors, and the headers that tell it when to try again."""
+    """An allowed page can read every response, including errors, and the headers Link and Retry-After."""
     response = client.get(path, headers={"Origin": APP})
     assert response.status_code == status
     assert response.headers["access-control-allow-origin"] == APP
@@ -84,7 +84,7 @@ def test_unexpected_errors_are_readable(make_client: MakeClient, monkeypatch: py
 
 
 def test_every_origin(make_client: MakeClient) -> None:
-    """With * every page may read, and credentials that browsers add by themselves are never allowed."""
+    """With * every page may read responses, but credentials that browsers add themselves are never allowed."""
     client = make_client(cors_origins=("*",))
     for response in (client.options("/v1/me", headers=PREFLIGHT), client.get("/livez", headers={"Origin": APP})):
         assert response.headers["access-control-allow-origin"] == "*"
@@ -92,6 +92,6 @@ def test_every_origin(make_client: MakeClient) -> None:
 
 
 def test_origins_are_compared_as_browsers_send_them() -> None:
-    """Upper case and a default port, which browsers leave out, make no difference in CORS_ORIGINS."""
+    """CORS_ORIGINS is normalised to what browsers send: lower case, without a default port."""
     settings = Settings(cors_origins="HTTPS://App.Example.org:443, http://[::1]:8080")
     assert settings.cors_origins == (APP, "http://[::1]:8080")

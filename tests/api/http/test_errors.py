@@ -1,4 +1,4 @@
-"""The table from errors to responses is complete."""
+"""The mapping from errors to responses is complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLASSES = sorted({kind for base in BASES for kind in find_subclasses(base)}, key
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_has_a_response(kind: KnownError) -> None:
-    """Every error class has a status, an OAuth error, or a place among those that no request can cause."""
+    """Every error class is mapped to a status or an OAuth error, or is listed as one that no request can cause."""
     mapped = {parent for table in (STATUS_BY_ERROR, OAUTH_ERRORS, NEVER_OVER_HTTP) for parent in table}
     assert any(parent in mapped for parent in kind.__mro__)
 

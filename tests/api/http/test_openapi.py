@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises, and that the gateway keeps it."""
+"""The OpenAPI document, and the gateway's conformance to it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_times_are_not_numbers(client: TestClient, log_in: Any, field: str) -> N
 
 
 def test_form_with_unusable_charset_is_rejected(client: TestClient, bearer: dict[str, str]) -> None:
-    """A form with a charset that is a slow or failing Python codec is rejected with 400."""
+    """A form whose charset names a slow or failing Python codec is rejected with 400."""
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n'
     for charset in ("undefined", "punycode", "idna"):
         headers = {**bearer, "Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
@@ -79,7 +79,7 @@ def test_form_with_unusable_charset_is_rejected(client: TestClient, bearer: dict
 
 
 def test_groups_and_scopes_are_described(document: dict[str, Any]) -> None:
-    """Every group of routes, every operation and every scope has a description, and no text is left over."""
+    """Every group of routes, every operation and every scope has a description, and every summary is used."""
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     assert {tag for operation in operations for tag in operation["tags"]} == {tag["name"] for tag in document["tags"]}
     assert all(tag["description"] for tag in document["tags"])

@@ -1,4 +1,4 @@
-"""What all responses have in common, and the small routes."""
+"""Properties of all responses, and the small routes."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def test_announced_body_over_the_limit(client: TestClient, bearer: dict[str, str
 
 @pytest.mark.parametrize("path", ["/v1/predictions", "/v1/keys", "/v2/models/stub/infer"])
 def test_a_content_length_of_thousands_of_digits(client: TestClient, bearer: dict[str, str], path: str) -> None:
-    """Zeros before a Content-Length mean nothing; one that int() cannot read is over the limit."""
+    """Leading zeros in a Content-Length are ignored; a number with too many digits for int() is over the limit."""
     for length, statuses in (("0" * 4_400 + "5", {400, 415, 422}), ("9" * 4_400, {413})):
         headers = {**bearer, "Content-Type": "application/octet-stream", "Content-Length": length}
         assert client.post(path, headers=headers, content=b"12345").status_code in statuses
 
 
 def test_a_long_detail_is_not_kept() -> None:
-    """A problem document whose detail may hold a long text of the client leaves nothing in memory."""
+    """A problem document with a long detail, which may come from the client, is not kept in memory."""
     tracemalloc.start()
     try:
         for number in range(5):
@@ -154,7 +154,7 @@ def test_metrics_contain_route_templates(client: TestClient, log_in: Any) -> Non
 
 
 def test_limit_headers(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """A response of a rate-limited route contains the limit and what remains of it."""
+    """A response of a rate-limited route contains the limit and the number of remaining requests."""
     response = client.post("/predict-land-use", headers=bearer, files={"file": sample})
     assert response.headers["RateLimit-Policy"] == '"predict";q=10000;w=60'
     assert response.headers["RateLimit"].startswith('"predict";r=9999;t=')
@@ -185,7 +185,7 @@ def test_no_documentation_in_production(make_client: Any) -> None:
 
 
 def test_a_problem_document_lists_the_first_ten_problems(client: TestClient, bearer: dict[str, str]) -> None:
-    """A document with thousands of unknown fields gets ten of them back, and the number of all."""
+    """The response to a body with thousands of unknown fields lists ten problems and says how many there are."""
     body = {"name": "tiles", **{f"x{number}": 1 for number in range(5000)}}
     response = client.post("/v1/keys", json=body, headers=bearer)
     document = response.json()

@@ -35,7 +35,7 @@ def read_problem(response: Any) -> tuple[int, str]:
 
 
 def test_a_refresh_can_be_repeated(client: TestClient, tmp_path: Path, password: str) -> None:
-    """A refresh that could not be recorded has neither used up the token nor ended the session."""
+    """A refresh or revocation that cannot be recorded neither consumes the token nor ends the session."""
     tokens = client.post("/auth/token", data={"grant_type": "password", "username": "ana", "password": password}).json()
     form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
     with unwritable_log(tmp_path):
@@ -49,7 +49,7 @@ def test_a_refresh_can_be_repeated(client: TestClient, tmp_path: Path, password:
 
 
 def test_a_key_stays_as_it_is(client: TestClient, tmp_path: Path, bearer: dict[str, str]) -> None:
-    """Keys are neither created, rotated nor revoked while that cannot be recorded."""
+    """Keys are neither created, rotated nor revoked while the audit log cannot be written."""
     created = client.post("/v1/keys", headers=bearer, json={"name": "camera"}).json()
     path = f"/v1/keys/{created['id']}"
     with unwritable_log(tmp_path):
@@ -65,7 +65,7 @@ def test_a_key_stays_as_it_is(client: TestClient, tmp_path: Path, bearer: dict[s
 
 
 def test_a_user_stays_as_it_is(settings: Settings, make_client: Any, log_in: Any, tmp_path: Path) -> None:
-    """Users are neither created, changed nor deleted while that cannot be recorded; repeating it succeeds."""
+    """Users are neither created, changed nor deleted while the audit log cannot be written; afterwards they are."""
     run_with_accounts(settings, lambda accounts: accounts.add("adam", Role.ADMIN, "correct horse battery"))
     client = make_client()
     admin = log_in(client, "adam")
@@ -87,7 +87,7 @@ def test_a_user_stays_as_it_is(settings: Settings, make_client: Any, log_in: Any
 def test_an_own_account_stays_as_it_is(
     client: TestClient, tmp_path: Path, bearer: dict[str, str], password: str
 ) -> None:
-    """A user's password and permission to keep images stay while a change of them cannot be recorded."""
+    """A user's password and consent to keeping images do not change while the audit log cannot be written."""
     with unwritable_log(tmp_path):
         change = {"current_password": password, "new_password": "walnut ferry quiet lamp"}
         assert read_problem(client.post("/v1/me/password", headers=bearer, json=change)) == UNAVAILABLE

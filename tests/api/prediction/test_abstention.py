@@ -22,7 +22,7 @@ UNSURE = ConfidenceModel(TEMPERATURE, AbstentionRules(min_confidence=0.999))
 
 
 def check_output(output: dict[str, Any], policy: str, reason: str | None) -> None:
-    """The record has the raw vector, and the confidence that the recorded temperature gives."""
+    """Check that the record has the raw vector, and the confidence calibrated with the recorded temperature."""
     raw = np.array(list(output["probabilities"].values()), np.float32)
     assert raw.sum() == pytest.approx(1, abs=1e-5)
     assert output["probabilities"][output["label"]] == raw.max()
@@ -32,7 +32,7 @@ def check_output(output: dict[str, Any], policy: str, reason: str | None) -> Non
 
 
 async def test_a_marked_abstention_is_returned_recorded_and_counted(open_transport: OpenTransport) -> None:
-    """Under `mark` the prediction is returned with its reason, and its confidence observed is the calibrated one."""
+    """Under `mark` the prediction is returned with its reason, and the metrics observe its calibrated confidence."""
     async with open_transport(StubBackend(confidence=UNSURE)) as transport:
         prediction = (await transport.run(IMAGE)).prediction
         assert prediction.reason is AbstentionReason.LOW_CONFIDENCE
@@ -44,7 +44,7 @@ async def test_a_marked_abstention_is_returned_recorded_and_counted(open_transpo
 
 
 async def test_a_refused_abstention_is_recorded_charged_and_counted(open_transport: OpenTransport) -> None:
-    """Under `refuse` the caller gets an error; the entry has the code and the prediction, and the quota pays for it."""
+    """Under `refuse` the caller gets an error; the entry has the code and the prediction, and the quota is charged."""
     async with open_transport(StubBackend(confidence=UNSURE), abstain=AbstentionPolicy.REFUSE) as transport:
         with pytest.raises(LowConfidence):
             await transport.run(IMAGE)
@@ -59,7 +59,7 @@ async def test_a_refused_abstention_is_recorded_charged_and_counted(open_transpo
 
 
 async def test_nothing_abstains_when_the_policy_is_off(open_transport: OpenTransport) -> None:
-    """Under `off` no reason is returned, recorded or counted; the confidence is calibrated nevertheless."""
+    """Under `off` no reason is returned, recorded or counted, but the confidence is still calibrated."""
     async with open_transport(StubBackend(confidence=UNSURE), abstain=AbstentionPolicy.OFF) as transport:
         prediction = (await transport.run(IMAGE)).prediction
     assert prediction.reason is None
@@ -69,7 +69,7 @@ async def test_nothing_abstains_when_the_policy_is_off(open_transport: OpenTrans
 
 
 async def test_a_set_that_the_model_cannot_give_costs_nothing(open_transport: OpenTransport) -> None:
-    """A request for a set is refused before its body is read where the model has no conformal scores."""
+    """A request for a prediction set is rejected before its body is read if the model has no conformal scores."""
     async with open_transport() as transport:
         with pytest.raises(SetsUnavailable):
             await transport.run(IMAGE, with_set=True)

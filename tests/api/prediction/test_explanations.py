@@ -1,4 +1,4 @@
-"""Explanations in the pipeline: refused early where there can be none, and recorded."""
+"""Explanations in the pipeline: recorded, and rejected early if the model cannot give them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explaining(tmp_path: Path) -> Iterator[Backend]:
 
 
 async def test_ledger_records_that_an_explanation_was_given(open_transport: OpenTransport, explaining: Backend) -> None:
-    """The entry of an explained prediction has the duration of the stage; other entries do not."""
+    """The entry of an explained prediction has the duration of the explain stage; other entries do not."""
     async with open_transport(explaining) as transport:
         recorded = await transport.run(IMAGE, explanation=ExplanationRequest())
         assert recorded.prediction.explanation is not None
@@ -38,7 +38,7 @@ async def test_ledger_records_that_an_explanation_was_given(open_transport: Open
 
 
 async def test_model_without_head_refuses_before_the_body_is_read(open_transport: OpenTransport) -> None:
-    """A request for an explanation that the model cannot give is recorded as refused, and costs no upload or quota."""
+    """A request for an unavailable explanation is rejected and recorded, without an upload or a charge."""
     async with open_transport() as transport:
         with pytest.raises(ExplanationUnavailable):
             await transport.run(IMAGE, explanation=ExplanationRequest())
@@ -52,7 +52,7 @@ async def test_model_without_head_refuses_before_the_body_is_read(open_transport
 async def test_unknown_class_is_refused_before_the_body_is_read(
     open_transport: OpenTransport, explaining: Backend
 ) -> None:
-    """A class that the model does not have is recorded as refused."""
+    """A request to explain an unknown class is rejected before the body is read, and recorded."""
     async with open_transport(explaining) as transport:
         with pytest.raises(UnknownLabel):
             await transport.run(IMAGE, explanation=ExplanationRequest("forest"))

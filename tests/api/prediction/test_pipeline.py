@@ -1,4 +1,4 @@
-"""The prediction pipeline without HTTP: any transport gets predictions, refusals and their records from it."""
+"""The prediction pipeline without HTTP: its predictions and rejections, and the records of both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE = png(1)
 
 @asynccontextmanager
 async def occupied(open_transport: OpenTransport, **changes: Any) -> AsyncIterator[InProcessTransport]:
-    """A transport whose only worker is at work on a first prediction until the context ends."""
+    """A transport whose only worker is busy with a first prediction until the context ends."""
     backend = GatedBackend()
     async with open_transport(backend, workers=1, **changes) as transport:
         first = asyncio.create_task(transport.run(IMAGE))
@@ -55,7 +55,7 @@ async def test_a_prediction_is_recorded_and_charged(open_transport: OpenTranspor
 
 
 async def test_a_bad_image_is_recorded_once(open_transport: OpenTransport) -> None:
-    """An image that cannot be decoded costs nothing, and the ledger has its code."""
+    """An image that cannot be decoded is recorded with its error code, and nothing is charged."""
     async with open_transport() as transport:
         with pytest.raises(UnsupportedImage):
             await transport.run(b"text")
@@ -65,7 +65,7 @@ async def test_a_bad_image_is_recorded_once(open_transport: OpenTransport) -> No
 
 
 async def test_an_exceeded_quota_is_recorded_once(open_transport: OpenTransport) -> None:
-    """A request over the quota is refused before it is decoded, and is in the ledger, the audit log and the metrics."""
+    """A request over the quota is rejected before decoding, and is in the ledger, the audit log and the metrics."""
     async with open_transport(quota=1) as transport:
         await transport.run(IMAGE)
         with pytest.raises(QuotaExceeded):
@@ -78,7 +78,7 @@ async def test_an_exceeded_quota_is_recorded_once(open_transport: OpenTransport)
 
 
 async def test_a_charge_that_the_transaction_refuses_is_recorded_once(open_transport: OpenTransport) -> None:
-    """Of two predictions that were admitted at once, the quota pays one; the other's entry says why it was refused."""
+    """Of two predictions that were admitted at once, the quota covers one; the other is recorded as over the quota."""
     backend = GatedBackend()
     async with open_transport(backend, quota=1, workers=2) as transport:
         both = asyncio.gather(transport.run(IMAGE), transport.run(IMAGE), return_exceptions=True)
@@ -92,17 +92,17 @@ async def test_a_charge_that_the_transaction_refuses_is_recorded_once(open_trans
 
 
 async def test_an_overloaded_queue_refuses_before_the_body_is_read(open_transport: OpenTransport) -> None:
-    """A request that the queue has no capacity for is refused unread, counted and recorded once."""
+    """When the queue is full, a request is rejected before its body is read, counted and recorded once."""
     async with occupied(open_transport, queue_limit=0) as transport:
         with pytest.raises(Overloaded):
             await transport.run(IMAGE)
-        assert transport.bodies_read == 1  # that of the request before
+        assert transport.bodies_read == 1  # the body of the first request
     assert sorted(transport.outcomes, key=str) == [(200, None, 1), (503, "overloaded", 1)]
     assert transport.metric("atalaya_shed_total", reason="queue_full") == 1
 
 
 async def test_the_capacity_check_counts_but_records_nothing(open_transport: OpenTransport) -> None:
-    """A transport that checks the capacity early records the refusal itself, with the same code."""
+    """A transport that checks the capacity early records the rejection itself, with the same code."""
     async with occupied(open_transport, queue_limit=0) as transport:
         with pytest.raises(Overloaded) as refused:
             transport.pipeline.check_capacity(transport.principal)
@@ -112,7 +112,7 @@ async def test_the_capacity_check_counts_but_records_nothing(open_transport: Ope
 
 
 async def test_the_deadline_counts_from_the_end_of_the_body(open_transport: OpenTransport) -> None:
-    """A body may take longer than the caller's own timeout, which is for the prediction."""
+    """An upload may take longer than the caller's timeout, which starts at the end of the body."""
 
     async def read_slowly() -> bytes:
         await asyncio.sleep(3.1)
@@ -124,7 +124,7 @@ async def test_the_deadline_counts_from_the_end_of_the_body(open_transport: Open
 
 
 async def test_a_body_that_arrives_too_slowly_is_recorded_once(open_transport: OpenTransport) -> None:
-    """A transport that stops waiting for a body releases its memory."""
+    """A request whose body arrives too slowly is recorded with status 408 and releases its memory."""
 
     async def read_too_slowly() -> bytes:
         raise RequestTooSlow("The request body arrived too slowly.")
@@ -137,7 +137,7 @@ async def test_a_body_that_arrives_too_slowly_is_recorded_once(open_transport: O
 
 
 async def test_a_client_that_disconnects_while_sending_is_recorded_once(open_transport: OpenTransport) -> None:
-    """A client that leaves during its upload is recorded with status 499."""
+    """A client that disconnects during its upload is recorded with status 499."""
 
     async def read_part() -> bytes:
         raise ClientDisconnected
@@ -150,7 +150,7 @@ async def test_a_client_that_disconnects_while_sending_is_recorded_once(open_tra
 
 
 async def test_a_client_that_disconnects_in_the_queue_is_recorded_once(open_transport: OpenTransport) -> None:
-    """The image of a client that leaves while it is queued is neither inferred nor charged."""
+    """A request whose client disconnects while it is queued is neither inferred nor charged."""
 
     async def wait_for_disconnect() -> None:
         await until(lambda: transport.serving.predictions.queue.waiting == 1)
@@ -164,7 +164,7 @@ async def test_a_client_that_disconnects_in_the_queue_is_recorded_once(open_tran
 
 
 async def test_full_memory_is_recorded_once(open_transport: OpenTransport) -> None:
-    """A request that finds no memory for its body is refused unread, counted and recorded once."""
+    """A request that cannot reserve memory for its body is rejected unread, counted and recorded once."""
     async with open_transport(memory_megabytes=64) as transport:
         memory = transport.serving.memory
         async with memory.reserve(memory.largest, "ben", math.inf):

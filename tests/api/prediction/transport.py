@@ -1,4 +1,4 @@
-"""A transport without a network: it hands images of one user to a prediction pipeline."""
+"""An in-process transport that passes the images of one user to a prediction pipeline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OpenTransport = Callable[..., AbstractAsyncContextManager["InProcessTransport"]]
 
 @dataclass
 class InProcessTransport:
-    """`ledger`, `audit_log` and `used_requests` hold what is in the database once the transport has closed."""
+    """`ledger`, `audit_log` and `used_requests` are read from the database after the transport has closed."""
 
     pipeline: PredictionPipeline
     serving: ServingServices
@@ -85,7 +85,7 @@ async def open_in_process(settings: Settings, backend: Backend, quota: int | Non
         pipeline = PredictionPipeline(serving, recording, meter, metrics, classify_error, longest_s=10, policy=policy)
         transport = InProcessTransport(pipeline, serving, principal, registry)
         yield transport
-    # The ledger and the audit trail have written everything on closing.
+    # Closing has flushed the ledger and the audit log.
     newest = await LedgerReader(engine).list_newest(principal.subject, 100)
     transport.ledger = [past.read_facts() for past in reversed(newest)]
     entries = await AuditStore(engine).list_newest(AuditFilter(), 100)

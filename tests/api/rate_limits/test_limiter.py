@@ -1,4 +1,4 @@
-"""Sliding windows in one process and shared by the workers of one machine, and the fallback without them."""
+"""Sliding windows in one process and shared by the workers of one machine, and the fallback."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def windows(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) 
 
 @pytest.mark.parametrize("amount", [1, 7, 100])
 async def test_no_window_holds_more_requests_than_the_limit(windows: Windows, clock: Clock, amount: int) -> None:
-    """Any stretch of the window's length holds at most the limit, and capacity becomes free at most one slice late."""
+    """Any interval as long as the window has at most the limit, and capacity becomes free at most one slice late."""
     random, passed = Random(amount), [0.0]  # noqa: S311
     item = parse(f"{amount}/minute")
     for _ in range(1000):
@@ -78,7 +78,7 @@ async def test_rejected_caller_is_allowed_at_the_reset_time(windows: Windows, cl
 
 
 async def test_several_requests_are_counted_together_or_not_at_all(windows: Windows) -> None:
-    """More requests than the window still allows are refused without being counted."""
+    """More requests than the window still allows are rejected without being counted."""
     item = parse("5/minute")
     results = [await windows.hit(item, "predict", "ana", number) for number in (2, 4, 3, 1)]
     assert [result.allowed for result in results] == [True, False, True, False]
@@ -94,7 +94,7 @@ async def test_callers_and_limits_are_counted_separately(windows: Windows) -> No
 
 
 async def test_expired_callers_are_removed(windows: Windows, clock: Clock, tmp_path: Path) -> None:
-    """Many callers leave nothing behind once their windows end, and one caller takes at most the slices of a window."""
+    """Callers are removed when their windows end, and one caller stores at most the slices of a window."""
     item = parse("100000/minute")
 
     def stored() -> int:
@@ -116,7 +116,7 @@ async def test_expired_callers_are_removed(windows: Windows, clock: Clock, tmp_p
 
 
 async def test_shared_hit_does_not_wait_for_the_disk(tmp_path: Path) -> None:
-    """A hit in the file that the workers share takes no time that would delay the event loop."""
+    """A hit in the file that the workers share is too fast to delay the event loop."""
     windows, durations = MachineWindows(tmp_path / "limits.db"), []
     for _ in range(500):
         started = time.perf_counter()

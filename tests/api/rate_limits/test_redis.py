@@ -30,12 +30,12 @@ from tests.experiments.limits import Outage, worst_lag_s
 from tests.support.polling import PATIENCE_S, wait_until_async
 
 HOURLY = parse("10/hour")
-LONGEST_WINDOW_S = 1 + 1 / SLICES + 0.002  # of a second: hits count with their slice, and Redis rounds milliseconds
+LONGEST_WINDOW_S = 1 + 1 / SLICES + 0.002  # of one second: hits expire by slice, and Redis rounds to milliseconds
 
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Redis may take longer to respond, on a slow machine, than a gateway waits for it."""
+    """Wait longer for Redis than a gateway does, because the machine may be slow."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(fallback, "OPEN_LIMIT_S", PATIENCE_S)
         monkeypatch.setattr(redis_windows, "REPLY_LIMIT_S", PATIENCE_S)
@@ -63,7 +63,7 @@ async def open_windows(url: str, registry: CollectorRegistry | None = None) -> A
 
 @pytest.mark.usefixtures("patiently")
 async def test_window_slides(redis_server: Any) -> None:
-    """No second allows more requests than the limit, and none is rejected while fewer were allowed."""
+    """No second has more requests than the limit, and no request is rejected while fewer were allowed."""
     windows, item, passed = RedisWindows(redis_server.url), parse("20/second"), list[tuple[float, float]]()
     while len(passed) < 42:
         sent_at = time.monotonic()
@@ -93,12 +93,12 @@ async def test_window_is_never_too_short(redis_server: Any) -> None:
         (sent_at, begun_at), (_, received_at) = passed
         assert received_at - sent_at >= 1
         assert rejected_at - begun_at < LONGEST_WINDOW_S
-        await asyncio.sleep(random.uniform(0, 0.002))  # noqa: S311  (so that each starts at another fraction of a millisecond)
+        await asyncio.sleep(random.uniform(0, 0.002))  # noqa: S311  (start at another fraction of a millisecond)
     await windows.close()
 
 
 async def hit_within_a_second(windows: Windows, item: RateLimitItem, times: int) -> tuple[str, list[LimitResult]]:
-    """A caller whose hits all fall into one second: on a slow machine not the first one."""
+    """Return the first caller whose hits all fall into one second, and their results; a slow machine needs several."""
     for caller in map(str, itertools.count()):
         began = time.monotonic()
         results = [await windows.hit(item, "predict", caller) for _ in range(times)]
@@ -121,7 +121,7 @@ async def test_rejected_caller_is_allowed_at_the_reset_time(redis_server: Any) -
 
 @pytest.mark.usefixtures("patiently")
 async def test_several_requests_are_counted_together_or_not_at_all(redis_server: Any) -> None:
-    """More requests than the window still allows are refused without being counted."""
+    """More requests than the window still allows are rejected without being counted."""
     async with open_windows(redis_server.url) as windows:
         results = [await windows.hit(parse("5/hour"), "predict", "ana", number) for number in (2, 4, 3, 1)]
     assert [result.allowed for result in results] == [True, False, True, False]
@@ -137,14 +137,14 @@ async def test_caller_takes_one_small_key(redis_server: Any) -> None:
             assert result.reset_at - time.monotonic() <= 60
     (key,) = [line for line in redis_server.ask(b"KEYS atalaya:*ana*").decode().split() if line.startswith("atalaya:")]
     length = int(redis_server.ask(f"HLEN {key}".encode()).decode().strip(":\r\n"))
-    assert 3 <= length <= SLICES + 2  # also the sum of the slices, and the number of the oldest
+    assert 3 <= length <= SLICES + 2  # plus the sum of the slices and the number of the oldest
     # One millisecond more than the window: see the rounding in redis_windows.
     assert 0 < int(redis_server.ask(f"PTTL {key}".encode()).decode().strip(":\r\n")) <= 60_001
 
 
 @pytest.mark.usefixtures("patiently")
 async def test_sum_is_that_of_the_slices(redis_server: Any) -> None:
-    """After requests at random times, also rejected ones, a key has the sum of its slices and no expired ones."""
+    """After allowed and rejected requests at random times, a key has the sum of its slices and no expired slices."""
     windows, item = RedisWindows(redis_server.url), parse("30/second")
     for _ in range(150):
         began = time.monotonic()
@@ -169,7 +169,7 @@ def read_key(server: Any, caller: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 async def test_unavailable_redis_does_not_block_the_event_loop(redis_server: Any, how: signal.Signals) -> None:
-    """While Redis hangs or is dead, the event loop keeps running with half of the rate; the whole returns later."""
+    """While Redis hangs or is down, the event loop is not blocked and half of the rate applies, until Redis is back."""
     registry = CollectorRegistry()
     with capture_logs() as logs:
         async with open_windows(redis_server.url, registry) as windows:
@@ -230,7 +230,7 @@ async def test_concurrent_requests_share_few_connections(redis_server: Any) -> N
 
 
 async def test_gateway_starts_without_redis(redis_server: Any) -> None:
-    """Without Redis at the start half of the rate is allowed, and the log does not contain the address."""
+    """Without Redis at startup, half of the rate is allowed, and the log does not contain the password."""
     redis_server.kill()
     with capture_logs() as logs:
         async with open_windows(f"redis://user:hunter2@127.0.0.1:{redis_server.port}/0") as windows:

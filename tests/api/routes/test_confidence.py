@@ -61,7 +61,7 @@ def test_abstentions_are_marked_by_default(make_gateway: Any) -> None:
 
 
 def test_both_routes_agree_about_the_class_and_differ_in_the_probabilities(make_gateway: Any) -> None:
-    """The route of the script has its five fields and the raw vector, of which the other route's is the calibration."""
+    """/predict-land-use returns its five fields and the raw vector, /v1/predictions the calibrated vector."""
     client = make_gateway()
     for image in (NOT_AERIAL, SURE):
         original = send(client, image, "/predict-land-use").json()
@@ -80,7 +80,7 @@ def test_both_routes_agree_about_the_class_and_differ_in_the_probabilities(make_
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("image", "code"), [(NOT_AERIAL, "not_an_aerial_image"), (UNSURE, "low_confidence")])
 def test_abstentions_can_be_refused(make_gateway: Any, route: str, image: bytes, code: str) -> None:
-    """Under `refuse` both routes respond with a 422 problem; it is charged, and can be read with its prediction."""
+    """Under `refuse` both routes respond with 422; the request is charged, and the history has its prediction."""
     client = make_gateway(AbstentionPolicy.REFUSE)
     response = send(client, image, route)
     assert (response.status_code, response.json()["code"]) == (422, code)
@@ -95,7 +95,7 @@ def test_abstentions_can_be_refused(make_gateway: Any, route: str, image: bytes,
 
 @pytest.mark.parametrize("image", [NOT_AERIAL, UNSURE], ids=["photograph", "unsure"])
 def test_abstaining_can_be_switched_off(make_gateway: Any, image: bytes) -> None:
-    """Under `off` no prediction is marked, on either route."""
+    """Under `off` no prediction is marked or rejected."""
     client = make_gateway(AbstentionPolicy.OFF)
     body = send(client, image).json()
     assert (body["abstained"], body["reason"]) == (False, None)
@@ -112,7 +112,7 @@ def test_a_past_prediction_has_the_fields_of_its_response(make_gateway: Any) -> 
     original = send(client, UNSURE, "/predict-land-use").json()
     assert client.get(f"/v1/predictions/{original['id']}").json()["predictions"] == body["predictions"]
     assert send(client, b"text").status_code == 415
-    send(client, UNSURE)  # the refusal is written with it at the latest
+    send(client, UNSURE)  # the rejected request is recorded with it at the latest
     rejected = next(e for e in client.get("/v1/predictions").json()["entries"] if e["code"] == "unsupported_image")
     assert (rejected["abstained"], rejected["reason"]) == (None, None)
 
@@ -132,13 +132,13 @@ def test_a_prediction_set_is_added_on_request(make_gateway: Any) -> None:
 
 
 def test_more_coverage_than_can_be_guaranteed_gives_all_labels(make_gateway: Any) -> None:
-    """With 19 scores, a coverage of 0.96 is guaranteed by nothing less than every class."""
+    """With 19 scores, only the set of all classes guarantees a coverage of 0.96."""
     body = send(make_gateway(), SURE, "/v1/predictions?coverage=0.96").json()
     assert len(body["prediction_set"]) == 21
 
 
 def test_a_model_without_scores_has_no_sets(make_gateway: Any) -> None:
-    """The problem says what to do, and nothing is charged."""
+    """A set of a model without conformal scores is a 409 that says what to do, and nothing is charged."""
     client = make_gateway(confidence=ConfidenceModel())
     response = send(client, SURE, "/v1/predictions?coverage=0.9")
     assert (response.status_code, response.json()["code"]) == (409, "prediction_sets_unavailable")
@@ -148,7 +148,7 @@ def test_a_model_without_scores_has_no_sets(make_gateway: Any) -> None:
 
 @pytest.mark.parametrize("coverage", ["0.49", "1", "nan", "most"])
 def test_a_coverage_out_of_range_is_rejected(make_gateway: Any, coverage: str) -> None:
-    """Coverages below one half, of 1 and more, and what is no number are invalid parameters."""
+    """A coverage below one half, of 1, or that is not a number is an invalid parameter."""
     response = send(make_gateway(), SURE, f"/v1/predictions?coverage={coverage}")
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
     assert response.json()["errors"][0]["field"] == "query.coverage"

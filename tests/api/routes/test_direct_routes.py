@@ -1,4 +1,4 @@
-"""The short way to the prediction routes: what it serves, and that it differs from FastAPI's in nothing."""
+"""Direct dispatch of the prediction routes: its responses equal those of FastAPI's dispatch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from starlette.testclient import TestClient
 from tests.support.paths import FOREST
 
 ROUTES = ("/predict-land-use", "/predict-land-use/", "/v1/predictions")
-UNUSED = "?unused=1"  # a request with a query string takes FastAPI's way
+UNUSED = "?unused=1"  # FastAPI dispatches a request with a query string
 _VARYING = re.compile(r'"(id|request_id)":"[^"]*"|"timing":\{[^}]*\}|r=\d+|t=\d+')
 
 
 def describe(response: Any) -> tuple[int, dict[str, str], str]:
-    """Status, headers and body, without what differs between two equal requests."""
+    """Status, headers and body, without the values that vary between equal requests."""
     omitted = ("x-request-id", "content-length")
     headers = {name: _VARYING.sub("", value) for name, value in response.headers.items() if name not in omitted}
     return response.status_code, headers, _VARYING.sub("", response.text)
@@ -74,7 +74,7 @@ def test_a_header_parameter_is_validated(client: TestClient, bearer: dict[str, s
 
 
 def test_other_methods(client: TestClient, bearer: dict[str, str]) -> None:
-    """A method that no route has on the path gets 405, and GET the caller's history."""
+    """A method that no route of the path has gets 405, and GET returns the caller's history."""
     assert [client.put(route, headers=bearer).status_code for route in ROUTES] == [405] * len(ROUTES)
     assert client.get("/v1/predictions", headers=bearer).json()["entries"] == []
 

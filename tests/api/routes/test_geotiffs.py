@@ -1,4 +1,4 @@
-"""What a response says of satellite data: depth, scaling, ground resolution, and warnings."""
+"""What a response says about satellite data: bit depth, scaling, ground resolution and warnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Bearer = dict[str, str]
 
 
 def make_geotiff(side_m: float) -> bytes:
-    """An image of 256 by 256 pixels of `side_m` metres, with the 12 bits of a sensor."""
+    """An image of 256 by 256 pixels of `side_m` metres, with the 12-bit samples of a sensor."""
     buffer = io.BytesIO()
     samples = np.random.default_rng(3).integers(0, 4_096, (256, 256, 3), np.uint16)
     system = describe_system({MODEL_TYPE: PROJECTED, LINEAR_UNITS: 9001})
@@ -38,7 +38,7 @@ def test_the_response_describes_satellite_data(
 
 
 def test_a_warning_changes_no_prediction(client: TestClient, bearer: Bearer) -> None:
-    """Files that differ in their georeference alone get the same prediction."""
+    """Files that differ only in their georeference get the same prediction."""
     fine, coarse = (
         client.post("/v1/predictions", files={"file": make_geotiff(side)}, headers=bearer).json() for side in (0.3, 30)
     )
@@ -47,6 +47,6 @@ def test_a_warning_changes_no_prediction(client: TestClient, bearer: Bearer) -> 
 
 
 def test_images_in_entries_of_earlier_releases_are_read() -> None:
-    """An entry that knows nothing of depth and resolution has null for them."""
+    """An entry without depth, scaling and resolution has null for them."""
     image = ImageResponse.model_validate({"sha256": "0", "format": "TIFF", "width": 1, "height": 1, "bytes": 9})
     assert (image.bit_depth, image.scaling, image.ground_resolution_m) == (None, None, None)

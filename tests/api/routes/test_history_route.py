@@ -29,7 +29,7 @@ def bob(client: TestClient, settings: Settings, password: str, log_in: Any) -> B
 
 
 def test_a_prediction_can_be_read_again(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """A prediction is found by its id, with every probability to the last digit and its place in the chain."""
+    """A prediction is found by its id, with its exact probabilities and its position in the chain."""
     prediction = client.post("/v1/predictions?top_k=21", files={"file": sample}, headers=bearer).json()
     found = client.get(f"/v1/predictions/{prediction['id']}", headers=bearer).json()
     for name in ("id", "label", "confidence", "predictions", "model"):
@@ -51,11 +51,11 @@ def test_predictions_of_the_original_route_are_recorded(client: TestClient, bear
 
 
 def test_refused_requests_are_listed(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """Refused requests are listed with their code and nothing of their image."""
+    """Rejected requests are listed with their code, without an image or a prediction."""
     assert predict(client, bearer, b"text").status_code == 415
     assert predict(client, bearer, b"").status_code == 422
     assert client.post("/v1/predictions?top_k=0", files={"file": sample}, headers=bearer).status_code == 422
-    assert predict(client, bearer, sample).status_code == 200  # the refusals are written with it at the latest
+    assert predict(client, bearer, sample).status_code == 200  # flushes the recorded refusals
     entries = client.get("/v1/predictions", headers=bearer).json()["entries"]
     assert {entry["code"] for entry in entries} == {None, "unsupported_image", "empty_image", "invalid_request"}
     for entry in entries:
@@ -64,7 +64,7 @@ def test_refused_requests_are_listed(client: TestClient, bearer: Bearer, sample:
 
 
 def test_pages_are_stable(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """Following the cursor lists each prediction once, newest first, also while new ones are recorded."""
+    """Following the cursor lists each prediction once, newest first, even while new ones are recorded."""
     ids = [predict(client, bearer, sample).json()["id"] for _ in range(5)]
     seen: list[str] = []
     cursor: str | None = None

@@ -84,7 +84,7 @@ def test_a_key_is_a_credential(client: TestClient, bearer: Bearer, sample: bytes
 
 @pytest.mark.parametrize("key", ["atl_x", f"atl_{'0' * 16}_{'A' * 43}"])
 def test_a_wrong_key_is_an_invalid_token(client: TestClient, key: str) -> None:
-    """A malformed key and an unknown key get the same refusal."""
+    """A malformed key and an unknown key get the same response."""
     response = client.get("/v1/me", headers={"X-API-Key": key})
     assert (response.status_code, response.json()["code"]) == (401, "invalid_token")
     assert response.json()["detail"] == "This is not a valid API key. Check it, or create another."
@@ -190,7 +190,7 @@ def test_a_narrow_token_cannot_rotate_a_wider_key(client: TestClient, bearer: Be
 
 
 def test_a_key_is_revoked(client: TestClient, bearer: Bearer) -> None:
-    """A revoked key is refused at once; revoking it again succeeds, rotating it fails."""
+    """A revoked key is rejected at once; revoking it again succeeds, rotating it fails."""
     created = create(client, bearer)
     path = f"/v1/keys/{created['id']}"
     assert client.get("/v1/me", headers=with_key(created)).status_code == 200
@@ -237,7 +237,7 @@ def test_administrators_list_and_revoke_any_key(client: TestClient, bearer: Bear
 
 
 def test_only_users_have_keys(client: TestClient, settings: Settings) -> None:
-    """A client of client_credentials cannot own keys."""
+    """A client that logs in with client_credentials cannot own keys."""
     added = run_with_engine(settings, lambda engine: ClientStore(engine).add("maps", {Scope.KEYS_WRITE, Scope.PREDICT}))
     token = client.post("/auth/token", data={"grant_type": "client_credentials"}, auth=(added[0].id, added[1]))
     headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
@@ -254,7 +254,7 @@ def test_keys_need_credentials_and_scope(client: TestClient, log_in: LogIn) -> N
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_large_document_is_refused(client: TestClient, bearer: Bearer, streamed: bool) -> None:
-    """A JSON body over 64 KiB is refused, with and without a declared length."""
+    """A JSON body over 64 KiB is rejected, with and without a declared length."""
     body = b"[" * 70_000
     response = client.post("/v1/keys", content=iter([body]) if streamed else body, headers=JSON | bearer)
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")

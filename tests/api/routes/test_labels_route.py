@@ -43,7 +43,7 @@ def operator(client: TestClient, log_in: Callable[..., Bearer]) -> Bearer:
 
 
 def test_a_label_is_recorded_and_shown(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """The response says whether the prediction was correct; the prediction shows the label, alone and in a list."""
+    """The response says whether the prediction was correct; the label is shown with the prediction and in the list."""
     prediction = predict(client, bearer, sample)
     response = send_label(client, bearer, prediction["id"], "river")
     assert response.status_code == 201
@@ -66,7 +66,7 @@ def test_a_label_is_recorded_and_shown(client: TestClient, bearer: Bearer, sampl
 def test_a_second_label_supersedes_the_first(
     client: TestClient, bearer: Bearer, operator: Bearer, sample: bytes
 ) -> None:
-    """Both labels stay visible, oldest first, with who has sent them; the second names the first."""
+    """Both labels stay visible, oldest first, with the role of the sender; the second names the first."""
     prediction = predict(client, bearer, sample)["id"]
     first = send_label(client, bearer, prediction, "river").json()
     second = send_label(client, operator, prediction, "forest").json()
@@ -79,14 +79,14 @@ def test_a_second_label_supersedes_the_first(
 
 
 def test_labels_are_bounded(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """A prediction takes a limited number of labels: a response shows all of them."""
+    """A prediction accepts at most MAX_LABELS labels, because a response shows all of them."""
     prediction = predict(client, bearer, sample)["id"]
     assert {send_label(client, bearer, prediction).status_code for _ in range(MAX_LABELS)} == {201}
     assert get_code(send_label(client, bearer, prediction)) == (409, "too_many_labels")
 
 
 def test_only_classes_of_the_model_are_labels(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """A label that the model of the prediction does not have is refused, with the labels that it has."""
+    """A label that the prediction's model does not have is rejected, with a list of the labels that it has."""
     prediction = predict(client, bearer, sample)["id"]
     response = send_label(client, bearer, prediction, "volcano")
     assert get_code(response) == (422, "unknown_label")
@@ -96,7 +96,7 @@ def test_only_classes_of_the_model_are_labels(client: TestClient, bearer: Bearer
 
 @pytest.mark.parametrize("body", [{}, {"label": ""}, {"label": 3}, {"label": "forest", "sure": True}])
 def test_malformed_bodies_are_refused(client: TestClient, bearer: Bearer, body: dict[str, Any]) -> None:
-    """A body without exactly one label is refused."""
+    """A body that is not exactly one label is rejected."""
     response = client.post(f"/v1/predictions/{UNKNOWN}/label", json=body, headers=bearer)
     assert get_code(response) == (422, "invalid_request")
 
@@ -104,7 +104,7 @@ def test_malformed_bodies_are_refused(client: TestClient, bearer: Bearer, body: 
 def test_a_refused_request_has_nothing_to_label(client: TestClient, bearer: Bearer, sample: bytes) -> None:
     """A request that got no prediction cannot be labelled, and neither can a label."""
     assert client.post("/v1/predictions", files={"file": b"text"}, headers=bearer).status_code == 415
-    prediction = predict(client, bearer, sample)["id"]  # the refusal is written with it at the latest
+    prediction = predict(client, bearer, sample)["id"]  # the rejected request is recorded with it at the latest
     entries = client.get("/v1/predictions", headers=bearer).json()["entries"]
     (refused,) = [entry["id"] for entry in entries if entry["code"] == "unsupported_image"]
     assert get_code(send_label(client, bearer, refused)) == (409, "nothing_to_label")
@@ -115,7 +115,7 @@ def test_a_refused_request_has_nothing_to_label(client: TestClient, bearer: Bear
 def test_an_owner_needs_the_scope_to_predict(
     client: TestClient, bearer: Bearer, log_in: Callable[..., Bearer], sample: bytes
 ) -> None:
-    """A token that can only read predictions labels none; one that can only predict labels them."""
+    """An owner's token with only `predictions:read` cannot label a prediction; one with only `predict` can."""
     prediction = predict(client, bearer, sample)["id"]
     reader, predictor = log_in(client, "ana", "predictions:read"), log_in(client, "ana", "predict")
     assert get_code(send_label(client, reader, prediction)) == (403, "insufficient_scope")
@@ -125,7 +125,7 @@ def test_an_owner_needs_the_scope_to_predict(
 
 @pytest.fixture
 def erase(settings: Settings) -> Callable[[str], int]:
-    """A function that erases what the ledger holds of a subject."""
+    """A function that erases a subject's entries from the ledger and returns their number."""
 
     def erase(subject: str) -> int:
         engine = open_blocking_engine(settings.database_url.get_secret_value()).execution_options(**WRITING)
@@ -140,7 +140,7 @@ def erase(settings: Settings) -> Callable[[str], int]:
 def test_an_erased_prediction_is_gone(
     client: TestClient, bearer: Bearer, operator: Bearer, sample: bytes, erase: Callable[[str], int]
 ) -> None:
-    """An operator learns that a prediction was erased; its owner, like any caller, that there is none."""
+    """For an erased prediction an operator gets 410; its former owner, like any other caller, gets 404."""
     prediction = predict(client, bearer, sample)["id"]
     send_label(client, bearer, prediction)
     assert erase(client.get("/v1/me", headers=bearer).json()["subject"]) == 2
@@ -151,7 +151,7 @@ def test_an_erased_prediction_is_gone(
 def test_a_pruned_prediction_is_gone(
     client: TestClient, bearer: Bearer, operator: Bearer, sample: bytes, settings: Settings
 ) -> None:
-    """Once entries were pruned, an id from before the oldest one left gets the same response whoever asks."""
+    """After pruning, an id older than the oldest remaining entry gets 410, whoever asks."""
     old = predict(client, bearer, sample)["id"]
     kept = predict(client, bearer, sample)
     entry = client.get(f"/v1/predictions/{kept['id']}", headers=bearer).json()

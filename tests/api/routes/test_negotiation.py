@@ -33,7 +33,7 @@ JSON, PNG = "application/json", "image/png"
     ],
 )
 def test_the_most_wanted_type_is_chosen(accept: str, chosen: str) -> None:
-    """The most specific range decides a type's quality, the highest quality wins, and JSON wins ties and misses."""
+    """The most specific range decides a type's quality, the highest quality wins, and JSON is the default."""
     assert choose_media_type(accept, (JSON, PNG)) == chosen
 
 
@@ -54,5 +54,5 @@ def test_the_most_wanted_type_is_chosen(accept: str, chosen: str) -> None:
     ],
 )
 def test_the_most_wanted_language_is_chosen(accept_language: str, chosen: str) -> None:
-    """A range accepts its primary language, the highest quality wins, and English wins ties and misses."""
+    """A range accepts its primary language, the highest quality wins, and English is chosen without a match."""
     assert choose_language(accept_language, ("en", "es")) == chosen

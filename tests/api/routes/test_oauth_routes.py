@@ -92,7 +92,7 @@ def test_a_malformed_basic_header_is_refused(client: TestClient, header: str) ->
 def test_the_password_grant_can_be_switched_off(
     make_client: MakeClient, settings: Settings, log_in_form: dict[str, str]
 ) -> None:
-    """With AUTH__PASSWORD_GRANT=false the grant is refused, and the metadata does not list it."""
+    """With AUTH__PASSWORD_GRANT=false the grant is rejected, and the metadata does not list it."""
     client = make_client(auth=settings.auth.model_copy(update={"password_grant": False}))
     response = post(client, "/auth/token", log_in_form)
     assert (response.status_code, response.json()["error"]) == (400, "unsupported_grant_type")
@@ -121,7 +121,7 @@ def test_revoking_the_refresh_token_logs_out(client: TestClient, log_in_form: di
 
 
 def test_revoking_a_used_refresh_token_logs_out(client: TestClient, log_in_form: dict[str, str]) -> None:
-    """Whoever has exchanged a stolen refresh token loses the session when its owner logs out with the stolen one."""
+    """A thief who has exchanged a stolen refresh token loses the session when the owner revokes that token."""
     own = post(client, "/auth/token", log_in_form).json()["refresh_token"]
     stolen = post(client, "/auth/token", {"grant_type": "refresh_token", "refresh_token": own}).json()
     form = {"token": own, "client_id": "atalaya-first-party"}
@@ -150,7 +150,7 @@ def test_a_client_cannot_revoke_a_user_s_token(
 
 @pytest.mark.parametrize("path", ["/auth/revoke", "/auth/introspect"])
 def test_token_endpoints_require_authentication(client: TestClient, path: str) -> None:
-    """Revocation and introspection refuse unauthenticated requests."""
+    """Revocation and introspection reject unauthenticated requests."""
     response = post(client, path, {"token": "x"})
     assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
 
@@ -189,7 +189,7 @@ def test_a_user_may_inspect_own_tokens_only(client: TestClient, log_in_form: dic
 
 
 def test_the_published_key_is_the_one_that_signed(client: TestClient, log_in_form: dict[str, str]) -> None:
-    """The key set contains the key that the token's header names, and may be cached for half of a new key's delay."""
+    """The key set contains the key that the token's header names, and may be cached for five seconds."""
     token = post(client, "/auth/token", log_in_form).json()["access_token"]
     response = client.get("/.well-known/jwks.json")
     assert response.headers["cache-control"] == "public, max-age=5"
@@ -208,7 +208,7 @@ def test_the_metadata_lists_existing_endpoints(client: TestClient, settings: Set
 
 
 def test_a_disabled_client_s_token_is_refused(client: TestClient, service: tuple[str, str], settings: Settings) -> None:
-    """When another process disables a client, the client's tokens are refused."""
+    """When another process disables a client, the client's tokens are rejected."""
     token = post(client, "/auth/token", {"grant_type": "client_credentials"}, auth=service).json()["access_token"]
     run_with_engine(settings, lambda engine: ClientStore(engine).disable("maps"))
     deadline = time.monotonic() + 30

@@ -1,4 +1,4 @@
-"""Lists in pages: users and API keys."""
+"""Paginated lists of users and API keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def read_pages(client: TestClient, path: str, headers: Headers) -> Iterator[list[dict[str, Any]]]:
-    """The page at `path`, and all that follow by their links."""
+    """Yield the page at `path` and the pages that its links lead to."""
     following: str | None = path
     while following:
         response = client.get(following, headers=headers)
@@ -35,7 +35,7 @@ def read_pages(client: TestClient, path: str, headers: Headers) -> Iterator[list
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
 def test_users_come_in_pages(client: TestClient, log_in: Any, limit: int) -> None:
-    """Pages have at most `limit` users, and together all users once, by name."""
+    """Pages have at most `limit` users and together list each user once, ordered by name."""
     pages = list(read_pages(client, f"/v1/users?limit={limit}", log_in(client, "root")))
     assert [user["name"] for page in pages for user in page] == ["ana", "olga", "root"]
     assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
@@ -43,7 +43,7 @@ def test_users_come_in_pages(client: TestClient, log_in: Any, limit: int) -> Non
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 1000])
 def test_keys_come_in_pages(client: TestClient, log_in: Any, limit: int) -> None:
-    """Pages have at most `limit` keys, and together all once, oldest first; the owner's id is kept in the links."""
+    """Pages have at most `limit` keys and together list each once, oldest first; the links keep the owner's id."""
     bearer, root = log_in(client), log_in(client, "root")
     created = [client.post("/v1/keys", headers=bearer, json={"name": str(n)}).json() for n in range(5)]
     owner = created[0]["user_id"]
@@ -55,19 +55,19 @@ def test_keys_come_in_pages(client: TestClient, log_in: Any, limit: int) -> None
 
 @pytest.mark.parametrize("path", ["users?limit=0", "users?limit=1001", "users?cursor=%00", "keys?limit=0"])
 def test_invalid_pages_are_refused(client: TestClient, log_in: Any, path: str) -> None:
-    """A limit outside of 1 to 1000, and a cursor that is no name, is a 422."""
+    """A limit outside of 1 to 1000, or a cursor that is not a name, gets 422."""
     assert client.get(f"/v1/{path}", headers=log_in(client, "root")).status_code == 422
 
 
 @pytest.mark.parametrize("cursor", ["0123456789abcdef", "%00", "x"])
 def test_an_unknown_key_is_no_cursor(client: TestClient, bearer: Headers, cursor: str) -> None:
-    """A cursor that names no key is a 404."""
+    """A cursor that is not the id of a key gets 404."""
     response = client.get(f"/v1/keys?cursor={cursor}", headers=bearer)
     assert (response.status_code, response.json()["code"]) == (404, "key_not_found")
 
 
 def test_another_owner_s_key_is_no_cursor(client: TestClient, bearer: Headers, log_in: Any) -> None:
-    """Another owner's key as a cursor is the same 404 as one that does not exist."""
+    """Another owner's key as a cursor gets the same 404 as one that does not exist."""
     key = client.post("/v1/keys", headers=bearer, json={"name": "mine"}).json()
     response = client.get(f"/v1/keys?cursor={key['id']}", headers=log_in(client, "root"))
     assert (response.status_code, response.json()["code"]) == (404, "key_not_found")

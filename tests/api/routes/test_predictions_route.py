@@ -21,7 +21,7 @@ def _upload(data: bytes, name: str = "image.jpg") -> dict[str, Any]:
 
 
 def test_first_route_has_the_script_s_fields(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """The first route returns the fields of the research team's script, and the gateway's own fields beside them."""
+    """/predict-land-use returns the fields of the research team's script and the gateway's own fields."""
     body = client.post("/predict-land-use/", headers=bearer, **_upload(sample)).json()
     assert set(body) == {"prediction", "prediction_probability", "label", "model", "id"}
     (probabilities,) = body["prediction_probability"]
@@ -106,12 +106,12 @@ def post_unread(client: TestClient, *headers: tuple[bytes, bytes]) -> tuple[int,
 
 
 def test_unknown_callers_are_refused_before_the_body_is_read(client: TestClient) -> None:
-    """A caller without credentials is refused before the gateway reads a byte of the body."""
+    """A request without credentials is rejected before the gateway reads a byte of the body."""
     assert post_unread(client) == (401, 0)
 
 
 def test_a_long_body_is_refused_before_it_is_read(client: TestClient, bearer: dict[str, str]) -> None:
-    """A declared length over the limit is refused before the gateway reads a byte of the body."""
+    """A declared length over the limit is rejected before the gateway reads a byte of the body."""
     authorization = bearer["Authorization"].encode()
     assert post_unread(client, (b"authorization", authorization), (b"content-length", b"99999999999")) == (413, 0)
 
@@ -145,7 +145,7 @@ def test_form_without_file(client: TestClient, bearer: dict[str, str], sample: b
 def test_file_without_a_plain_file_name(
     client: TestClient, bearer: dict[str, str], sample: bytes, route: str, disposition: str
 ) -> None:
-    """The part `file` is the image, also without a file name or with an encoded one only (RFC 7578, RFC 8187)."""
+    """The part `file` is accepted without a file name and with only an encoded one (RFC 7578, RFC 8187)."""
     body = b"--b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n--b--\r\n" % (disposition.encode(), sample)
     headers = {**bearer, "Content-Type": "multipart/form-data; boundary=b"}
     response = client.post(route, headers=headers, content=body)
@@ -158,7 +158,7 @@ def test_file_without_a_plain_file_name(
 def test_the_content_of_a_raw_body_decides(
     client: TestClient, bearer: dict[str, str], sample: bytes, media_type: str | None
 ) -> None:
-    """A raw body of an unspecific, misspelt or missing type is the image that its content is."""
+    """If the media type is generic, misspelt or missing, the content of a raw body determines its format."""
     headers = bearer if media_type is None else {**bearer, "Content-Type": media_type}
     response = client.post("/v1/predictions", headers=headers, content=sample)
     assert response.status_code == 200, response.text
@@ -185,21 +185,21 @@ def test_compressed_bodies(
 
 
 def test_a_compressed_form_of_an_oauth_endpoint(client: TestClient) -> None:
-    """The OAuth endpoints report a compressed form in the form of RFC 6749."""
+    """The OAuth endpoints reject a compressed form with an error in the format of RFC 6749."""
     response = client.post("/auth/token", data={"grant_type": "password"}, headers={"Content-Encoding": "gzip"})
     assert (response.status_code, response.json()["error"]) == (415, "invalid_request")
     assert response.headers["accept-encoding"] == "identity"
 
 
 def test_several_files(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """A form with two files is refused."""
+    """A form with two files is rejected."""
     files = [("file", ("a.jpg", sample)), ("file", ("b.jpg", sample))]
     response = client.post("/predict-land-use", headers=bearer, files=files)
     assert (response.status_code, response.json()["code"]) == (400, "bad_form")
 
 
 def test_broken_form(client: TestClient, bearer: dict[str, str]) -> None:
-    """A multipart body without a boundary is refused as a bad form."""
+    """A multipart body without a boundary is rejected as a bad form."""
     headers = {**bearer, "Content-Type": "multipart/form-data"}
     response = client.post("/predict-land-use", headers=headers, content=b"x")
     assert (response.status_code, response.json()["code"]) == (400, "bad_form")
@@ -231,7 +231,7 @@ def test_queue_full(make_client: Any, settings: Any, log_in: Any, sample: bytes)
     responses: list[Any] = []
     with ThreadPoolExecutor(4) as pool:
         while len(responses) < 40 and all(response.status_code == 200 for response in responses):
-            responses += pool.map(send, range(4))  # which on a busy machine may come one after another
+            responses += pool.map(send, range(4))  # on a busy machine they may arrive one after another
     shed = [response for response in responses if response.status_code == 503]
     assert any(response.status_code == 200 for response in responses)
     assert shed

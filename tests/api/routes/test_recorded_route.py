@@ -1,4 +1,4 @@
-"""What the prediction routes' own class does around FastAPI's handler."""
+"""The route class of the prediction routes: what it adds to FastAPI's handler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 def mount_again(client: TestClient, dependency: Any) -> None:
-    """Mount the prediction routes a second time, below /again, with a further dependency."""
+    """Mount the prediction routes a second time, below /again, with an additional dependency."""
     app: Any = client.app
     assert isinstance(app, FastAPI)
     router = predictions_router(app.state.limiter, "10000/minute")
@@ -29,7 +29,7 @@ def read_ledger(client: TestClient, headers: dict[str, str]) -> list[tuple[int, 
 
 @pytest.mark.parametrize("path", ["/v1/predictions", "/v1/predictions?top_k=1", "/predict-land-use"])
 def test_dependencies_of_the_router_run(client: TestClient, bearer: dict[str, str], sample: bytes, path: str) -> None:
-    """A dependency that is added to the router runs for every request, with parameters and without."""
+    """A dependency that is added to the router runs for every request, with or without parameters."""
     calls: list[str] = []
 
     async def note_call(request: Request) -> None:
@@ -42,14 +42,14 @@ def test_dependencies_of_the_router_run(client: TestClient, bearer: dict[str, st
 
 
 def test_a_refusal_by_a_dependency_is_recorded_once(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """What ends a known caller's request before the pipeline runs is in the ledger."""
+    """A known caller's request that a dependency rejects before the pipeline runs is recorded once."""
 
     async def refuse() -> None:
         raise HTTPException(400)
 
     mount_again(client, refuse)
     assert client.post("/again/v1/predictions", headers=bearer | JPEG, content=sample).status_code == 400
-    assert client.post("/v1/predictions", headers=bearer | JPEG, content=sample).status_code == 200  # writes refusals
+    assert client.post("/v1/predictions", headers=bearer | JPEG, content=sample).status_code == 200  # flushes refusals
     assert sorted(read_ledger(client, bearer), key=str) == [(200, None, 1), (400, "bad_request", 1)]
 
 
@@ -65,7 +65,7 @@ def test_a_refusal_by_a_dependency_is_recorded_once(client: TestClient, bearer: 
 def test_a_refusal_is_recorded_once(
     client: TestClient, bearer: dict[str, str], sample: bytes, path: str, data: bytes, status: int, code: str
 ) -> None:
-    """Whether the route or the pipeline refuses a request, the ledger has one entry of it."""
+    """A request that the route or the pipeline rejects has exactly one entry in the ledger."""
     assert client.post(path, headers=bearer | JPEG, content=data).status_code == status
-    assert client.post("/v1/predictions", headers=bearer | JPEG, content=sample).status_code == 200  # writes refusals
+    assert client.post("/v1/predictions", headers=bearer | JPEG, content=sample).status_code == 200  # flushes refusals
     assert sorted(read_ledger(client, bearer), key=str) == [(200, None, 1), (status, code, 1)]

@@ -11,7 +11,7 @@ FORM = {"grant_type": "password", "username": "ana"}
 
 
 def test_a_token_response_has_the_standard_fields(client: TestClient, password: str) -> None:
-    """The response has the fields of RFC 6749 and forbids storing."""
+    """The response has the fields of RFC 6749 and forbids caching."""
     response = client.post("/auth/token", data={**FORM, "password": password})
     body = response.json()
     assert response.status_code == 200
@@ -44,14 +44,14 @@ def test_a_token_has_only_the_requested_scopes(client: TestClient, log_in: Any) 
     ],
 )
 def test_refusals(client: TestClient, password: str, changes: dict[str, Any], error: str) -> None:
-    """A refusal is a 400 in the form of RFC 6749, with one of its error codes."""
+    """A rejected request gets 400 in the format of RFC 6749, with one of its error codes."""
     response = client.post("/auth/token", data={**FORM, "password": password, **changes})
     assert (response.status_code, response.json()["error"]) == (400, error)
     assert set(response.json()) == {"error", "error_description"}
 
 
 def test_an_oversized_form_is_an_invalid_request(client: TestClient) -> None:
-    """A form that announces more bytes than any body may have is a 413 in the form of RFC 6749."""
+    """A form whose Content-Length exceeds the limit of all bodies gets 413 in the format of RFC 6749."""
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(10**9)}
     response = client.post("/auth/token", content=b"grant_type=password", headers=headers)
     assert (response.status_code, response.json()["error"]) == (413, "invalid_request")
@@ -71,7 +71,7 @@ def test_json_is_refused(client: TestClient, password: str) -> None:
 
 
 def test_invalid_encoding(client: TestClient) -> None:
-    """A form that is not UTF-8 is refused as an invalid request."""
+    """A form that is not UTF-8 is rejected as an invalid request."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     response = client.post("/auth/token", headers=headers, content=b"grant_type=\xff\xfe")
     assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
@@ -84,7 +84,7 @@ def test_token_in_query_is_ignored(client: TestClient, bearer: dict[str, str]) -
 
 
 def test_log_ins_are_limited_per_address(make_client: Any, settings: Any, password: str) -> None:
-    """An address over its limit gets 429 in OAuth's form with Retry-After, even with the right password."""
+    """An address over its limit gets 429 in OAuth's format with Retry-After, even with the right password."""
     client = make_client(limits=settings.limits.model_copy(update={"token": "3/minute"}))
     responses = [client.post("/auth/token", data={**FORM, "password": password}) for _ in range(4)]
     assert [response.status_code for response in responses] == [200, 200, 200, 429]

@@ -17,7 +17,7 @@ from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 
-# Quotas start again with each month of the real clock.
+# Quotas are reset at the start of each month of the real clock.
 pytestmark = pytest.mark.usefixtures("within_one_month")
 
 Bearer = dict[str, str]
@@ -112,7 +112,7 @@ def test_an_image_broken_after_its_header_uses_no_quota(client: TestClient, bear
 
 
 def test_a_request_over_the_quota_is_refused(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
-    """A request over the quota gets 429 with the seconds until the month ends; it is counted, audited and free."""
+    """A request over the quota gets 429 with the seconds until the month ends; it is counted and audited, but free."""
     limit(requests=2)
     statuses = [predict(client, bearer, png(), route).status_code for route in ROUTES]
     assert statuses == [200, 200, 429]
@@ -130,7 +130,7 @@ def test_a_request_over_the_quota_is_refused(client: TestClient, bearer: Bearer,
 
 
 def test_megapixels_are_checked_by_the_size_in_the_header(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """An image that exceeds the remaining megapixels is refused before it is decoded; a smaller one still fits."""
+    """An image whose header exceeds the remaining megapixels is rejected; a smaller one is accepted."""
     limit(megapixels=1)
     assert predict(client, bearer, png(1000, 900)).status_code == 200
     refused = predict(client, bearer, png(1000, 101))
@@ -140,7 +140,7 @@ def test_megapixels_are_checked_by_the_size_in_the_header(client: TestClient, be
 
 
 def test_a_key_has_quotas_of_its_own(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """A key whose quota is used up is refused while its owner is not; the key's usage shows both."""
+    """A key whose quota is used up is rejected while its owner is not; the usage read with the key shows both."""
     limit(requests=5)
     created = client.post("/v1/keys", json={"name": "maps", "monthly_requests": 1}, headers=bearer).json()
     key = {"X-API-Key": created["key"]}
@@ -162,7 +162,7 @@ def test_a_key_has_quotas_of_its_own(client: TestClient, bearer: Bearer, limit: 
 def test_a_rate_limited_request_is_not_charged(
     make_client: Callable[..., TestClient], settings: Settings, log_in: LogIn
 ) -> None:
-    """The rate limit is checked before the quota."""
+    """A request over the rate limit is not charged."""
     client = make_client(limits=settings.limits.model_copy(update={"predict": "1/minute"}))
     bearer = log_in(client)
     assert [predict(client, bearer, png()).status_code for _ in range(3)] == [200, 429, 429]
@@ -183,7 +183,7 @@ def test_a_dry_run_returns_the_cost(client: TestClient, bearer: Bearer, root: Be
 
 
 def test_a_dry_run_reads_only_the_header(client: TestClient, bearer: Bearer) -> None:
-    """A dry run returns a cost for an image that is broken after its header, and refuses one without a header."""
+    """A dry run returns a cost for an image that is broken after its header, and rejects one without a header."""
     broken = png()[:-200]
     assert predict(client, bearer, broken, dry_run="true").json()["cost"]["megapixels"] == PIXELS / 1e6
     assert predict(client, bearer, b"text", dry_run="true").status_code == 415
@@ -191,7 +191,7 @@ def test_a_dry_run_reads_only_the_header(client: TestClient, bearer: Bearer) -> 
 
 
 def test_a_dry_run_works_with_the_quota_used_up(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """A dry run returns the smaller remainder of account and key, also when it is 0."""
+    """A dry run returns the smaller remainder of account and key, even when it is 0."""
     body = {"name": "maps", "monthly_requests": 1, "monthly_megapixels": 7}
     key = {"X-API-Key": client.post("/v1/keys", json=body, headers=bearer).json()["key"]}
     limit(requests=5, megapixels=2)

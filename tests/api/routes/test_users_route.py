@@ -45,7 +45,7 @@ def _log_in(client: TestClient, name: str, password: str, **more: str) -> Any:
 
 
 def _list_events(client: TestClient, admin: Headers) -> list[tuple[str, str]]:
-    """The audit log's entries about users, newest first; refusals appear there after a delay."""
+    """The audit log's entries about users, newest first; rejected requests appear there after a delay."""
     entries = client.get("/v1/audit", headers=admin).json()["entries"]
     return [(entry["event"], entry["outcome"]) for entry in entries if entry["event"] not in {"access", "token"}]
 
@@ -83,7 +83,7 @@ def test_an_administrator_creates_and_lists_users(client: TestClient, admin: Hea
 def test_invalid_users_are_refused(
     client: TestClient, admin: Headers, changes: dict[str, Any], status: int, code: str
 ) -> None:
-    """An invalid user is refused with a code, and the response does not repeat the password."""
+    """An invalid user is rejected with a code, and the response does not repeat the password."""
     refused = client.post("/v1/users", headers=admin, json={**BOB, **changes})
     assert (refused.status_code, refused.json()["code"]) == (status, code)
     assert str(changes.get("password", NEW)) not in refused.text
@@ -101,7 +101,7 @@ def test_a_role_change_ends_the_sessions(client: TestClient, admin: Headers, bea
 
 
 def test_disabling_and_enabling(client: TestClient, admin: Headers, bearer: Headers) -> None:
-    """A disabled user's tokens and log-ins are refused until the user is enabled again."""
+    """A disabled user cannot log in until enabled again; tokens from before stay invalid."""
     path = f"/v1/users/{_find_id(client, admin, 'ana')}"
     assert client.patch(path, headers=admin, json={"disabled": True}).json()["disabled_at"]
     assert client.get("/v1/me", headers=bearer).status_code == 401
@@ -113,7 +113,7 @@ def test_disabling_and_enabling(client: TestClient, admin: Headers, bearer: Head
 
 
 def test_an_administrator_sets_a_password(client: TestClient, admin: Headers, bearer: Headers) -> None:
-    """A new password replaces the old one and ends its tokens; a refused password changes nothing."""
+    """A new password replaces the old one and ends the user's sessions; a rejected password changes nothing."""
     path = f"/v1/users/{_find_id(client, admin, 'ana')}"
     refused = client.patch(path, headers=admin, json={"password": "", "role": "admin"})
     assert (refused.status_code, refused.json()["code"]) == (422, "password_refused")
@@ -232,7 +232,7 @@ def _enrol(client: TestClient, headers: Headers) -> tuple[pyotp.TOTP, str]:
 
 
 def test_enrolled_users_log_in_with_a_code(client: TestClient, admin: Headers) -> None:
-    """After enrolment a log-in needs a code; only a right password reveals that the code is missing or used."""
+    """After enrolment a log-in needs a code; only the correct password reveals that the code is missing or used."""
     totp, first = _enrol(client, admin)
     assert client.get("/v1/users", headers=admin).json()[0]["totp"] is True
     password = "correct horse battery"
@@ -243,7 +243,7 @@ def test_enrolled_users_log_in_with_a_code(client: TestClient, admin: Headers) -
         assert "one-time code" in refused.json()["error_description"]
     wrong = _log_in(client, "adam", "wrong horse battery", totp=totp.now())
     assert "one-time code" not in wrong.json()["error_description"]
-    # The code of the next 30 seconds is accepted, too.
+    # The code of the next 30 seconds is also accepted.
     following = totp.at(datetime.now(UTC) + timedelta(seconds=30))
     assert _log_in(client, "adam", password, totp=following).status_code == 200
     assert client.post("/v1/me/totp", headers=admin, json={"current_password": password}).status_code == 409

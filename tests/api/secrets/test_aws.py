@@ -41,7 +41,7 @@ def test_the_newest_version_is_read(manager: Any) -> None:
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"PORT": 8000}'])
 def test_other_contents(manager: Any, text: str) -> None:
-    """Anything but a JSON object of strings is an error that does not quote it."""
+    """A secret that is not a JSON object of strings is an error."""
     manager.create_secret(Name=f"other-{len(text)}", SecretString=text)
     with pytest.raises(SecretsUnavailable) as caught:
         AwsSecret(f"other-{len(text)}", REGION, 60).read()
@@ -57,7 +57,7 @@ def test_a_missing_secret() -> None:
 
 @pytest.mark.usefixtures("manager")
 def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a connection the error names its kind."""
+    """If AWS cannot be reached, the error names the class of the failure."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SecretsUnavailable, match="cannot be used: EndpointConnectionError"):
         AwsSecret("prod/atalaya", REGION, 60).read()

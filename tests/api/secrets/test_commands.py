@@ -66,7 +66,7 @@ def test_an_unavailable_provider(folder: Path, capsys: pytest.CaptureFixture[str
 def test_a_health_check_needs_no_secrets(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without the provider a health check still reaches the gateway, which would otherwise be restarted."""
+    """A health check contacts the gateway even without the provider, or a working gateway would be restarted."""
     monkeypatch.setenv("PORT", str(free_port()))
     folder.rmdir()
     assert run(["healthcheck"]) == 1

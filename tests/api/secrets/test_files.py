@@ -1,4 +1,4 @@
-"""Secrets in a folder of files, and how those of any provider become settings."""
+"""Secrets in a folder of files, and how secrets of any provider become settings."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_files_are_named_like_settings(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_relative_folder_starts_at_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of the folder is relative to the home."""
+    """A relative path of the folder is resolved against the home folder."""
     monkeypatch.setenv("SECRETS__URL", "file://secrets")
     (folder / "AUTH__SIGNING_KEY").write_text("key")
     assert load_settings().signing_keys() == "key"
 
 
 def test_other_files_are_ignored(folder: Path) -> None:
-    """Binary and large files, folders and hidden names are no settings."""
+    """Binary files, large files, folders and hidden files are ignored."""
     (folder / "REDIS_URL").write_bytes(b"\xff\xfe")
     (folder / "SENTRY_DSN").write_text("x" * (MAX_BYTES + 1))
     (folder / "AUTH__SIGNING_KEY").mkdir()
@@ -59,7 +59,7 @@ def test_unreadable_files_of_other_programs_are_not_opened(folder: Path) -> None
 
 
 def test_a_missing_folder_is_an_error(folder: Path) -> None:
-    """A start without the folder names the setting and the folder."""
+    """A missing folder is an error that names the setting and the folder."""
     folder.rmdir()
     with pytest.raises(
         SecretsUnavailable, match=r"^SECRETS__URL: .*secrets cannot be read: No such file or directory.$"
@@ -68,7 +68,7 @@ def test_a_missing_folder_is_an_error(folder: Path) -> None:
 
 
 def test_a_link_to_a_new_folder_is_followed(tmp_path: Path, folder: Path) -> None:
-    """Kubernetes replaces a link to the folder with the values, and the next read finds the new ones."""
+    """When Kubernetes replaces the link to the folder with the values, the next read finds the new values."""
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "AUTH__SIGNING_KEY").write_text(f"key {version}")
@@ -82,7 +82,7 @@ def test_a_link_to_a_new_folder_is_followed(tmp_path: Path, folder: Path) -> Non
 
 
 def test_nothing_is_validated_again_without_a_change(folder: Path, tmp_path: Path) -> None:
-    """As long as no secret and not `.env` changes, a read returns the same settings."""
+    """While neither a secret nor `.env` changes, a read returns the same settings."""
     (folder / "AUTH__SIGNING_KEY").write_text("key")
     reader = SettingsReader(load_settings(), lambda _: ())
     first = reader.read()
@@ -93,7 +93,7 @@ def test_nothing_is_validated_again_without_a_change(folder: Path, tmp_path: Pat
 
 
 def test_a_change_during_the_start_is_read(tmp_path: Path) -> None:
-    """A change of `.env` between the reading of the settings and the first look at the file is not missed."""
+    """A change to `.env` between loading the settings and the first read is not missed."""
     settings = load_settings()
     (tmp_path / ".env").write_text("SENTRY_DSN=https://new@sentry.example/1\n")
     assert SettingsReader(settings, lambda _: ()).read().sentry_dsn is not None
@@ -104,7 +104,7 @@ def test_a_change_during_the_start_is_read(tmp_path: Path) -> None:
     ["env://x", "file://", "aws-sm://", "vault://host/mount", "vault://", "vault+http://vault.example/a/b", "s3://x"],
 )
 def test_malformed_urls(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """A URL of another form is rejected with the forms that are possible."""
+    """A malformed URL is rejected with the accepted forms."""
     monkeypatch.setenv("SECRETS__URL", url)
     with pytest.raises(SettingsError, match=r"^SECRETS__URL: must be env://, file://FOLDER"):
         load_settings()

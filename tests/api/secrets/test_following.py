@@ -1,4 +1,4 @@
-"""What a running gateway does when secrets change, are not usable, or cannot be read."""
+"""What a running gateway does when secrets change, are unusable, or cannot be read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monitoring.metrics import Metrics
 
 
 class Watched:
-    """A follower of the secrets in a folder; `used` has the names of those that services took over."""
+    """A follower of the secrets in a folder; `used` has the names of the secrets that were passed to services."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class Watched:
         return self.registry.get_sample_value("atalaya_secret_reads_total", {"outcome": outcome})
 
     async def refresh(self) -> list[str]:
-        """The events that one read logs."""
+        """Read the secrets once, and return the events that were logged."""
         with capture_logs() as logs:
             await self.follower.refresh()
         return [entry["event"] for entry in logs]
@@ -60,7 +60,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 async def test_a_changed_secret_is_used_once(watched: Watched) -> None:
-    """Only a changed secret is handed to its service, and only once."""
+    """Only a changed secret is passed to its service, and only once."""
     assert await watched.refresh() == []
     (watched.folder / "AUTH__SIGNING_KEY").write_text(generate_signing_key("ES256"))
     assert await watched.refresh() == ["secret_changed"]
@@ -70,7 +70,7 @@ async def test_a_changed_secret_is_used_once(watched: Watched) -> None:
 
 
 async def test_a_rejected_value_rejects_the_whole_set(watched: Watched) -> None:
-    """One unusable value keeps all values as they are; it is counted at each read and logged once."""
+    """If one value is unusable, no secret changes; the rejection is counted at each read and logged once."""
     (watched.folder / "AUTH__SIGNING_KEY").write_text(generate_signing_key("ES256"))
     (watched.folder / "LEDGER__SIGNING_KEY").write_text("short")
     assert await watched.refresh() == ["secrets_rejected"]
@@ -81,7 +81,7 @@ async def test_a_rejected_value_rejects_the_whole_set(watched: Watched) -> None:
 
 
 async def test_an_unavailable_provider(watched: Watched) -> None:
-    """While the provider is unavailable the values stay; it is counted at each read and logged once."""
+    """While the provider is unavailable no secret changes; the failure is counted at each read and logged once."""
     moved = watched.folder.rename(watched.folder.with_name("moved"))
     assert await watched.refresh() == ["secrets_unavailable"]
     assert await watched.refresh() == []
@@ -91,7 +91,7 @@ async def test_an_unavailable_provider(watched: Watched) -> None:
 
 
 async def test_a_service_that_fails_does_not_stop_the_others(watched: Watched) -> None:
-    """Every changed secret is handed on, also after a service has failed; what needs a restart is logged."""
+    """Each changed secret is passed to its service, even if another service fails; a needed restart is logged."""
     (watched.folder / "SENTRY_DSN").write_text("https://key@sentry.example/1")
     (watched.folder / "AUTH__SIGNING_KEY").write_text(generate_signing_key("ES256"))
     (watched.folder / "DATABASE_URL").write_text("postgresql://ana@db/land")
@@ -101,7 +101,7 @@ async def test_a_service_that_fails_does_not_stop_the_others(watched: Watched) -
 
 
 async def test_an_unexpected_error_counts_as_unavailable(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a provider's library raises is counted and logged by its class; its message might quote a secret."""
+    """An unexpected error is counted and logged by its class only, because its message might quote a secret."""
 
     def fail() -> Settings:
         raise TypeError("a response with a secret")
@@ -116,7 +116,7 @@ async def test_an_unexpected_error_counts_as_unavailable(watched: Watched, monke
 
 
 async def test_reads_never_overlap(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that needs the secrets waits for a scheduled read in progress before it reads them itself."""
+    """Two concurrent refreshes read the secrets one after the other."""
     both, overlaps, read = threading.Barrier(2), list[int](), watched.reader.read
 
     def meet() -> Settings:

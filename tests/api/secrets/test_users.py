@@ -32,7 +32,7 @@ def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_a_setting_that_the_key_file_overrides_is_not_used(
     in_file: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """A changed AUTH__SIGNING_KEY counts as used only where no AUTH__SIGNING_KEY_FILE overrides it."""
+    """A changed AUTH__SIGNING_KEY counts as used only if no AUTH__SIGNING_KEY_FILE overrides it."""
     monkeypatch.setenv("AUTH__SIGNING_KEY", rotate_bundle("ES256", OLD))
     if in_file:
         request.getfixturevalue("key_file")
@@ -49,11 +49,11 @@ def write_with_same_time(path: Path, text: str) -> None:
 
 
 async def test_a_file_with_the_same_modification_time_is_read_again(key_file: Path) -> None:
-    """Keys are read again after a change that leaves the modification time: of the mode, or by `cp --preserve`."""
+    """Keys are read again even if a change preserves the modification time, as `cp --preserve` does."""
     settings, rotated = load_settings(), rotate_bundle("ES256", OLD)
     keyring = open_keyring(settings)
     watch = asyncio.create_task(watch_signing_keys(settings, keyring))
-    await asyncio.sleep(0)  # until it has seen the file
+    await asyncio.sleep(0)  # lets the task record the state of the file
 
     def is_read() -> bool:
         write_with_same_time(key_file, rotated)
@@ -64,7 +64,7 @@ async def test_a_file_with_the_same_modification_time_is_read_again(key_file: Pa
 
 
 async def test_keys_that_change_during_the_start_are_read(key_file: Path) -> None:
-    """A key file that changes between the making of the keyring and the first look at the file is read."""
+    """A key file that changes between opening the keyring and starting the watch is read."""
     settings = load_settings()
     keyring = open_keyring(settings)
     write_with_same_time(key_file, rotate_bundle("ES256", OLD))

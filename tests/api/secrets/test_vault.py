@@ -1,4 +1,4 @@
-"""Secrets in Vault, against a double that knows the requests of hvac."""
+"""Secrets in Vault, against a test double of Vault's HTTP API."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_lease_is_renewed(vault: VaultDouble, clock: Clock) -> None:
 
 
 def test_a_lease_that_cannot_be_renewed(vault: VaultDouble, clock: Clock) -> None:
-    """Where a lease cannot be renewed, the gateway logs in again."""
+    """If a lease cannot be renewed, the gateway logs in again."""
     vault.renewable = False
     secret = by_role(vault, clock)
     secret.read()
@@ -103,7 +103,7 @@ def test_a_revoked_token(vault: VaultDouble, clock: Clock) -> None:
 
 
 def test_an_endless_token_is_not_renewed(vault: VaultDouble, clock: Clock) -> None:
-    """A token without an end, such as a root token, is never renewed."""
+    """A token that does not expire, such as a root token, is never renewed."""
     vault.lease_s = 0
     secret = open_vault(vault, clock, vault_credential="hvs.root")
     secret.read()
@@ -113,14 +113,14 @@ def test_an_endless_token_is_not_renewed(vault: VaultDouble, clock: Clock) -> No
 
 
 def test_a_missing_secret(vault: VaultDouble, clock: Clock) -> None:
-    """A path without a secret is named."""
+    """A missing secret is an error that names its path and store."""
     vault.secrets = {}
     with pytest.raises(SecretsUnavailable, match="Vault has no secret atalaya in the store secret"):
         by_role(vault, clock).read()
 
 
 def test_unreachable(vault: VaultDouble, clock: Clock) -> None:
-    """Without a connection the error says so, and a later read tries again."""
+    """If Vault cannot be reached, the error says so."""
     secret = by_role(vault, clock)
     vault.shutdown()
     vault.server_close()
@@ -130,7 +130,7 @@ def test_unreachable(vault: VaultDouble, clock: Clock) -> None:
 
 @pytest.mark.parametrize("page", ["<html>Welcome</html>", "[]", "{}", '{"data": {"data": []}, "auth": []}', "null"])
 def test_a_response_that_is_not_of_vault(vault: VaultDouble, clock: Clock, page: str) -> None:
-    """Status 200 from something else, such as a proxy's log-in page, is reported as that."""
+    """A response with status 200 that is not Vault's, such as a proxy's log-in page, is reported as such."""
     vault.page = page
     for secret in (by_role(vault, clock), open_vault(vault, clock, vault_credential="hvs.root")):
         with pytest.raises(SecretsUnavailable, match="The response is not from Vault"):
@@ -139,7 +139,7 @@ def test_a_response_that_is_not_of_vault(vault: VaultDouble, clock: Clock, page:
 
 @pytest.mark.parametrize("method", ["token", "approle", "kubernetes"])
 def test_missing_settings(vault: VaultDouble, clock: Clock, method: str) -> None:
-    """A method of log-in without what it needs is an error that names every missing setting."""
+    """A log-in method that lacks settings is an error that names each of them."""
     with pytest.raises(SettingsError) as caught:
         open_vault(vault, clock, vault_auth=method)
     missing = [problem.partition(" ")[0] for problem in caught.value.problems]

@@ -1,4 +1,4 @@
-"""What the settings of the allocator do to the memory of a model."""
+"""The effect of the allocator's settings on the memory of a model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NO_GLIBC = 77
 
 
 def test_weights_have_mappings_of_their_own() -> None:
-    """Blocks of the size of weights are mapped one by one while a model is opened, and only then."""
+    """Blocks as large as weights get mappings of their own while a model is opened, and only then."""
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )

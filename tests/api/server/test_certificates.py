@@ -1,4 +1,4 @@
-"""Reading certificates again while the gateway serves."""
+"""Reloading certificates while the gateway serves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.polling import wait_until
 
 
 def test_a_changed_mode_is_a_change_of_the_key(tmp_path: Path) -> None:
-    """A key that could not be read is tried again once its mode has been corrected."""
+    """A changed mode of the key's file causes one reload, because the key may have become readable."""
     certificate, key = make_authority(tmp_path / "pki").issue("CN=gateway")
     tls = open_tls(Settings(tls_certificate=certificate, tls_key=key))
     assert tls is not None

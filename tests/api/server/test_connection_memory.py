@@ -1,4 +1,4 @@
-"""Which connections are dropped when all together hold too much."""
+"""Which connections are dropped when all together hold too many bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_connections(memory: ConnectionMemory, *sizes: int) -> list[Connection]:
 
 
 def test_the_largest_are_dropped() -> None:
-    """When more than the limit is held, the largest holders go until seven eighths are left."""
+    """When more than the limit is held, the largest connections are dropped until seven eighths of it remain."""
     memory = ConnectionMemory(800)
     connections = make_connections(memory, 100, 350, 10, 340, 90)
     memory.count_received(801)
@@ -32,7 +32,7 @@ def test_the_largest_are_dropped() -> None:
 
 
 def test_bytes_that_were_read_do_not_count() -> None:
-    """Received bytes that no connection holds any more drop nothing."""
+    """Received bytes that connections no longer hold cause no drop."""
     memory = ConnectionMemory(800)
     connections = make_connections(memory, 100, 200)
     for _ in range(100):
@@ -41,7 +41,7 @@ def test_bytes_that_were_read_do_not_count() -> None:
 
 
 def test_a_closed_connection_does_not_count() -> None:
-    """A connection that was removed holds nothing."""
+    """A connection that was discarded no longer counts."""
     memory = ConnectionMemory(800)
     first, second = make_connections(memory, 700, 500)
     memory.discard(first)

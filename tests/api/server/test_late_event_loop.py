@@ -1,4 +1,4 @@
-"""What a late event loop does to connections whose time has passed meanwhile."""
+"""Connections whose time limit passes while the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from api.server.connections import BoundedProtocol
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
-LIMIT_S = 3  # in which a slow machine sends the requests before the loop is blocked
+LIMIT_S = 3  # enough for a slow machine to send the requests before the loop is blocked
 LATE_S = 3.2
 
 
 class BlockingProtocol(BoundedProtocol):
-    """The gateway's protocol, which blocks the event loop from a request for /block on, for LATE_S after `go_on`."""
+    """The gateway's protocol; a request for /block blocks the event loop until LATE_S after `go_on` is set."""
 
     blocked = threading.Event()
     go_on = threading.Event()
@@ -45,7 +45,7 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
 
 @contextmanager
 def serving(limit_s: int) -> Iterator[int]:
-    """The port of a server of the app with the gateway's protocol and event loop."""
+    """Serve the app with the gateway's protocol and event loop; yields the port."""
     port = free_port()
     protocol = partial(BlockingProtocol, limiter=ConnectionLimiter(behind_proxies=False), memory=ConnectionMemory())
     config = uvicorn.Config(
@@ -82,7 +82,7 @@ def get(connection: http.client.HTTPConnection) -> int:
 
 
 def test_a_request_that_waits_for_a_late_loop_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that arrived while the loop was blocked is read before its connection is closed as unused."""
+    """A request that arrives while the loop is blocked is served, even if its connection's limit passes meanwhile."""
     monkeypatch.setattr(connections, "HEAD_LIMIT_S", LIMIT_S)
     with serving(LIMIT_S) as port:
         used, new, blocking = connect(port), connect(port), connect(port)

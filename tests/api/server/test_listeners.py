@@ -21,7 +21,7 @@ def bound(host: str) -> Iterator[list[socket.socket]]:
 
 @pytest.fixture
 def no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel without IPv6: creating such a socket fails. No test can take IPv6 out of the kernel."""
+    """Simulate a kernel without IPv6, in which creating an IPv6 socket fails."""
     make = socket.socket
 
     def create(family: int, *arguments: int) -> socket.socket:
@@ -46,7 +46,7 @@ def test_two_colons_are_every_address() -> None:
 
 @pytest.mark.usefixtures("no_ipv6")
 def test_ipv6_is_skipped_where_it_is_off() -> None:
-    """Without IPv6, HOST=:: is every IPv4 address, while a HOST that is an IPv6 address is reported."""
+    """Without IPv6, HOST=:: binds every IPv4 address, and a HOST that is an IPv6 address is an error."""
     with bound("::") as listeners:
         assert [listener.getsockname()[0] for listener in listeners] == ["0.0.0.0"]  # noqa: S104
     with pytest.raises(
@@ -76,5 +76,5 @@ def test_a_port_that_one_family_has_taken_is_in_use() -> None:
     ],
 )
 def test_the_local_url_follows_the_host(host: str, url: str) -> None:
-    """This machine reaches a gateway on every address at 127.0.0.1, and another one at its HOST."""
+    """The local URL has 127.0.0.1 if the gateway listens on all addresses, and otherwise HOST."""
     assert local_url("http", host, 8000) == url

@@ -41,5 +41,5 @@ def test_directory_of_killed_gateway_is_removed() -> None:
         os.utime(running, (0, 0))
         with shared_directory():
             assert running.exists()
-            wait_until(lambda: not abandoned.exists())  # a gateway that starts meanwhile may be removing it
+            wait_until(lambda: not abandoned.exists())  # another gateway that is starting may be removing it
     shutil.rmtree(abandoned, ignore_errors=True)

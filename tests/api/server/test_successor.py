@@ -1,4 +1,4 @@
-"""What a process passes on to the program that it executes in its place."""
+"""What a process passes to the program that replaces it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ else:
 
 
 def test_a_successor_has_the_same_id_and_listeners() -> None:
-    """The new program has the process id, the arguments, the listener and the count, and gets a signal held back."""
+    """The new program keeps the process id, arguments, listener and count, and gets the signal that was held back."""
     command = [sys.executable, "-c", PROGRAM, "serve"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     first, *rest = ended.stdout.splitlines()
@@ -44,7 +44,7 @@ def test_a_successor_has_the_same_id_and_listeners() -> None:
 
 
 def test_listeners_are_taken_over_by_their_use() -> None:
-    """The descriptors become sockets that later children do not inherit."""
+    """Inherited descriptors become sockets, by use, that later child processes do not inherit."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         passed = os.dup(listener.fileno())
         os.set_inheritable(passed, True)

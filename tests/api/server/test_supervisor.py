@@ -29,13 +29,13 @@ sys.exit(supervisor.run())
 
 
 def run_supervisor(serve: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run a supervisor whose workers execute `serve`, and have so long to stop."""
+    """Run a supervisor whose workers execute `serve` and may take `limit_s` seconds to stop."""
     command = [sys.executable, "-c", SUPERVISOR.format(serve=serve.replace("\n", "\n    "), limit_s=limit_s)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_workers_that_die_while_starting_are_given_up() -> None:
-    """Workers that die before they are ready are restarted with backoff; after five the supervisor gives up."""
+    """Workers that die before they are ready are restarted with backoff; after five deaths the supervisor gives up."""
     started = time.monotonic()
     ended = run_supervisor("os.kill(os.getpid(), signal.SIGKILL)")
     assert ended.returncode == 1
@@ -45,7 +45,7 @@ def test_workers_that_die_while_starting_are_given_up() -> None:
 
 
 def test_first_failure_that_names_its_reason_stops_the_supervisor() -> None:
-    """If the first worker exits with an error, the supervisor starts no other that would print it again."""
+    """If the first worker exits with an error, the supervisor stops, because others would fail in the same way."""
     ended = run_supervisor("raise OSError(28, 'No space left on device')")
     assert (ended.returncode, ended.stderr) == (1, "error: No space left on device\n")
     assert ended.stdout.count("worker_died") == 1
@@ -62,7 +62,7 @@ def test_worker_that_does_not_stop_is_killed() -> None:
     assert ended.stdout.count("worker_killed") == 2
 
 
-# The first worker dies five times. The other stops the supervisor once that has noticed the last death.
+# The first worker dies five times. The other stops the supervisor after the supervisor noticed the last death.
 DYING = """
 os.write(slot.ready_pipe, b"1")
 if slot.number == 0:
@@ -79,9 +79,9 @@ time.sleep(60)
 
 
 def test_worker_that_dies_while_serving_is_replaced_with_backoff(tmp_path: Path) -> None:
-    """A worker that dies repeatedly after it was ready is replaced ever more slowly, and never given up."""
+    """A worker that dies repeatedly after it was ready is replaced with growing delays, and never given up."""
     started = time.monotonic()
     ended = run_supervisor(DYING.format(pids=str(tmp_path / "pids")))
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.count("worker_died") == 5
-    assert 0.5 + 1 + 2 < time.monotonic() - started < 60  # the worker that lives would sleep for another minute
+    assert 0.5 + 1 + 2 < time.monotonic() - started < 60  # the surviving worker would sleep for another minute

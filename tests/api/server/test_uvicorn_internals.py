@@ -1,4 +1,4 @@
-"""What api.server uses of uvicorn beyond its documented interface: an upgrade that changes it fails here first."""
+"""The undocumented parts of uvicorn that api.server uses: an upgrade that changes them fails here first."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_protocol_state() -> None:
 
 
 def test_flow_control() -> None:
-    """FlowControl tells whether writing is paused."""
+    """FlowControl has an attribute for whether writing is paused."""
     flow = FlowControl(SimpleNamespace(pause_reading=lambda: None))  # type: ignore[arg-type]
     assert flow.write_paused is False, HINT
 

@@ -12,7 +12,7 @@ from api.server.write_timeout import WriteTimeout
 
 
 class FakeTransport(asyncio.Transport):
-    """Reports the sizes of its write buffer one after another; the last one stays."""
+    """Reports the given sizes of its write buffer one after another, and then repeats the last one."""
 
     def __init__(self, sizes: Sequence[int], *, closing: bool) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ async def watched(activity: Activity) -> AsyncIterator[None]:
 
 
 async def test_idleness_pauses_and_closes_in_this_order() -> None:
-    """Without requests, what must happen at once happens first, and connections are closed afterwards."""
+    """When the process becomes idle, work pauses first, and connections are closed afterwards, even if one fails."""
     activity, happened, closed = Activity(IDLE_AFTER_S), list[str](), asyncio.Event()
 
     async def fail() -> None:
@@ -40,7 +40,7 @@ async def test_idleness_pauses_and_closes_in_this_order() -> None:
 
 
 async def test_a_request_in_progress_keeps_the_process_active() -> None:
-    """While a request is in progress, however long it takes, nothing pauses; it does after its end."""
+    """Nothing pauses while a request is in progress, however long it takes; work pauses after its end."""
     activity, paused = Activity(IDLE_AFTER_S), asyncio.Event()
     activity.when_idle(paused.set)
     activity.begin_request()
@@ -52,7 +52,7 @@ async def test_a_request_in_progress_keeps_the_process_active() -> None:
 
 
 async def test_loops_wait_for_the_next_request() -> None:
-    """A loop that sleeps goes on with the next request, and work that needs the network is begun again."""
+    """A sleeping loop continues with the next request, and work that needs the network is started again."""
     activity, paused = Activity(IDLE_AFTER_S), asyncio.Event()
     activity.when_idle(paused.set)
     began, began_again = list[str](), asyncio.Event()
@@ -79,7 +79,7 @@ async def test_loops_wait_for_the_next_request() -> None:
 
 
 async def test_a_watched_gateway_never_pauses() -> None:
-    """Without a limit, watching ends at once and nothing ever waits."""
+    """Without an idle limit, `watch` ends at once and `sleep` never waits for a request."""
     activity = Activity(None)
     await activity.watch()
     await activity.sleep(0)

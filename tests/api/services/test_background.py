@@ -16,7 +16,7 @@ async def fail() -> None:
 
 
 async def test_an_error_that_ends_a_task_is_logged_at_once() -> None:
-    """The error that ends a background task is logged while the process goes on, and does not disturb its end."""
+    """The error that ends a background task is logged while the process runs, and is not raised at its end."""
     output = io.StringIO()
     with restored_logging():
         configure_test_logging("info", output)

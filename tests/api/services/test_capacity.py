@@ -1,4 +1,4 @@
-"""How many inference threads a process starts, and the memory that it keeps free for others."""
+"""How many inference threads a process starts, and the memory that it keeps free for other processes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ MEBIBYTE = 1 << 20
     ],
 )
 def test_threads_follow_processors_and_memory(processors: int, megabytes: int, workers: int, threads: int) -> None:
-    """There is one thread for each processor of a worker, but no more than its memory carries, and at least one."""
+    """There is one thread for each processor of a worker, but no more than its memory allows, and at least one."""
     assert fit_inference_threads(processors, megabytes * MEBIBYTE, workers) == threads
 
 
 def test_setting_overrides_the_count(settings: Settings) -> None:
-    """MODEL__WORKERS is taken as it is."""
+    """MODEL__WORKERS overrides the computed number of threads."""
     assert count_inference_threads(settings) == settings.model.workers == 2
 
 
@@ -76,7 +76,7 @@ def test_a_gateway_obeys_its_control_group(tmp_path: Path, groups: list[ControlG
 
 
 def test_memory_of_the_process_that_pulls_is_kept_free() -> None:
-    """Images get less memory where a process pulls from an MLflow server: both must fit into the container."""
+    """Images get less memory if a process pulls from an MLflow server, because both must fit into the container."""
     backend = open_backend("stub://")
     plain = image_memory_bytes(Settings(), backend)
     mirrored = Settings(model={"registry": "mlflow+http://models", "url": "registry://landuse@production"})

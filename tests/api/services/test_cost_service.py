@@ -57,7 +57,7 @@ async def quality(settings: Settings) -> AsyncIterator[QualityService]:
 async def test_a_cancelled_measurement_counts_once(
     quality: QualityService, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the gateway shuts down while its thread writes what was measured, that is not written again."""
+    """A measurement that is being written while the gateway shuts down is not written again."""
     began, go_on, add = asyncio.Event(), threading.Event(), CostStore.add_resources
     loop = asyncio.get_running_loop()
 
@@ -81,7 +81,7 @@ async def test_a_cancelled_measurement_counts_once(
 async def test_an_idle_gateway_leaves_the_database_alone(
     quality: QualityService, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the gateway is idle, the sums of a long ledger go on only with the next request."""
+    """An idle gateway stops summing a long ledger, and continues with the next request."""
     monkeypatch.setattr("api.services.measuring.quality._PAUSE", 0)
     await asyncio.to_thread(append, settings.database_url.get_secret_value(), [REFUSED] * CHUNK * CHUNKS)
     activity, idle, added, statements = Activity(0.01), asyncio.Event(), asyncio.Event(), list[str]()
@@ -108,7 +108,7 @@ async def test_an_idle_gateway_leaves_the_database_alone(
 
 
 async def test_a_failure_is_logged_once(quality: QualityService) -> None:
-    """While a table is missing, one warning names the class of the database's error; then the end is logged."""
+    """While a table is missing, one warning names the class of the database's error; then the recovery is logged."""
 
     async def rename(before: str, after: str) -> None:
         def execute(engine: Engine) -> None:
@@ -132,7 +132,7 @@ async def test_a_failure_is_logged_once(quality: QualityService) -> None:
 
 
 async def test_reading_labels_delays_nothing_else(quality: QualityService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the results of a model are computed from millions of labels, costs and drift are still read."""
+    """Costs and drift can be read while the results of a model are computed from its labels."""
     began, go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -154,7 +154,7 @@ async def test_reading_labels_delays_nothing_else(quality: QualityService, monke
 
 
 async def test_refreshing_removes_old_findings(quality: QualityService) -> None:
-    """What differed from the reference before the retention is removed by a running gateway."""
+    """A running gateway removes drift findings that are older than the retention."""
     at = "2001-01-01T00:00:00.000000Z"
     ended = Finding("tiny-v1.0", "ana", "brightness", at, at, "lower", 0.5, 0.3, ended_at=at)
 

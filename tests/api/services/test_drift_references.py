@@ -1,4 +1,4 @@
-"""Where the gateway finds the references for drift."""
+"""Where the gateway finds the drift references."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGEST = read_manifest(ARTEFACT).files["model.onnx"].sha256
 def test_a_missing_reference_is_searched_again(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str | None
 ) -> None:
-    """A reference that was missing or damaged is found five minutes later, and then kept."""
+    """The gateway looks for a missing or damaged reference again after RETRY_S, and keeps the one that it finds."""
     monkeypatch.setattr(references, "INSTALLATION", tmp_path)
     monkeypatch.setattr(references, "home_folder", lambda: tmp_path)
     file = tmp_path / REFERENCES / "land.json"

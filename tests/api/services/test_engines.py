@@ -71,7 +71,7 @@ def infer(client: TestClient, bearer: dict[str, str]) -> int:
 def test_a_silent_engine_does_not_stop_the_gateway(
     connect: Any, log_in: LogIn, engine: ScriptedEngine, other: ScriptedEngine
 ) -> None:
-    """While one of two engines is silent, predictions take less time than MODEL__STUCK_SECONDS and succeed."""
+    """While one of two engines is silent, predictions succeed, and the gateway is ready again afterwards."""
     client = connect(engine, other, stuck_seconds=12)
     bearer = log_in(client)
     with engine.script.silent:
@@ -84,7 +84,7 @@ def test_a_silent_engine_does_not_stop_the_gateway(
 def test_a_request_may_use_engines_of_which_one_names_its_digest(
     connect: Any, log_in: LogIn, engine: ScriptedEngine, other: ScriptedEngine
 ) -> None:
-    """Engines serve one model unless their digests differ; then a request for several images gets model_replaced."""
+    """Engines serve one model unless their digests differ; then a request for several images gets 503."""
     other.script.model = describe_model(parameters={"digest": "ab" * 32})
     client = connect(engine, other)
     assert infer(client, log_in(client)) == 200
@@ -105,7 +105,7 @@ def test_a_request_may_end_with_the_local_model(connect: Any, log_in: LogIn, eng
 
 
 def test_an_engine_that_is_down_at_the_start_is_shown(connect: Any, log_in: LogIn, engine: ScriptedEngine) -> None:
-    """The metrics have 0 for an engine that has not worked since the start of the gateway."""
+    """The metrics show 0 for an engine that was down when the gateway started."""
     closed = ScriptedEngine()
     closed.server_close()
     client = connect(engine, closed)
@@ -114,7 +114,7 @@ def test_an_engine_that_is_down_at_the_start_is_shown(connect: Any, log_in: LogI
 
 
 def test_engines_that_share_a_series_are_all_up() -> None:
-    """The engines after the first 64 share a series, which is 0 while any of them gets no requests."""
+    """The engines after the first 64 share a series, which is 0 while any of them is ejected."""
     registry = CollectorRegistry()
     reports = EngineReports(Metrics(registry))
 

@@ -1,4 +1,4 @@
-"""Following an alias within the memory of the gateway."""
+"""Following an alias within the gateway's memory budget."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shown() -> CollectorRegistry:
 
 @pytest.fixture
 def following(registry: FileRegistry, shown: CollectorRegistry, tmp_path: Path) -> Following:
-    """Serve what production names, with so many bytes for images and loads."""
+    """Serve the production version, with `memory` bytes for images and model loads."""
     assert registry.list_models() == ["tiny"]
     model = {"registry": f"file://{tmp_path}/registry", "url": "registry://tiny@production", "workers": 1}
     settings = Settings(model={**model, "prepare": False})
@@ -73,7 +73,7 @@ def following(registry: FileRegistry, shown: CollectorRegistry, tmp_path: Path) 
 async def test_a_version_that_does_not_fit_in_memory_is_not_served(
     following: Following, registry: FileRegistry, shown: CollectorRegistry
 ) -> None:
-    """With less memory than both versions take, the one in service stays, and the reason is shown and counted."""
+    """If the new version does not fit in memory, the old one stays in service, and the failure is counted."""
     async with following(8 * MEBIBYTE) as (follower, service):
         registry.move_aliases("tiny", {"production": "1.1"}, **DECISION)
         await follower.catch_up()

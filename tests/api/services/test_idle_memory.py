@@ -1,4 +1,4 @@
-"""Returning memory while nobody asks for a prediction."""
+"""Releasing memory while no predictions are requested."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def service(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ObservedService]:
-    """A service whose idle memory is being released, checked all the time."""
+    """A service that releases memory when idle, and is checked for idleness continuously."""
     monkeypatch.setattr(idle_memory, "_CHECK_S", 0)
     service = ObservedService(
         ReleasingBackend(), workers=1, limits=QueueLimits(2, 2.0), on_stage=lambda *_: None, clock=clock
@@ -62,7 +62,7 @@ def get_backend(service: PredictionService) -> ReleasingBackend:
 
 
 async def test_memory_is_released_once_while_idle(service: ObservedService, clock: FakeClock) -> None:
-    """It is released at the start, and after each time without requests; never beside a request."""
+    """Memory is released once at the start and once after each idle period, not earlier."""
     backend = get_backend(service)
     await until(lambda: backend.returned == 1)
     backend.gate.set()
@@ -78,7 +78,7 @@ async def test_memory_is_released_once_while_idle(service: ObservedService, cloc
 
 
 async def test_memory_of_another_version_is_released(service: PredictionService) -> None:
-    """A version that is switched to while nobody asks for a prediction releases the memory of its warm-up."""
+    """A version that is put into service while no predictions are requested releases the memory of its warm-up."""
     await until(lambda: get_backend(service).released == 1)
     service.replace_backend(ReleasingBackend())
     await until(lambda: get_backend(service).released == 1)

@@ -1,4 +1,4 @@
-"""Metrics that no request changes, and labels of requests: in a gateway in the test's own process."""
+"""Metrics of state, and labels of request metrics, in a gateway in the test's own process."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 class Observer:
-    """A gateway, and what an operator reads of it."""
+    """A gateway, and the metrics that an operator reads from it."""
 
     def __init__(self, client: TestClient, log_in: Any) -> None:
         self.client = client
         self.operator, self.caller = log_in(client, "olga"), log_in(client)
 
     def read(self, name: str) -> dict[tuple[str, ...], float]:
-        """The samples with this name: their values by the values of the labels, in the order of the labels' names."""
+        """The values of the samples with this name, by their label values in the order of the labels' names."""
         text = self.client.get("/metrics", headers=self.operator).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {
@@ -66,7 +66,7 @@ def observer(client: TestClient, log_in: Any) -> Observer:
 
 
 def test_errors_of_the_gateway_have_a_type(make_client: Any, log_in: Any) -> None:
-    """Requests are counted by scheme, and failures of the gateway by their stable code; errors of callers have none."""
+    """Requests are counted by scheme, and failures of the gateway by their code; errors of callers have none."""
     client = make_client(raise_errors=False)
 
     async def fail() -> None:
@@ -110,7 +110,7 @@ def test_capacities_and_states(observer: Observer) -> None:
 
 
 def test_readiness_is_shown(observer: Observer) -> None:
-    """A gateway shows as ready once it is, and shows how far the quotas are used: not at all without quotas."""
+    """The metrics show when the gateway is ready, and a quota usage of 0 without quotas."""
     wait_until(lambda: observer.read("atalaya_ready") == {(): 1})
     assert observer.read("atalaya_quota_used_ratio") == {(): 0}
 
@@ -127,7 +127,7 @@ def test_runs_of_scheduled_commands_are_shown(make_client: Any, settings: Settin
         await engine.dispose()
 
     asyncio.run(record())
-    # The gateway shows each when it has read it, and may have looked between two of the records.
+    # The gateway reads the records periodically, possibly between two of these writes.
     wait_until(lambda: observer.read("atalaya_evaluation_accuracy") == {("tiny-v1.0",): 0.75})
     failed = {("ledger_verify",): 1_800_000_100}
     wait_until(lambda: observer.read("atalaya_task_last_failure_timestamp_seconds") == failed)
@@ -139,7 +139,7 @@ def test_runs_of_scheduled_commands_are_shown(make_client: Any, settings: Settin
 
 @pytest.fixture
 def issuer(provider: IdentityProvider) -> IdentityProvider:
-    """A provider whose documents cannot be used."""
+    """An identity provider whose documents are missing."""
     provider.documents.clear()
     return provider
 
@@ -198,7 +198,7 @@ async def test_a_blocked_event_loop_and_a_lost_database_are_seen() -> None:
 
 
 def test_openmetrics_is_negotiated(observer: Observer) -> None:
-    """A client that accepts OpenMetrics gets it, and any other the text format; both have the same samples."""
+    """A client that accepts OpenMetrics gets it, and any other client gets the text format."""
     accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"}
     response = observer.client.get("/metrics", headers=observer.operator | accept)
     assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
@@ -230,7 +230,7 @@ PARENT = f"00-{'a' * 32}-{'b' * 16}"
     [(1.0, None, 1), (0.0, None, 0), (0.0, f"{PARENT}-01", 1), (1.0, f"{PARENT}-00", 0)],
 )
 async def test_recorded_traces_are_exemplars(share: float, traceparent: str | None, traces: int) -> None:
-    """The bucket of a request whose trace is recorded has the id of the trace; that of any other request has none."""
+    """The bucket of a request has the trace id as an exemplar if the trace is recorded, and otherwise no exemplar."""
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
         await receive()

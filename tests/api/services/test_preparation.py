@@ -31,7 +31,7 @@ MEMORY = 1 << 30
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """The versions 1.0, in production, and 1.1 of a model, with different graphs; nothing is prepared."""
+    """A registry with version 1.0, in production, and 1.1 of a model, with different graphs; neither is prepared."""
     registry = FileRegistry(tmp_path / "registry")
     for version, size in (("1.0", 16), ("1.1", 32)):
         source = tmp_path / version
@@ -58,7 +58,7 @@ async def service(settings: Settings) -> AsyncIterator[PredictionService]:
 
 
 async def test_each_version_in_service_is_prepared(settings: Settings, service: PredictionService) -> None:
-    """The version of the start and the one that is switched to get a copy, which their next loads use."""
+    """The first version and the one that replaces it each get a prepared copy, which their next loads use."""
     shown = CollectorRegistry()
 
     async def wait_for_builds(count: int) -> None:

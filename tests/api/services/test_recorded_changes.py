@@ -65,7 +65,7 @@ async def unwritable(engine: AsyncEngine) -> AsyncIterator[None]:
 
 
 async def test_unrecorded_changes_of_a_user_are_undone(engine: AsyncEngine, trail: AuditTrail, user: User) -> None:
-    """A user is neither added, changed nor deleted while that cannot be recorded; afterwards each attempt succeeds."""
+    """A user is neither added, changed nor deleted while the audit log cannot be written; later attempts succeed."""
     users, record = UserStore(engine), recording(trail, "user")
     async with unwritable(engine):
         await users.add("bob", Role.CLIENT, "hash", record=record)
@@ -105,7 +105,7 @@ async def test_an_unrecorded_refresh_uses_up_no_token(engine: AsyncEngine, trail
 
 
 async def test_an_unrecorded_rotation_keeps_the_secret(engine: AsyncEngine, trail: AuditTrail, user: User) -> None:
-    """A key is neither created, rotated nor revoked while that cannot be recorded."""
+    """A key is neither created, rotated nor revoked while the audit log cannot be written."""
     keys, record = KeyStore(engine), recording(trail, "key")
     async with unwritable(engine):
         await keys.create(user.id, TERMS, record=record)
@@ -121,7 +121,7 @@ async def test_an_unrecorded_rotation_keeps_the_secret(engine: AsyncEngine, trai
 
 
 async def test_unrecorded_changes_of_clients_are_undone(engine: AsyncEngine, trail: AuditTrail) -> None:
-    """A client's secret, its state and the list of barred users stay as they are while a change cannot be recorded."""
+    """A client's secret, its state and the list of barred users do not change while the log cannot be written."""
     clients, barred, record = ClientStore(engine), BarredSubjects(engine), recording(trail, "client")
     client, secret = await clients.add("maps", SCOPES, record=record)
     for change in (clients.disable, clients.rotate_secret, clients.delete):
@@ -146,7 +146,7 @@ async def test_an_entry_is_undone_with_its_change(engine: AsyncEngine, trail: Au
 
 
 async def test_simultaneous_changes_are_all_recorded(engine: AsyncEngine, trail: AuditTrail, user: User) -> None:
-    """Changes of many users at once, beside refusals that are written, neither block each other nor break the chain."""
+    """Concurrent changes of users and writes of refusals neither block each other nor break the chain."""
     users, record = UserStore(engine), recording(trail, "added")
 
     async def write_refusals() -> None:

@@ -1,4 +1,4 @@
-"""The settings of candidates: the judge's limits."""
+"""The canary settings: the judge's limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.canary.judge import LIMITS, Limit
 
 
 def test_limits_replace_those_of_the_judge() -> None:
-    """A metric that the settings name has their limits, the others keep the judge's own."""
+    """Limits in the settings replace the judge's own for the metrics that they name, and for no others."""
     rules = CanarySettings(limits='{"disagreement": [0.1, 0.15]}').rules
     assert rules.limits[Metric.DISAGREEMENT] == Limit(0.1, 0.15)
     assert rules.limits[Metric.ACCURACY] == LIMITS[Metric.ACCURACY]

@@ -1,4 +1,4 @@
-"""docs/configure.md and .env.example are generated from the settings, and are current."""
+"""docs/configure.md and .env.example are generated from the settings, and are up to date."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ from tests.support.paths import ROOT
 def test_the_command_can_be_pasted_anywhere(
     module: str, url: str, requirements: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The message names the pip of the gateway's environment and the whole path of the file."""
-    monkeypatch.setitem(sys.modules, module, None)  # as where its library is not installed
+    """The message names the pip of the gateway's environment and the full path of the file."""
+    monkeypatch.setitem(sys.modules, module, None)  # as if its library were not installed
     pip = tmp_path / "bin" / "pip"
     pip.parent.mkdir()
     pip.touch()
@@ -38,7 +38,7 @@ def test_the_command_can_be_pasted_anywhere(
 
 
 def test_an_environment_without_pip_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where there is no pip, as in the image, or no source code, the message has no command that cannot work."""
+    """Without pip, as in the image, or without the source code, the message has no command, because none would work."""
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     assert (
         describe_installation("parquet.txt") == f"Install requirements/parquet.txt of the source code into {tmp_path}."

@@ -22,7 +22,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A variable of the environment, also in lower case, overrides `.env`; an empty one does not."""
+    """An environment variable, even in lower case, overrides `.env`; an empty one does not."""
     (tmp_path / ".env").write_text("PORT=1\nHOST=0.0.0.0\nMODEL__WORKERS=2\nLOG_LEVEL=error\n")
     for name, value in {"PORT": "3", "HOST": "", "model__workers": "4"}.items():
         monkeypatch.setenv(name, value)
@@ -69,7 +69,7 @@ def test_file_in_another_encoding_is_rejected(tmp_path: Path, encoding: str) -> 
 
 
 def test_every_problem_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Invalid settings, and what is wrong with the valid ones, are reported together: one line for each setting."""
+    """Invalid settings and problems with valid ones are reported together, one line for each setting."""
     invalid = {"PORT": "eighty", "AUTH__ISSUER": "land.example", "LIMITS__TOKEN": "many", "LEDGER__DAYS": "1"}
     for name, value in {**invalid, "LOG_LEVEL": "debug"}.items():
         monkeypatch.setenv(name, value)
@@ -81,7 +81,7 @@ def test_every_problem_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(find_problems)
     names = [problem.split()[0].rstrip(":") for problem in caught.value.problems]
-    # PORT is invalid: whether METRICS_PORT differs from it is not known.
+    # PORT is invalid, so it is unknown whether METRICS_PORT differs from it.
     assert names == [*invalid, "AUTH__SIGNING_KEY"]
 
 
@@ -114,7 +114,7 @@ def test_mistyped_names_are_noticed(
 
 
 def test_other_names_cause_no_warning() -> None:
-    """Variables of shells, platforms and other programs cause no warning, nor does a near name beside the setting."""
+    """Variables of other programs and platforms cause no warning, nor does a similar name beside the setting."""
     others = (
         "PORTS HOSTS HOSTNAME DOC PATH HOME LANG USER SHELL MODE AUTHOR DATABASE_USER DATABASE_NAME"
         " DATABASE_PUBLIC_URL DATABASE_PRIVATE_URL DATABASE_URL_UNPOOLED DIRECT_URL POSTGRES_URL REDIS_PRIVATE_URL"
@@ -127,14 +127,14 @@ def test_other_names_cause_no_warning() -> None:
 
 
 def test_json_in_the_name_of_a_group_is_noticed() -> None:
-    """JSON in a variable with the bare name of a group was meant for the gateway: a warning names the right form."""
+    """JSON in a variable with the bare name of a group causes a warning that names the right form."""
     (warning,) = find_mistyped({"AUTH": '{"audience": "land"}', "MODEL": "gpt"})
     assert warning.startswith("AUTH is ignored: ")
     assert "AUTH__" in warning
 
 
 def test_a_changed_mode_is_a_change_of_the_file(tmp_path: Path) -> None:
-    """A `.env` that could not be read is read again once its mode has been corrected."""
+    """A changed mode counts as a change of `.env`, because the file may have become readable."""
     file = tmp_path / ".env"
     file.write_text("PORT=1\n")
     before = read_env_file_state()

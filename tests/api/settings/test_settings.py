@@ -103,7 +103,7 @@ def test_invalid_issuer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_production_requires_a_signed_artefact() -> None:
-    """Production trusts the release key, unless a key is configured; development requires only a configured one."""
+    """Production trusts the release key, unless a key is configured; development trusts only a configured one."""
     own = encode_public_key(ec.generate_private_key(ec.SECP256R1()).public_key())
     trusted = {
         (environment, key): Settings(environment=environment, model={"verify_key": key}).artefact_key()

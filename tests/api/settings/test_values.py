@@ -1,4 +1,4 @@
-"""What an error about a value says: what is allowed, in plain words and without the value."""
+"""Errors about values: they say what is allowed, in plain words and without the value."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_error_says_what_is_allowed(
 
 
 def test_no_text_is_pydantic_s_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever setting has a meaningless value, the error does not speak of inputs, patterns or Python's types."""
+    """No error about an invalid value mentions pydantic's inputs, patterns or Python's types."""
     monkeypatch.chdir(tmp_path)
     for name in list_names():
         monkeypatch.setenv(name, "?")

@@ -1,4 +1,4 @@
-"""`atalaya top` beside a running gateway, and beside Prometheus and Alertmanager as far as it reads them."""
+"""`atalaya top` with a running gateway, and with the alerts of Prometheus and Alertmanager."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @contextmanager
 def serving(path: str, document: Any) -> Iterator[str]:
-    """A server that has one JSON document; yields its URL."""
+    """Serve one JSON document; yields the URL of the server."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -58,7 +58,7 @@ def serving(path: str, document: Any) -> Iterator[str]:
 
 @contextmanager
 def predicting(gateway: Gateway) -> Iterator[None]:
-    """Predictions and rejected requests, one after the other, until the context ends."""
+    """Alternately send predictions and requests that are rejected, until the context ends."""
     client, stop = gateway.client(), threading.Event()
 
     def predict() -> None:
@@ -111,7 +111,7 @@ def test_lines_fit_a_terminal_of_80_columns(gateway: Gateway) -> None:
 
 
 def test_a_remote_gateway_needs_a_credential(gateway: Gateway) -> None:
-    """With --url, `top` reads /metrics with a token that has the scope metrics:read, and says so if it has none."""
+    """With --url, `top` reads /metrics with a token that has the scope metrics:read, and says so if that is missing."""
     refused = gateway.run("top", "--once", "--url", gateway.base_url, "--token", gateway.token("ana"))
     assert refused.returncode == 1
     assert refused.stderr == (
@@ -138,7 +138,7 @@ def test_a_remote_gateway_needs_a_credential(gateway: Gateway) -> None:
     ],
 )
 def test_mistakes_are_explained(gateway: Gateway, arguments: list[str], status: int, text: str) -> None:
-    """What `top` cannot do is one line that says what to do instead."""
+    """A mistake in the use of `top` is one line that explains it."""
     done = gateway.run("top", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (status, 1)
     assert text in done.stderr

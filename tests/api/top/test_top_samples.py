@@ -30,12 +30,12 @@ def interval(before: str = BEFORE, after: str = AFTER, seconds: float = 2.0) -> 
 
 
 def test_a_counter_that_was_reset_began_at_zero() -> None:
-    """A counter that is smaller than before belongs to a restarted gateway: its value is what it has counted since."""
+    """A counter that has become smaller belongs to a restarted gateway, and is counted from zero."""
     assert interval().rates_by("atalaya_predictions_total", "label") == {"forest": 10.0, "river": 1.5}
 
 
 def test_a_new_series_counts_from_zero() -> None:
-    """A series that is missing in the first scrape has counted everything in between."""
+    """A series that is missing in the first scrape is counted from zero."""
     assert interval(before="").rate("atalaya_predictions_total", label="forest") == 15.0
 
 
@@ -44,13 +44,13 @@ def test_a_new_series_counts_from_zero() -> None:
     [(0.25, 0.05), (0.5, 0.1), (0.75, 0.7), (0.99, 1.0)],
 )
 def test_quantiles_are_linear_in_a_bucket(quantile: float, expected: float) -> None:
-    """A quantile is interpolated in its bucket, and not beyond the last finite bound, as Prometheus does it."""
+    """A quantile is interpolated within its bucket, up to the last finite bound, as in Prometheus."""
     buckets = [(0.1, 4.0), (1.0, 7.0), (math.inf, 8.0)]
     assert estimate_quantile(buckets, quantile) == pytest.approx(expected)
 
 
 def test_no_observation_has_no_quantile() -> None:
-    """Without observations there is no quantile, rather than a zero."""
+    """Without observations the quantile is unknown, not zero."""
     assert estimate_quantile([(0.1, 0.0), (math.inf, 0.0)], 0.5) is None
 
 
@@ -74,7 +74,7 @@ def test_the_view_obeys_no_label() -> None:
     [("atalaya_queue_state", LoadState, "queue", "state"), ("atalaya_ledger_state", LedgerState, "records", "ledger")],
 )
 def test_the_worst_state_of_the_workers_is_shown(metric: str, states: type[StrEnum], section: str, name: str) -> None:
-    """Of the states of several workers the worst is shown, whichever comes first in the scrape."""
+    """Of the states of several workers the worst is shown, in whatever order the scrape has them."""
     for worst in range(1, len(states) + 1):
         lines = [f'{metric}{{state="{state}"}} {int(n < worst)}\n' for n, state in enumerate(states)]
         for after in ("".join(lines), "".join(reversed(lines))):

@@ -1,7 +1,7 @@
 """Run the examples of a guide in order, and compare what they print with what the guide shows.
 
-Ids, secrets, times and numbers differ from run to run. What the guide shows in their place stands for the value that
-this run has printed there: `REFRESH_TOKEN=atr_EMdk5u…` assigns the refresh token that was really issued.
+Ids, secrets, times and numbers differ from run to run. A value that the guide shows is replaced with the one that this
+run has printed in its place: `REFRESH_TOKEN=atr_EMdk5u…` assigns the refresh token that was really issued.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OMITTED = "…"
 
 @dataclass
 class Examples:
-    """A reader of a guide, who types its commands in the project's folder beside a running gateway."""
+    """Simulates a reader of a guide who types its commands in the project's folder while a gateway runs."""
 
     gateway: Gateway
     home: Path
@@ -65,7 +65,7 @@ class Examples:
             self._compare(step, printed)
 
     def _execute(self, command: str) -> tuple[int, str]:
-        (self.home / ".curlrc").write_text("silent\n")  # curl draws no progress on a terminal, but in a pipe
+        (self.home / ".curlrc").write_text("silent\n")  # curl prints progress into a pipe, but not on a terminal
         path = os.pathsep.join((str(self.home), str(BIN), os.environ["PATH"]))
         environment = {**self.gateway.environment, **self.variables, "PATH": path, "HOME": str(self.home)}
         done = subprocess.run(
@@ -118,7 +118,7 @@ def _split(text: str) -> tuple[list[str], str]:
 
 
 def _normalise(text: str) -> str:
-    """Drop numbers but status codes, ids, secrets, times, and the width of columns: they differ from run to run."""
+    """Drop what differs from run to run: numbers except status codes, ids, secrets, times and the width of columns."""
     words = text.replace("─", "").split()
     return " ".join(word for word in words if not re.search(r"\d|…", word) or _STATUS.fullmatch(word))
 

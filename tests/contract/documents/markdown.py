@@ -1,4 +1,4 @@
-"""Commands in the guides: those in code blocks with their printed output, and those between back quotes."""
+"""Read the commands in the guides: in code blocks with their output, and between back quotes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INLINE = re.compile(r"`([^`\n]+)`")
 
 @dataclass(frozen=True)
 class Step:
-    """A command as it is typed, and the lines that the page prints below it."""
+    """A command as it is typed, and the output that the page shows below it."""
 
     command: str
     output: str
@@ -35,7 +35,7 @@ def read_blocks(page: Path, section: str = "") -> Iterator[tuple[str, str]]:
 
 
 def read_steps(page: Path, section: str = "") -> list[Step]:
-    """Return the commands after each `$ ` of a page's console blocks; a line that ends with a backslash goes on."""
+    """Return the commands after each `$ ` of a page's console blocks; a backslash at the end of a line continues it."""
     steps = []
     for language, text in read_blocks(page, section):
         if language in {"console", "text"}:

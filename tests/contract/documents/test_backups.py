@@ -1,4 +1,4 @@
-"""The documented commands for backup and restore, run as they are printed, beside a gateway under load."""
+"""The documented commands for backup and restore, run exactly as documented, while a gateway is under load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.paths import BIN, FOREST, ROOT
 
 pytestmark = pytest.mark.long
 PAGE = ROOT / "docs" / "deploy" / "backup.md"
-# In place of Docker: runs the commands of both services here, and stops the gateway by its process id.
+# A replacement for Docker that runs the commands of both services here, and stops the gateway by its process id.
 DOCKER = """#!/bin/sh
 shift
 case "$1" in
@@ -37,14 +37,14 @@ esac
 
 
 def read_commands(section: str) -> str:
-    """The last block of a section; one before it opens the shell for it."""
+    """The last code block of a section; an earlier one may open the shell for it."""
     *_, (language, text) = read_blocks(PAGE, section)
     assert language == "sh"
     return text
 
 
 def run_commands(gateway: Gateway, section: str, **variables: str) -> str:
-    """Run the commands of a section in the gateway's folder; BACKUP, if given, replaces the printed one."""
+    """Run the commands of a section in the gateway's folder; BACKUP, if given, replaces the documented path."""
     backup = variables.get("BACKUP")
     commands = read_commands(section)
     if backup:
@@ -56,7 +56,7 @@ def run_commands(gateway: Gateway, section: str, **variables: str) -> str:
     path = os.pathsep.join((str(docker.parent), str(BIN), os.environ["PATH"]))
     environment = {**gateway.environment, **variables, "PATH": path, "GATEWAY_PID": str(gateway.pid)}
     reaper = threading.Thread(target=gateway.process.wait, daemon=True)
-    reaper.start()  # a process that nobody waits for stays visible to `kill -0`
+    reaper.start()  # without a wait, an ended process stays visible to `kill -0`
     done = subprocess.run(
         ["sh", "-c", commands], cwd=gateway.folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -66,7 +66,7 @@ def run_commands(gateway: Gateway, section: str, **variables: str) -> str:
 
 @contextmanager
 def load(gateway: Gateway) -> Iterator[None]:
-    """Predictions and refused requests without a pause, before, during and after the block; all are recorded."""
+    """Send predictions and requests that are rejected, without a pause, before, during and after the block."""
     statuses: set[int] = set()
 
     def send(ended: threading.Event) -> None:
@@ -82,7 +82,7 @@ def load(gateway: Gateway) -> Iterator[None]:
 
 @pytest.fixture
 def postgres(postgres_server: str) -> Iterator[dict[str, str]]:
-    """An empty database and a user named as in the Compose file; the variables with which programs find the server."""
+    """An empty database and a user named as in the Compose file; yields the variables that name the server."""
     host, _, port = postgres_server.rpartition("@")[2].partition(":")
     names = ("atalaya", "damaged")
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
@@ -110,7 +110,7 @@ def find_backup(gateway: Gateway) -> str:
 
 
 def check_charges(gateway: Gateway) -> None:
-    """Each prediction is in the backup with its charge: both are written in one transaction."""
+    """Check that each restored prediction has its charge, because both are written in one transaction."""
     engine = open_blocking_engine(gateway.environment["DATABASE_URL"])
     with engine.connect() as connection:
         charged = connection.execute(text("SELECT sum(requests) FROM usage WHERE owner LIKE 'user:%'")).scalar_one()
@@ -120,7 +120,7 @@ def check_charges(gateway: Gateway) -> None:
 
 
 def go_on(gateway: Gateway, recorded: int) -> None:
-    """Start the gateway on the restored database, which records what follows in records that verify."""
+    """Start the gateway on the restored database, and check that it records a prediction and the records verify."""
     gateway.start()
     assert gateway.client().post("/v1/predictions", content=FOREST.read_bytes()).status_code == 200
     assert gateway.stop() == 0
@@ -129,9 +129,9 @@ def go_on(gateway: Gateway, recorded: int) -> None:
 
 
 def back_up_and_restore(gateway: Gateway, *sections: str) -> None:
-    """Run the commands of two sections, the first under load, and use what is restored.
+    """Run the commands of two sections, the first under load, and use the restored database.
 
-    The file with the passphrase has no end of its line, as some editors and programs write it.
+    The passphrase file has no line end, as some editors and programs write it.
     """
     (gateway.folder / "backup-passphrase").write_text("correct horse battery")
     gateway.start()
@@ -164,7 +164,7 @@ def read_unit_command() -> str:
 
 
 def test_the_systemd_unit_makes_a_backup_that_can_be_restored(tmp_path: Path) -> None:
-    """The command of the timer writes an encrypted backup named by the time; a failed test of it leaves no copy."""
+    """The timer's command writes an encrypted backup named after the time; a failed test of a backup leaves no copy."""
     gateway = make_gateway(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/var/atalaya.db", MODEL__URL="stub://")
     (gateway.folder / "backup-passphrase").write_text("correct horse battery\n")
     gateway.start()
@@ -183,6 +183,6 @@ def test_the_systemd_unit_makes_a_backup_that_can_be_restored(tmp_path: Path) ->
 
 
 def test_postgresql_is_backed_up_and_restored(tmp_path: Path, postgres: dict[str, str]) -> None:
-    """The documented commands copy PostgreSQL under load, and restore an empty database that verifies."""
+    """The documented commands copy PostgreSQL under load, and restore a copy that verifies into an empty database."""
     gateway = make_gateway(tmp_path, **postgres, MODEL__URL="stub://")
     back_up_and_restore(gateway, "### Back up with Compose", "### Restore PostgreSQL with Compose")

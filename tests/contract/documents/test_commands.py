@@ -30,7 +30,7 @@ PrintHelp = Callable[[str], str]
 
 @pytest.fixture
 def print_help(capsys: pytest.CaptureFixture[str]) -> PrintHelp:
-    """Returns what `atalaya COMMAND --help` prints; empty for an unknown command."""
+    """A function that returns what `atalaya COMMAND --help` prints; empty for an unknown command."""
     printed: dict[str, str] = {}
 
     def run(command: str) -> str:
@@ -134,7 +134,7 @@ def test_wrong_commands_are_found(command: str, problem: str, print_help: PrintH
     ],
 )
 def test_incomplete_commands_are_found(command: str, missing: list[str]) -> None:
-    """An option or an argument that a command requires is missed."""
+    """A missing option or argument that a command requires is found."""
     assert find_missing(command.split()) == missing
 
 
@@ -152,5 +152,5 @@ def test_commands_in_containers_exist() -> None:
     "name", ["ledger.md", "runbooks/README.md", "security/audit.md", "security/auth.md", "security/users.md"]
 )
 def test_guides_say_how_commands_are_run(name: str) -> None:
-    """A guide to operating a gateway leads to how commands are typed in Compose, under systemd and in a checkout."""
+    """A guide to operating a gateway links to how to run commands with Compose, under systemd and in a checkout."""
     assert "deploy/README.md#commands)" in (ROOT / "docs" / name).read_text()

@@ -1,4 +1,4 @@
-"""The programs in examples/ when a user interrupts them."""
+"""The programs in examples/: usage, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import getpass, runpy, sys
 getpass.getpass = sys.stdin.readline
 runpy.run_path(sys.argv.pop(1))
 """
-# The receiver listens to any free port, and says when it does.
+# The receiver listens on any free port, and prints when it is ready.
 RECEIVER = """
 import http.server, runpy, sys
 

@@ -61,7 +61,7 @@ def test_examples_of_the_first_guides(new_gateway: Callable[..., Gateway], tmp_p
 
 
 def test_wrong_examples_are_found(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """An example that prints another status, another member or another text than the guide shows is found."""
+    """An example whose status, members or text differ from what the guide shows is found."""
     gateway = new_gateway(MODEL__URL="stub://")
     examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
     right = Step("curl -i $URL/livez", 'HTTP/1.1 200 OK\n…\n\n{"status":"alive"}\n')

@@ -64,15 +64,15 @@ def test_vector_uses_fields_that_lines_have() -> None:
 
 
 def test_fluent_bit_parses_the_time() -> None:
-    """Fluent Bit's parser names the field with the time, and its form."""
+    """Fluent Bit's parser names the field with the time, and its format."""
     (parser,) = load("fluent-bit.yaml")["parsers"]
     form = parser["time_format"].replace("%L", "%f")  # Fluent Bit's fraction of a second
-    assert datetime.strptime(make_line()[parser["time_key"]], form).year >= 2026  # noqa: DTZ007  (Z is in the form)
+    assert datetime.strptime(make_line()[parser["time_key"]], form).year >= 2026  # noqa: DTZ007  (Z is in the format)
     assert load("fluent-bit.yaml")["pipeline"]["inputs"][0]["parser"] == parser["name"]
 
 
 def test_datadog_gets_its_reserved_attributes() -> None:
-    """The lines for Datadog have the attributes that it reserves, and the agent's service is theirs."""
+    """The lines for Datadog have the attributes that it reserves, and the agent is configured for the same service."""
     line = make_line(LogFormat.DATADOG)
     assert {"timestamp", "status", "message", "service"} <= set(line)
     assert load("datadog.yaml")["logs"][0]["service"] == line["service"]

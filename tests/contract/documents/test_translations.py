@@ -18,7 +18,7 @@ BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 def read_blocks(page: Path) -> list[str]:
-    """The code blocks, also those of lists, without diagrams, whose labels are translated."""
+    """The code blocks, including those in lists, without diagrams, whose labels are translated."""
     return [text for language, text in BLOCK.findall(page.read_text()) if language != "mermaid"]
 
 
@@ -48,7 +48,7 @@ def test_the_first_pages_are_translated() -> None:
 
 @both
 def test_commands_and_output_are_those_of_the_original(translated: Path, original: Path) -> None:
-    """A translated page has the code blocks of the original in the same order: tests execute them there."""
+    """A translated page has the code blocks of the original in the same order, where tests execute them."""
     assert read_blocks(translated) == read_blocks(original)
 
 

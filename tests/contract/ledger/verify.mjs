@@ -1,5 +1,5 @@
 // A verifier of exports (JSON lines) written from docs/ledger.md alone: node verify.mjs PUBLIC_KEY EXPORT
-// Prints the number of entries, or what is wrong; exit status 0 or 1. Exports of a window of time are not for it.
+// Prints the number of entries, or what is wrong; exit status 0 or 1. It does not accept exports of a time window.
 import { createHash, createPublicKey, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
 

@@ -1,4 +1,4 @@
-"""A copy of the checkout with an environment of its own, as a newcomer has it after `make` has installed everything."""
+"""A copy of the checkout with its own environment, like that of a new user for whom `make` has installed everything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCRIPT = "#!{python}\nimport sys\nfrom api.cli import main\nsys.exit(main())\n"
 
 @dataclass(frozen=True)
 class Checkout:
-    """`environment` is all that its commands see: no setting but the port, and a home directory without dotfiles."""
+    """`environment` is the whole environment of its commands: few settings, and a home directory without dotfiles."""
 
     folder: Path
     environment: dict[str, str]
@@ -34,7 +34,7 @@ class Checkout:
     def run(
         self, *command: str, stdin: str = "", cwd: Path | None = None, changes: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, with `changes` of the environment."""
+        """Run a command to its end, with `changes` to the environment."""
         return subprocess.run(
             command,
             input=stdin,
@@ -48,7 +48,7 @@ class Checkout:
 
 
 def make_checkout(folder: Path, port: int) -> Checkout:
-    """Copy what the commands need, and make an environment that has this one's libraries: nothing is installed."""
+    """Copy what the commands need, and create an environment that uses this one's libraries: nothing is installed."""
     for name in _PACKAGES:
         shutil.copytree(ROOT / name, folder / name)
     for name in _FILES:
@@ -65,7 +65,7 @@ def make_checkout(folder: Path, port: int) -> Checkout:
     (environment / ".run").touch()  # make installs into an environment that is older than its requirements
     user = folder.parent / f"{folder.name}-user"
     user.mkdir()
-    (user / ".zshrc").touch()  # zsh asks new users what to put there
+    (user / ".zshrc").touch()  # without this file, zsh asks new users for a configuration
     inherited = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     variables = {"PORT": str(port), "HOME": str(user), "TERM": "xterm", "PS1": "$ ", "DRAIN_SECONDS": "0"}
     return Checkout(folder, {**inherited, **variables})

@@ -1,4 +1,4 @@
-"""What `make demo` and `make run` do besides a prediction, and what they never do."""
+"""What `make demo` and `make run` do besides predicting, and what they never do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def new_home(tmp_path: Path) -> Path:
 
 
 def demo(checkout: Checkout, home: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the demo with the stub back end, in a home of its own."""
+    """Run the demo with the stub back end, in the given home."""
     changes = {"ATALAYA_HOME": str(home), "MODEL__URL": "stub://", **changes}
     return checkout.run(checkout.atalaya, "demo", changes=changes)
 
@@ -111,7 +111,7 @@ def test_a_second_demo_changes_no_credential(checkout: Checkout, new_home: Path)
 
 
 def test_an_abstention_is_said_in_words(checkout: Checkout, new_home: Path) -> None:
-    """Where the model abstains from the sample, the demo names the class and says why not to rely on it."""
+    """If the model abstains for the sample, the demo names the class and says why not to rely on it."""
     ended = demo(checkout, new_home, MODEL__URL="stub://?min_confidence=0.99")
     assert ended.returncode == 0, ended.stderr
     assert "probability 0." in ended.stdout
@@ -125,7 +125,7 @@ def test_a_copied_example_is_completed(checkout: Checkout, new_home: Path) -> No
     before = file.read_text().splitlines()
     ended = checkout.run(checkout.atalaya, "demo", changes={"ATALAYA_HOME": str(new_home)})
     assert ended.returncode == 0, ended.stderr
-    assert '"event.name"' not in ended.stdout  # nor does the default log level bring the log
+    assert '"event.name"' not in ended.stdout  # the default log level prints no log either
     after = file.read_text().splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     secrets = ["AUTH__SIGNING_KEY=", "AUTH__DATA_KEY=", "LEDGER__SIGNING_KEY="]
@@ -135,14 +135,14 @@ def test_a_copied_example_is_completed(checkout: Checkout, new_home: Path) -> No
 
 
 def test_secrets_from_the_environment_are_enough(checkout: Checkout, new_home: Path) -> None:
-    """Where the environment has the secrets, the demo writes no .env."""
+    """If the environment has the secrets, the demo writes no .env."""
     assert demo(checkout, new_home, **make_secrets()).returncode == 0
     assert not (new_home / ".env").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
 def test_the_gateway_ends_with_the_demo(checkout: Checkout, new_home: Path, number: signal.Signals) -> None:
-    """When `atalaya demo --stay` is stopped, by whatever signal, its gateway stops too and prints nothing."""
+    """When a signal stops `atalaya demo --stay`, its gateway stops too, and prints nothing."""
     home = {"ATALAYA_HOME": str(new_home), "MODEL__URL": "stub://", "PORT": str(free_port())}
     process = start(checkout, "demo", "--stay", **home)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""`make` compiles the checkout, and sets up an environment again that an earlier attempt left incomplete."""
+"""`make` compiles the checkout, and repairs an environment that an earlier attempt left incomplete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make(folder: Path, python: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_checkout_is_compiled_with_its_environment(checkout: Checkout) -> None:
-    """`make` compiles all modules of the gateway, even for processes that may not write bytecode."""
+    """`make` compiles all modules of the gateway, even if PYTHONDONTWRITEBYTECODE is set."""
     for cache in list(checkout.folder.glob("[a-z]*/**/__pycache__")):
         shutil.rmtree(cache)
     planned = checkout.run("make", "--dry-run", "--always-make", ".venv/.run")
@@ -48,7 +48,7 @@ def test_the_checkout_is_compiled_with_its_environment(checkout: Checkout) -> No
 
 
 def test_an_environment_without_pip_is_made_again(folder: Path) -> None:
-    """Debian's Python without python3-venv leaves one; with the package installed, the same command succeeds."""
+    """`make` rebuilds an environment without pip, such as Debian's Python creates without the package python3-venv."""
     made = make(folder, sys.executable)
     assert made.returncode == 0, made.stderr
     version = subprocess.run([folder / ENVIRONMENT / "bin/python", "-m", "pip", "--version"], check=False)
@@ -56,7 +56,7 @@ def test_an_environment_without_pip_is_made_again(folder: Path) -> None:
 
 
 def test_the_error_of_python_is_the_last_one(folder: Path) -> None:
-    """Nothing is tried in an environment that could not be made, so the cause is not followed by other errors."""
+    """`make` stops if it cannot create the environment, so that no further errors follow the cause."""
     failing = folder / "python"
     failing.write_text("#!/bin/sh\necho ensurepip is not available\nexit 1\n")
     failing.chmod(0o755)

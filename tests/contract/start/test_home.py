@@ -22,7 +22,7 @@ SAMPLE = "samples/yellowstone_forest.jpg"
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway whose issuer follows from its port."""
+    """A gateway whose issuer is derived from its port."""
     gateway = make_gateway(tmp_path_factory.mktemp("home"), MODEL__URL="stub://")
     gateway.start()
     yield gateway
@@ -30,7 +30,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def test_commands_find_the_checkout_from_any_folder(checkout: Checkout, tmp_path: Path) -> None:
-    """Settings, database and model are those of the checkout; only paths on the command line are relative to here."""
+    """Settings, database and model are those of the checkout; command-line paths are relative to the current folder."""
     for arguments in (("secrets", "init"), ("db", "init"), ("users", "list", "--json"), ("ledger", "key")):
         ended = checkout.run(checkout.atalaya, *arguments, cwd=Path("/"))
         assert ended.returncode == 0, ended.stderr
@@ -42,7 +42,7 @@ def test_commands_find_the_checkout_from_any_folder(checkout: Checkout, tmp_path
 
 
 def test_the_home_can_be_another_folder(checkout: Checkout, tmp_path: Path) -> None:
-    """ATALAYA_HOME names the folder of .env and var/; the model of the checkout serves a home that has none."""
+    """ATALAYA_HOME names the folder of .env and var/; a home without a model uses the checkout's."""
     home = {"ATALAYA_HOME": str(tmp_path)}
     for arguments in (("secrets", "init"), ("db", "init")):
         assert checkout.run(checkout.atalaya, *arguments, cwd=Path("/"), changes=home).returncode == 0
@@ -69,7 +69,7 @@ def test_the_home_can_be_another_folder(checkout: Checkout, tmp_path: Path) -> N
 def test_only_the_gateway_and_db_init_create_a_database(
     checkout: Checkout, gateway: Gateway, tmp_path: Path, arguments: list[str]
 ) -> None:
-    """Other commands say that there is none, and where; they create neither the file nor its folder."""
+    """Other commands report the path of the missing database, and create neither the file nor its folder."""
     secrets = {name: value for name, value in gateway.environment.items() if name.endswith("SIGNING_KEY")}
     changes = {"ATALAYA_HOME": str(tmp_path), **secrets}
     ended = checkout.run(checkout.atalaya, *arguments, stdin=PASSWORD, changes=changes)
@@ -80,7 +80,7 @@ def test_only_the_gateway_and_db_init_create_a_database(
 
 
 def test_an_empty_postgresql_database_is_no_database(checkout: Checkout, postgres_url: str) -> None:
-    """A PostgreSQL database without tables is reported like a missing file, until `db init` has made them."""
+    """A PostgreSQL database without tables is reported like a missing file, until `db init` has created them."""
     changes = {"DATABASE_URL": postgres_url}
     ended = checkout.run(checkout.atalaya, "users", "list", changes=changes)
     assert ended.returncode == 1
@@ -92,7 +92,7 @@ def test_an_empty_postgresql_database_is_no_database(checkout: Checkout, postgre
 
 
 def test_a_token_is_for_the_running_gateway(gateway: Gateway) -> None:
-    """`atalaya token` names the issuer of the gateway that runs in the home, whatever PORT says, or that of --url."""
+    """`atalaya token` issues a token for the gateway that runs in the home, whatever PORT says, or at --url."""
     other = gateway.with_settings(PORT=str(free_port()))
     for options in ((), ("--url", gateway.base_url)):
         token = other.run("token", "--user", "ana", "--password-stdin", *options, stdin=PASSWORD).stdout.strip()
@@ -101,7 +101,7 @@ def test_a_token_is_for_the_running_gateway(gateway: Gateway) -> None:
 
 def test_a_rejected_issuer_is_named(gateway: Gateway) -> None:
     """The error about a token for another issuer names that issuer and the gateway's own."""
-    # In a home of its own no gateway runs, so that the token's issuer follows from the settings.
+    # No gateway runs in this home, so the token's issuer is derived from the settings.
     elsewhere = gateway.folder / "elsewhere"
     elsewhere.mkdir()
     other = gateway.with_settings(PORT="9999", ATALAYA_HOME=str(elsewhere))
@@ -113,7 +113,7 @@ def test_a_rejected_issuer_is_named(gateway: Gateway) -> None:
 
 
 def test_a_token_for_a_foreign_gateway_is_not_issued(gateway: Gateway, tmp_path: Path) -> None:
-    """`atalaya token --url` issues no token for a gateway with other keys, for another server, or for none."""
+    """`atalaya token --url` issues no token for a gateway with other keys, for another kind of server, or for none."""
     stranger = make_gateway(tmp_path, MODEL__URL="stub://")
     for url, reason in (
         (gateway.base_url, "does not use the signing key of this installation"),
@@ -126,7 +126,7 @@ def test_a_token_for_a_foreign_gateway_is_not_issued(gateway: Gateway, tmp_path:
 
 
 def test_healthcheck_asks_the_running_gateway(gateway: Gateway, tmp_path: Path) -> None:
-    """`atalaya healthcheck` succeeds beside a ready gateway, also under another PORT, and fails without one."""
+    """`atalaya healthcheck` succeeds while the home's gateway is ready, even if PORT differs, and fails without one."""
     wait = ("--wait", str(PATIENCE_S))  # a check may take too long on a busy machine
     assert gateway.with_settings(PORT="9999").run("healthcheck", *wait).returncode == 0
     ready = gateway.run("healthcheck", "--json", *wait)
@@ -137,7 +137,7 @@ def test_healthcheck_asks_the_running_gateway(gateway: Gateway, tmp_path: Path) 
 
 
 def test_healthcheck_waits_for_a_start(tmp_path: Path) -> None:
-    """`healthcheck --wait` succeeds once the gateway is ready, and fails if it is not within that time."""
+    """`healthcheck --wait` succeeds once the gateway is ready, and fails if that takes too long."""
     gateway = make_gateway(tmp_path, MODEL__URL="stub://")
     assert gateway.run("healthcheck", "--wait", "0.1").returncode == 1
     command = [str(ATALAYA), "healthcheck", "--wait", str(PATIENCE_S)]

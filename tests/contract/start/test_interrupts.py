@@ -20,7 +20,7 @@ from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 from tests.support.requirements import find_program
 
-# A finder that acts at the first import of one module, as Ctrl-C or a broken installation does at that moment.
+# A finder that acts at the first import of one module, to simulate Ctrl-C or a bug at that moment.
 PROGRAM = """
 import os, signal, sys
 class Finder:
@@ -68,14 +68,14 @@ def database(checkout: Checkout) -> None:
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_ctrl_c_while_a_command_starts_is_quiet(checkout: Checkout, module: str, arguments: list[str]) -> None:
-    """SIGINT while a module is being imported ends the command with status 130 and without a word."""
+    """SIGINT while a module is being imported ends the command with status 130 and without output."""
     ended = run_until(checkout, module, INTERRUPT, *arguments)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_ctrl_c_ends_make_run_quietly(open_terminal: OpenTerminal, shell: str) -> None:
-    """Ctrl-C ends `make run` with status 130, while it starts and while it serves; the terminal shows nothing else."""
+    """Ctrl-C ends `make run` with status 130, while it starts and while it serves, without an error message."""
     terminal = open_terminal(shell)
     for moment in ("make run", "Press Ctrl-C to stop."):
         terminal.sendline("make run")
@@ -103,11 +103,11 @@ def test_ctrl_c_at_a_prompt_is_quiet(checkout: Checkout, open_terminal: OpenTerm
 
 
 def has_grandchild(terminal: Terminal) -> bool:
-    """Whether the command in the terminal, which then has the terminal's signals, has started a process."""
+    """Whether the command in the terminal has started a process, and so receives the terminal's signals."""
     assert terminal.pid is not None
     try:
         return any(map(processes.children, processes.children(terminal.pid)))
-    except (FileNotFoundError, ProcessLookupError):  # one has ended meanwhile
+    except (FileNotFoundError, ProcessLookupError):  # a process has ended meanwhile
         return False
 
 
@@ -120,7 +120,7 @@ def read_status(terminal: Terminal) -> tuple[str, int]:
 
 
 def test_ctrl_c_while_a_command_waits_is_quiet(checkout: Checkout) -> None:
-    """SIGINT while a command waits for a lock in the database ends it with status 130 and without a word."""
+    """SIGINT while a command waits for a lock in the database ends it with status 130 and without output."""
     database = checkout.folder / "var" / "atalaya.db"
     command = [checkout.atalaya, "users", "disable", "nobody"]
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
@@ -145,15 +145,15 @@ def has_open(pid: int, path: Path) -> bool:
     "command", ["audit", "audit --json", "audit --export -", "users list"], ids=lambda command: command.replace(" ", "")
 )
 def test_a_closed_pipe_is_quiet(checkout: Checkout, command: str) -> None:
-    """A command whose reader has ended says nothing, and ends as if SIGPIPE had ended it."""
-    # The command starts only when the reader has gone.
+    """A command whose reader has exited prints no error, and exits as if killed by SIGPIPE."""
+    # The command starts only after the reader has exited.
     script = f"{{ sleep 0.2; {checkout.atalaya} {command}; echo $? >&2; }} | true"
     ended = checkout.run(find_program("bash"), "-c", script)
     assert re.fullmatch(r"(\d+ entries exported.\n)?(141|0)\n", ended.stderr)  # 0 if there is nothing to print
 
 
 def test_a_bug_is_one_line(checkout: Checkout) -> None:
-    """An error that nobody expected is one line, without a traceback and without credentials."""
+    """An unexpected error is one line, without a traceback or credentials."""
     ended = run_until(checkout, "sqlalchemy", BUG, "users", "list")
     expected = (
         "error: This is a bug (ValueError: password=[redacted]). Run the command again with --debug to see where."

@@ -14,14 +14,14 @@ from tests.support.polling import PATIENCE_S
 
 
 def check_health(gateway: Gateway, home: Path) -> str:
-    """What `atalaya healthcheck` prints in another home, where only the settings say where the gateway is."""
+    """What `atalaya healthcheck` prints in another home, where it finds the gateway only by the settings."""
     done = gateway.with_settings(ATALAYA_HOME=str(home)).run("healthcheck", "--wait", str(PATIENCE_S))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_two_colons_are_every_address_of_both_ports(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """With HOST=:: PORT and METRICS_PORT are reached over IPv4 and IPv6."""
+    """With HOST=:: PORT and METRICS_PORT can be reached over IPv4 and IPv6."""
     gateway = new_gateway(MODEL__URL="stub://", HOST="::")
     for port, path in ((gateway.port, "/livez"), (int(gateway.environment["METRICS_PORT"]), "/metrics")):
         for address in ("127.0.0.1", "[::1]"):
@@ -30,7 +30,7 @@ def test_two_colons_are_every_address_of_both_ports(new_gateway: Callable[..., G
 
 
 def test_one_address_is_that_of_both_ports(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """With HOST=::1 neither port is reached over IPv4, and the health check uses IPv6, also with TLS."""
+    """With HOST=::1 neither port can be reached over IPv4, and the health check uses IPv6, with TLS."""
     certificate, key = make_authority(tmp_path / "pki").issue("CN=localhost")
     gateway = new_gateway(MODEL__URL="stub://", HOST="::1", TLS_CERTIFICATE=certificate, TLS_KEY=key)
     assert httpx.get(gateway.metrics_url, timeout=TIMEOUT_S).status_code == 200

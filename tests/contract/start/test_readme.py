@@ -1,4 +1,4 @@
-"""README.md's first steps, pasted into real shells beside a gateway that `make run` has started."""
+"""README.md's first steps, pasted into real shells while a gateway serves that `make run` has started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def demo_output(checkout: Checkout) -> str:
 
 @pytest.fixture(scope="module")
 def serving(open_terminal: OpenTerminal, demo_output: str) -> Iterator[str]:
-    """The second block runs in a terminal of its own; yields what it has printed once it serves."""
+    """Run the second block in its own terminal; yields its output once the gateway serves."""
     assert demo_output
     terminal = open_terminal("bash")
     terminal.send(PASTE.format(RUN.rstrip()))
@@ -41,7 +41,7 @@ def serving(open_terminal: OpenTerminal, demo_output: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def first_prediction(open_terminal: OpenTerminal, serving: str) -> tuple[Terminal, str]:
-    """The third block, pasted into an interactive bash; returns the terminal, and what it has shown."""
+    """Paste the third block into an interactive bash; returns the terminal and its output."""
     assert serving
     terminal = open_terminal("bash")
     terminal.send(PASTE.format(FIRST_PREDICTION.rstrip()))
@@ -64,14 +64,14 @@ def check_prediction(output: str) -> None:
 
 
 def test_demo_says_what_happened_and_what_to_do_next(demo_output: str) -> None:
-    """`make demo` prints the prediction first, and at its end that it has stopped and what keeps serving."""
+    """`make demo` prints the prediction first, and last that it has stopped its gateway and which command serves."""
     lines = demo_output.strip().splitlines()
     assert lines[0].startswith("samples/yellowstone_forest.jpg: forest, probability 0.")
     assert lines[-1].startswith("The demo has stopped its gateway. `make run PORT=")
 
 
 def test_run_says_where_it_serves(serving: str, checkout: Checkout) -> None:
-    """`make run` ends its output with where it serves, where the documentation is, and how to stop it."""
+    """`make run` ends its output with its URL, the URL of the documentation, and how to stop it."""
     url = f"http://127.0.0.1:{checkout.environment['PORT']}"
     assert serving.splitlines()[-1] == f"Serving at {url}. The documentation is at {url}/docs. "
 
@@ -90,7 +90,7 @@ def test_the_first_prediction_works_when_pasted(first_prediction: tuple[Terminal
 @pytest.mark.usefixtures("first_prediction")
 @pytest.mark.parametrize("form", ["bracketed", "plain"])
 def test_the_first_prediction_works_in_zsh(open_terminal: OpenTerminal, form: str) -> None:
-    """zsh, whose interactive mode knows no comments, runs the pasted lines, whether or not it sees where they end."""
+    """The pasted lines work in zsh, which rejects comments when interactive, with and without bracketed paste."""
     terminal = open_terminal("zsh")
     block = without_user(FIRST_PREDICTION)
     terminal.send(PASTE.format(block.rstrip()) if form == "bracketed" else block)
@@ -106,5 +106,5 @@ def test_the_first_prediction_works_in_a_script(checkout: Checkout) -> None:
 
 
 def without_user(block: str) -> str:
-    """The block without the line that adds the user, who exists when it runs again."""
+    """The block without the line that adds the user, who already exists."""
     return re.sub(r"^.*atalaya users add.*\n", "", block, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Record what a release leaves behind: its database, spool, export and public key, as text.
+"""Record the data that a release writes: its database, spool, export and public key, as text.
 
     python tests/contract/upgrade/record.py ATALAYA DIRECTORY
 

@@ -1,4 +1,4 @@
-"""What release 0.1.0 has written, read and continued by this one: its database, its spool and its export.
+"""Data that release 0.1.0 has written, read and continued by this release: its database, spool and export.
 
 `record.py` has recorded the files with that release: three predictions that can be replayed, one that was erased, one
 refused image, one failed log-in, one API key, and one prediction that was in the spool when the gateway was killed.
@@ -69,7 +69,7 @@ def copy_rows(source: Path, url: str) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Settings:
-    """This release, with a ledger key of its own, on the database of release 0.1.0: on SQLite as it was written."""
+    """Settings with a new ledger key and the database of release 0.1.0, whose rows are copied for PostgreSQL."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
@@ -99,7 +99,7 @@ def atalaya(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Atalaya:
 
 
 def verified(atalaya: Atalaya, *arguments: str, keys: tuple[str, ...] = (FACTS["public_key"],)) -> dict[str, Any]:
-    """The report of `atalaya ledger verify`, which must be good."""
+    """The report of `atalaya ledger verify`, which must succeed."""
     options = [option for key in keys for option in ("--public-key", key)]
     status, out, err = atalaya("ledger", "verify", *arguments, *options, "--json")
     assert status == 0, err
@@ -154,7 +154,7 @@ def test_the_ledger_is_pruned(atalaya: Atalaya, settings: Settings) -> None:
 
 
 def test_the_audit_log_verifies(atalaya: Atalaya) -> None:
-    """The audit log of the earlier release is unchanged to this one, and still lists the failed log-in."""
+    """This release verifies the audit log of the earlier one, which still lists the failed log-in."""
     status, out, err = atalaya("audit", "verify", "--json")
     assert status == 0, err
     assert json.loads(out)["problem"] is None
@@ -163,7 +163,7 @@ def test_the_audit_log_verifies(atalaya: Atalaya) -> None:
 
 
 def test_the_database_is_current(settings: Settings, tmp_path: Path) -> None:
-    """The tables of release 0.1.0 become those that this release makes in an empty database."""
+    """The migrated tables of release 0.1.0 have the same schema as those of a new database."""
     fresh, copy = tmp_path / "fresh.db", tmp_path / "copy.db"
     restore(RELEASE / "database.sql", copy)
     for path in (fresh, copy):

@@ -1,4 +1,4 @@
-"""`atalaya clients`."""
+"""`atalaya clients` and `atalaya users list`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
 
 def test_client_life_cycle(command: Command, capsys: Capture) -> None:
-    """A client is added, gets another secret, is disabled, enabled and deleted."""
+    """The commands add, rotate, disable, enable and delete a client, and record each change in the audit log."""
     assert command("clients", "add", "maps", "--json") == 0
     added = json.loads(capsys.readouterr().out)
     assert command("clients", "rotate-secret", "maps", "--json") == 0
@@ -81,7 +81,7 @@ def test_user_ids_and_times(command: Command, capsys: Capture) -> None:
 
 
 def test_control_characters_are_escaped(command: Command, capsys: Capture) -> None:
-    """A name with control characters does not reach the terminal as it is."""
+    """`clients list` escapes control characters in a name."""
     assert command("clients", "add", "two\x1b[2Jlines") == 0
     capsys.readouterr()
     assert command("clients", "list") == 0

@@ -54,7 +54,7 @@ def test_key_life_cycle(command: Command, capsys: Capture) -> None:
 
 
 def test_only_the_key_is_printed(command: Command, capsys: Capture) -> None:
-    """Standard output holds only the new key, for scripts; `keys list` prints a table."""
+    """`keys create` prints only the new key to standard output, for scripts; `keys list` prints a table."""
     options = ["--scope", "predict predictions:read", "--expires-days", "7", "--address", "10.0.0.0/8"]
     more = ["--address", "::1", "--monthly-requests", "10", "--monthly-megapixels", "20"]
     assert command("keys", "create", "--user", "ana", "--name", "maps", *options, *more) == 0

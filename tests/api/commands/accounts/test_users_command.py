@@ -1,4 +1,4 @@
-"""`atalaya users` and `atalaya token`: changes of users."""
+"""`atalaya users` and `atalaya token`: changes to users."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in an empty folder; returns its status and what it printed. The user `ana` exists."""
+    """Run a command with a database that has the user `ana`; returns the status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     create_database(f"sqlite:///{tmp_path}/users.db")
     monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
@@ -59,7 +59,7 @@ def test_disabled_user_is_enabled(command: Command) -> None:
 
 
 def test_role_is_set(command: Command) -> None:
-    """The new role is printed, and limits the scopes of tokens."""
+    """`users role` prints the new role, which limits the scopes of tokens; an unknown role or user is an error."""
     assert command("users", "role", "ana", "--role", "auditor")[:2] == (0, "ana (auditor): role set.\n")
     assert request_token(command, "--scope", "audit:read") == 0
     assert request_token(command, "--scope", "predict") == 1
@@ -68,7 +68,7 @@ def test_role_is_set(command: Command) -> None:
 
 
 def test_an_unrecorded_command_changes_nothing(command: Command) -> None:
-    """A command whose entry in the audit log cannot be written fails without an effect, and can be repeated."""
+    """A command fails and changes nothing while its audit entry cannot be written; afterwards it succeeds."""
     with closing(sqlite3.connect("users.db")) as database:
         database.execute("ALTER TABLE audit_events RENAME TO elsewhere")
         status, _, error = command("users", "role", "ana", "--role", "auditor")
@@ -117,7 +117,7 @@ def test_force_is_documented(command: Command, name: str) -> None:
 
 
 def test_unknown_and_impossible_users_are_errors(command: Command) -> None:
-    """Every command on a user that does not exist fails and names the user or the rule."""
+    """A command on an unknown user names the user, and one on an invalid user name states the rule for names."""
     for arguments in (("disable",), ("enable",), ("totp-reset",), ("passwd", "--password-stdin")):
         status, _, error = command("users", arguments[0], "nobody", *arguments[1:])
         assert (status, "There is no user nobody." in error) == (1, True)
@@ -145,7 +145,7 @@ async def enrol(settings: Settings) -> pyotp.TOTP:
 
 
 def test_a_wrong_store_is_found_before_a_change(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user is neither deleted nor changed while the store of the user's images cannot be opened."""
+    """`users delete` and `users images` fail and change nothing when the image store cannot be opened."""
     monkeypatch.setenv("IMAGES__URL", "file:///images")
     for arguments in (("delete", "ana", "--yes"), ("images", "ana", "--keep")):
         status, _, err = command("users", *arguments)
@@ -154,7 +154,7 @@ def test_a_wrong_store_is_found_before_a_change(command: Command, monkeypatch: p
 
 
 def test_a_withdrawal_without_a_store(command: Command) -> None:
-    """Where no store is set, the command says so: a gateway elsewhere may have one."""
+    """Without IMAGES__URL, `users images --no-keep` says that it erased none: another gateway may have a store."""
     status, printed, _ = command("users", "images", "ana", "--no-keep")
     expected = "ana: images are no longer kept; erased no images (IMAGES__URL is not set).\n"
     assert (status, printed) == (0, expected)

@@ -1,4 +1,4 @@
-"""A ledger with predictions of real images, some of them unlike those of training."""
+"""Build and record predictions of real images, some of which differ from the training images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MODEL = {
 
 
 def build_predictions(group: str, count: int, principal: str = "ana") -> list[dict[str, Any]]:
-    """The facts of predictions for images of a group, in turn, as the gateway records them."""
+    """The ledger facts of predictions for images of a group, as the gateway records them."""
     images = read_features()[group]
     chosen = images.select([(7 * number) % len(images) for number in range(count)])
     facts = []

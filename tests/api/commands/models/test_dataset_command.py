@@ -1,4 +1,4 @@
-"""`atalaya dataset build`, on predictions and labels of a gateway with a store of images."""
+"""`atalaya dataset build` on the predictions and labels of a gateway with an image store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCENES = {"forest": "yellowstone_forest.jpg", "river": "yellowstone_scene.jpg"}
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Gateway:
-    """A gateway in which `ana` allows her images to be kept; of hers some are labelled, and one of `cleo`."""
+    """A gateway that keeps the images of `ana`, some of them labelled; `cleo` has a label, but no kept image."""
     folder = tmp_path_factory.mktemp("dataset")
     key = b64encode(os.urandom(32)).decode()
     gateway = make_gateway(folder, MODEL__URL="stub://", IMAGES__URL=f"file://{folder}/images", IMAGES__KEY=key)
@@ -80,7 +80,7 @@ def build(gateway: Gateway, tmp_path: Path) -> Build:
 
 
 def test_a_data_set_of_labelled_images(build: Build, tmp_path: Path) -> None:
-    """Each labelled image is there once, under its newest label; those of users who do not allow it are not."""
+    """The data set has each labelled image once, under its newest label, and none of users who have not allowed it."""
     summary = build()
     assert (summary["images"], summary["duplicates"], summary["conflicts"]) == (2, 2, [])
     assert summary["skipped"] == {"not_kept": 1, "unreadable": 0, "changed": 0}
@@ -95,7 +95,7 @@ def test_a_data_set_of_labelled_images(build: Build, tmp_path: Path) -> None:
 
 
 def test_the_manifest_names_nobody(gateway: Gateway, build: Build, tmp_path: Path) -> None:
-    """The manifest has the ids of predictions, and neither the names nor the ids of users."""
+    """The manifest lists the ids of predictions, but neither names nor ids of users."""
     build()
     manifest = (tmp_path / "data" / "manifest.json").read_text()
     (owner,) = {path.parent.name for path in list_files(gateway)}
@@ -105,7 +105,7 @@ def test_the_manifest_names_nobody(gateway: Gateway, build: Build, tmp_path: Pat
 
 
 def test_the_audit_log_and_the_tasks_record_it(gateway: Gateway, build: Build) -> None:
-    """Who makes a data set is in the audit log, and the run among those of scheduled tasks."""
+    """A build writes an entry with the number of images to the audit log, and its run to the task runs."""
     build()
     events = json.loads(gateway.run("audit", "--event", "dataset", "--json").stdout)
     assert (events[0]["outcome"], events[0]["detail"]) == ("built", {"images": "2"})
@@ -115,7 +115,7 @@ def test_the_audit_log_and_the_tasks_record_it(gateway: Gateway, build: Build) -
 
 
 def test_images_that_are_not_those_of_the_ledger(gateway: Gateway, build: Build) -> None:
-    """A kept image that was changed, or exchanged for another, is left out and counted."""
+    """A kept image with a changed byte is left out and counted as unreadable."""
     path = next(path for path in list_files(gateway) if is_labelled(gateway, path.name))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -131,7 +131,7 @@ def is_labelled(gateway: Gateway, prediction: str) -> bool:
 
 
 def test_nothing_to_collect(build: Build, tmp_path: Path) -> None:
-    """Without labelled images the command fails with a code of its own, and leaves no folder."""
+    """Without labelled images the command fails with `no_labelled_images` and leaves no folder."""
     assert build("--since", "2100-01-01", status=1)["error"]["code"] == "no_labelled_images"
     assert list(tmp_path.iterdir()) == []
 
@@ -143,7 +143,7 @@ def test_a_folder_that_exists(build: Build) -> None:
 
 
 def test_the_table_shows_the_balance(gateway: Gateway, tmp_path: Path) -> None:
-    """The table has each class of the model with its images, the most frequent first."""
+    """The table shows the number of images of each class, including classes without images, and the duplicates."""
     done = gateway.run("dataset", "build", "--out", str(tmp_path / "data"))
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows if row and row[-1] == "1"] == ["forest", "river"]
@@ -152,7 +152,7 @@ def test_the_table_shows_the_balance(gateway: Gateway, tmp_path: Path) -> None:
 
 
 def test_an_end_leaves_no_images(tmp_path: Path) -> None:
-    """A build that is terminated removes its images, and the next one those of a build that was killed."""
+    """A terminated build removes its images, and a new build removes those of a killed one."""
     killed, out = tmp_path / ".data.0.incomplete", tmp_path / "data"
     killed.mkdir()
     found = list[Path]()

@@ -1,4 +1,4 @@
-"""`atalaya drift` and what it keeps, on both databases."""
+"""`atalaya drift` and the state that it stores, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def engine(url: str) -> Iterator[Engine]:
 
 
 def update(engine: Engine, settings: Settings, limit: int = 100) -> DriftReport:
-    """Add what is recorded, and return what drifts."""
+    """Process the recorded predictions and return the drift report."""
     detectors = Detectors(settings)
     for _ in SumUpdater(engine, [DriftTracker(detectors, limit).add]).update():
         pass
@@ -66,7 +66,7 @@ def run_drift(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
 
 
 def test_who_what_and_since_when(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A caller whose images became darker is reported with the metric and about the time, and the status is 1."""
+    """The command reports a caller whose images became darker, with the metric and the time, and exits with 1."""
     record(url, build_predictions("test", 400, "bob"), minutes_ago=90)
     record(url, build_predictions("test", 200), minutes_ago=80)
     began = record(url, build_predictions(DARK, 200), minutes_ago=60)
@@ -83,7 +83,7 @@ def test_who_what_and_since_when(url: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_table_fits_a_terminal(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table has a row for each measure and each finding, in at most 80 columns."""
+    """The tables show the model and the findings in at most 80 columns, and the command exits with 1."""
     record(url, build_predictions(DARK, 200))
     status, out = run_drift(capsys)
     assert status == 1
@@ -93,7 +93,7 @@ def test_the_table_fits_a_terminal(url: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_normal_traffic_is_no_drift(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Images like those of training are no drift, also after the command has run before; the status is 0."""
+    """Images like the training images are not reported as drift in either run, and the command exits with 0."""
     for _ in range(2):
         record(url, build_predictions("test", 210))
         status, out = run_drift(capsys)
@@ -103,14 +103,14 @@ def test_normal_traffic_is_no_drift(url: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.usefixtures("environment")
 def test_an_empty_ledger_is_no_drift(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without predictions the command says so."""
+    """Without predictions the command says so and exits with 0."""
     status, out = run_drift(capsys)
     assert status == 0
     assert out == "No predictions of a model with a reference in the last seven days.\n"
 
 
 def test_updates_continue_in_another_process(url: str, engine: Engine, environment: Settings) -> None:
-    """A shift is found although each process has seen only a part of it."""
+    """A shift is found although each update sees only a part of it and starts from the stored state."""
     parts = build_predictions(DARK, 120)
     for begin in range(0, 120, 40):
         record(url, parts[begin : begin + 40])
@@ -119,7 +119,7 @@ def test_updates_continue_in_another_process(url: str, engine: Engine, environme
 
 
 def test_callers_beyond_the_limit_share_a_state(url: str, engine: Engine, environment: Settings) -> None:
-    """With a limit of one caller for each model, a second one counts among the others, and a third one, too."""
+    """With a limit of one caller for each model, the second and third callers share one state."""
     with engine.execution_options(**WRITING).begin() as connection:
         row = asdict(StoredState("another-v1", "dora", "ab" * 32, 1, "", ""))
         connection.execute(drift_states.insert(), [row, row | {"caller": ALL}])
@@ -133,7 +133,7 @@ def test_callers_beyond_the_limit_share_a_state(url: str, engine: Engine, enviro
 
 
 def test_what_is_kept_of_a_person_is_erased(url: str, engine: Engine, environment: Settings) -> None:
-    """Erasing a caller's predictions erases the caller's state and findings; those of all callers stay."""
+    """Erasing a caller's predictions erases the caller's state and findings; those for all callers together stay."""
     record(url, build_predictions(DARK, 150))
     update(engine, environment)
     assert sum(Eraser(engine.execution_options(**WRITING), Signer(KEY), datetime.now(UTC)).erase("ana")) == 150
@@ -144,9 +144,9 @@ def test_what_is_kept_of_a_person_is_erased(url: str, engine: Engine, environmen
 
 
 def test_a_caller_is_forgotten(url: str, engine: Engine, environment: Settings) -> None:
-    """A caller's drift is not reported after seven days without predictions, and its state goes after 30 days.
+    """A caller without predictions for 31 days is not reported, and its state is removed.
 
-    What was found ends then, and is removed when the ledger's retention has passed.
+    Its findings end then, and are removed after the retention of the ledger.
     """
     record(url, build_predictions(DARK, 150), minutes_ago=31 * 24 * 60)
     assert update(engine, environment) == DriftReport([], [], {})
@@ -166,7 +166,7 @@ def test_a_caller_is_forgotten(url: str, engine: Engine, environment: Settings) 
 
 @pytest.mark.parametrize("change", [{"digest": "ab" * 32}, {"state": "another shape"}])
 def test_findings_end_with_their_state(url: str, engine: Engine, environment: Settings, change: dict[str, str]) -> None:
-    """What lasted ends when the state is that of another file of the model, or of a reference with other classes."""
+    """A finding ends when the stored state belongs to another model file or does not fit the reference."""
     record(url, build_predictions(DARK, 150))
     assert update(engine, environment).findings
     with engine.begin() as connection:
@@ -188,7 +188,7 @@ def test_findings_end_with_their_state(url: str, engine: Engine, environment: Se
 def test_other_and_changed_entries_are_left_out(
     url: str, engine: Engine, environment: Settings, change: dict[str, Any]
 ) -> None:
-    """Predictions of a model without a reference, and documents that were changed, are not counted."""
+    """Predictions of a model without a reference, and entries with an invalid or missing image, are not counted."""
     record(url, [{**each, **change} for each in build_predictions(DARK, 150)])
     record(url, build_predictions("test", 10))
     report = update(engine, environment)
@@ -206,7 +206,7 @@ def test_other_and_changed_entries_are_left_out(
     ],
 )
 def test_a_changed_row_stops_nothing(url: str, engine: Engine, environment: Settings, change: dict[str, Any]) -> None:
-    """Whatever somebody wrote into a row of the ledger, the predictions after it are counted, and the next ones."""
+    """A tampered ledger row does not stop the update: the predictions after it are counted."""
     chain = open_chain(url)
     (facts, *_) = drawn = build_predictions("test", 10)
     append(url, [facts], datetime.now(UTC), chain)
@@ -221,7 +221,7 @@ def test_a_changed_row_stops_nothing(url: str, engine: Engine, environment: Sett
 
 
 def test_costs_need_no_drift(url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With MONITORING__DRIFT_CALLERS=0 nobody is watched, and costs and confidence are summed all the same."""
+    """With MONITORING__DRIFT_CALLERS=0, costs and confidence are still summed."""
     monkeypatch.setenv("MONITORING__DRIFT_CALLERS", "0")
     append(url, [build_timed()])
     for _ in make_sum_updater(load_settings(), engine).update():
@@ -231,7 +231,7 @@ def test_costs_need_no_drift(url: str, engine: Engine, monkeypatch: pytest.Monke
 
 
 def test_findings_of_many_callers_hide_nothing(engine: Engine, environment: Settings) -> None:
-    """Beyond 1,000 findings, the drift of all callers together is listed, and every caller counts in the metrics."""
+    """With more than 1,000 findings, the one for all callers is still listed, and the metrics count every caller."""
     now, earlier = (format_timestamp(datetime.now(UTC) - timedelta(minutes=minutes)) for minutes in (0, 5))
     names = [f"{number:04d}" for number in range(1001)]
     states = [asdict(StoredState(MODEL, name, "ab" * 32, 1, now, "")) for name in [*names, ALL]]

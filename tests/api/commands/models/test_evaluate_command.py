@@ -17,7 +17,7 @@ from model.imaging.input_spec import InputSpec
 from model.offline.changes import ALL_CHANGES, SIX_CHANGES
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 
-# The third image is labelled red, but green: the model is wrong about it. The last one is too dark for an aerial scene.
+# The third image is green but labelled red, so the model misclassifies it. The gate rejects the last one as too dark.
 COLOURS = {
     "red": [(103, 100, 100), (102, 100, 100), (100, 101, 100)],
     "green": [(100, 104, 100)],
@@ -56,7 +56,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def full_model(model: Path, tmp_path: Path) -> Path:
-    """The same model with a temperature, rules of abstention and conformal scores."""
+    """The same model with a temperature, abstention rules and conformal scores."""
     folder = model.rename(tmp_path / "full")
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, **CONFIDENCE}))
@@ -86,7 +86,7 @@ def predict(temperature: float) -> tuple[Any, Any]:
 def test_json_has_the_results_of_served_and_raw_probabilities(
     evaluate: Evaluate, full_model: Path, data: Path, subfolder: str
 ) -> None:
-    """DATA is a data set or its test folder; `ece` and `loss` are of what /v1/predictions serves."""
+    """--data takes a data set or its test folder; `ece` and `loss` are those of the calibrated probabilities."""
     status, out, _ = evaluate(full_model, "--json", folder=data / subfolder)
     results = json.loads(out)
     assert status == 0
@@ -104,7 +104,7 @@ def test_json_has_the_results_of_served_and_raw_probabilities(
 
 
 def test_model_without_a_temperature_has_equal_calibrations(evaluate: Evaluate, model: Path) -> None:
-    """For an older model, calibrated and raw results are the same, and nothing is said about abstention."""
+    """Without a temperature and rules, calibrated and raw results are equal and abstention is not reported."""
     results = json.loads(evaluate(model, "--json")[1])
     assert (results["loss"], results["ece"], results["temperature"]) == (results["loss_raw"], results["ece_raw"], 1.0)
     assert results["abstention"] is None
@@ -112,7 +112,7 @@ def test_model_without_a_temperature_has_equal_calibrations(evaluate: Evaluate, 
 
 
 def test_abstentions_are_reported_by_reason(evaluate: Evaluate, full_model: Path) -> None:
-    """The dark image is not aerial, and the wrong one is below the threshold; the others are correct."""
+    """Abstentions are counted by reason: the dark image is not aerial, the misclassified one has low confidence."""
     results = json.loads(evaluate(full_model, "--json")[1])
     assert results["abstention"] == {
         "share": pytest.approx(0.4),
@@ -122,7 +122,7 @@ def test_abstentions_are_reported_by_reason(evaluate: Evaluate, full_model: Path
 
 
 def test_coverage_of_prediction_sets_is_reported(evaluate: Evaluate, full_model: Path) -> None:
-    """At a coverage of 0.6 a set holds the labels of at least 0.3: for the wrong image the true one is missing."""
+    """The report has the coverage and size of sets that hold the labels with a probability of at least 0.3."""
     sets = json.loads(evaluate(full_model, "--coverage", "0.6", "--json")[1])["prediction_sets"]
     probabilities, labels = predict(2.0)
     chosen = probabilities >= 1 - 0.7
@@ -134,18 +134,18 @@ def test_coverage_of_prediction_sets_is_reported(evaluate: Evaluate, full_model:
 
 
 def test_coverage_needs_conformal_scores(evaluate: Evaluate, model: Path) -> None:
-    """A model without scores fails before the evaluation, with a line that says what to do."""
+    """`--coverage` fails for a model without conformal scores, with an error that names the cause."""
     status, out, error = evaluate(model, "--coverage", "0.9")
     assert (status, out) == (1, "")
     assert error.startswith("error: tiny-v1.0 has no conformal scores")
 
 
 def test_robustness_has_every_change_and_the_mean_of_six(evaluate: Evaluate, full_model: Path) -> None:
-    """Each change has results of its own; those of uniform images under another light can be calculated."""
+    """`--robustness` reports the results of each change and the mean of six of them."""
     document = json.loads(evaluate(full_model, "--robustness", "--coverage", "0.6", "--json")[1])
     changes = document["robustness"]["changes"]
     assert list(changes) == list(ALL_CHANGES)
-    # In grey no image has a predominant colour: all are "red", with a probability of 1/3, as the first of equals.
+    # A grey image has the same probability, 1/3, for each class, so the first class, "red", is predicted.
     assert changes["grey"]["accuracy"] == pytest.approx(0.6)
     assert changes["grey"]["confidence"] == pytest.approx(1 / 3)
     assert changes["grey"]["abstention"]["reasons"] == {"not_an_aerial_image": 0.2, "low_confidence": 0.8}
@@ -174,7 +174,7 @@ def test_tables_show_what_the_json_has(evaluate: Evaluate, full_model: Path) -> 
 def test_plot_is_drawn_by_the_keras_environment(
     evaluate: Evaluate, full_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The interpreter of MODEL__KERAS_PYTHON gets the curves of both calibrations, and the accuracies."""
+    """`--plot` passes the curves of both calibrations and the accuracies to the interpreter of MODEL__KERAS_PYTHON."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nprintf "%s" "$3" > {tmp_path}/options.json\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
@@ -192,7 +192,7 @@ def test_plot_is_drawn_by_the_keras_environment(
     ids=["not a PNG", "no folder", "coverage of 1", "no number"],
 )
 def test_wrong_options_are_usage_errors(evaluate: Evaluate, model: Path, arguments: tuple[str, str]) -> None:
-    """An option that cannot be followed ends the command before the evaluation."""
+    """An invalid option is a usage error with one line that names it."""
     status, out, error = evaluate(model, *arguments)
     assert (status, out, error.count("\n")) == (2, "", 1)
     assert arguments[0] in error
@@ -208,7 +208,7 @@ def test_data_without_images_fails(evaluate: Evaluate, model: Path, tmp_path: Pa
 
 
 def test_gate_is_reported_by_group(evaluate: Evaluate, full_model: Path, tmp_path: Path) -> None:
-    """`--gate` counts what the gate refuses: the dark test image, and the dark ones of the scenes and photographs."""
+    """`--gate` counts the images of each group that the gate rejects: here the dark test image and all photographs."""
     for folder, colours in (("scenes/town", COLOURS["red"]), *((f"photos/kind{n}", COLOURS["blue"]) for n in range(9))):
         (tmp_path / folder).mkdir(parents=True)
         for number, colour in enumerate(colours):
@@ -235,7 +235,7 @@ def test_gate_is_reported_by_group(evaluate: Evaluate, full_model: Path, tmp_pat
 
 
 def test_gate_options_need_the_gate(evaluate: Evaluate, model: Path, tmp_path: Path) -> None:
-    """Photographs without `--gate` are a usage error, and `--gate` fails for a model that has no gate."""
+    """`--photos` without `--gate` is a usage error, and `--gate` fails for a model that has no gate."""
     status, _, err = evaluate(model, "--photos", str(tmp_path))
     assert (status, "--photos and --scenes need --gate" in err) == (2, True)
     status, _, err = evaluate(model, "--gate")

@@ -1,4 +1,4 @@
-"""`atalaya models import`: its output, and its errors; a script stands in for the Keras environment."""
+"""`atalaya models import`: its output and errors, with a script in place of the Keras environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOLDEN = {
 
 @pytest.fixture
 def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Keras environment whose conversions give the shipped artefact with results on a golden set."""
+    """A Keras environment whose conversion yields the shipped artefact with golden-set results."""
     artefact, program = tmp_path / "converted", tmp_path / "python"
     manifest = json.loads((ARTEFACT / "manifest.json").read_text())
     artefact.mkdir()
@@ -64,7 +64,7 @@ def test_import_prints_what_the_golden_set_measured(tmp_path: Path, capsys: pyte
 
 @pytest.mark.usefixtures("converted")
 def test_hostile_file_is_one_line_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A hostile file gives one line that names what is not allowed, exit status 1 and no folder."""
+    """A hostile file fails with one line that names the forbidden class, and creates no folder."""
     file = write_hostile("lambda", tmp_path / "evil.keras", tmp_path / "canary")
     assert import_file(file, tmp_path / "out") == 1
     error = capsys.readouterr().err
@@ -77,7 +77,7 @@ def test_hostile_file_is_one_line_on_standard_error(tmp_path: Path, capsys: pyte
 def test_without_out_a_signed_version_is_added_to_the_registry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The version is signed, no alias names it, and importing it again or unsigned fails before the conversion."""
+    """Without --out, a signed version is added to the registry without an alias; unsigned or again, it is rejected."""
     key = new_key()
     (tmp_path / "key.pem").write_bytes(private_pem(key))
     create_database(f"sqlite:///{tmp_path}/atalaya.db")

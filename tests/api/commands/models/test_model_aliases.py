@@ -62,7 +62,7 @@ def run_json(atalaya: Atalaya, *arguments: str) -> Any:
 
 
 def execute(url: str, statement: str) -> None:
-    """Change the rows of the database behind the ledger's back."""
+    """Change the database directly, bypassing the ledger."""
     engine = open_blocking_engine(url, 10).execution_options(**WRITING)
     with engine.begin() as connection:
         connection.execute(text(statement))
@@ -70,7 +70,7 @@ def execute(url: str, statement: str) -> None:
 
 
 def test_the_story_from_a_version_to_production_and_back(atalaya: Atalaya, database_url: str) -> None:
-    """Promotions and roll-backs are in the ledger, the history and the audit log: who, when, from, to and why."""
+    """The ledger, the history and the audit log record promotions and rollbacks: who, when, from, to and why."""
     before = datetime.now(UTC)
     assert run_json(atalaya, "models", "promote", MODEL, "1.0", "--why", "the first")["aliases"] == {
         "production": {"from": None, "to": "1.0"}
@@ -147,7 +147,7 @@ def test_list_and_show(atalaya: Atalaya, registry: FileRegistry) -> None:
 def test_a_refusal_is_one_line_and_changes_nothing(
     atalaya: Atalaya, registry: FileRegistry, arguments: tuple[str, ...], problem: str
 ) -> None:
-    """Each bad request ends with exit status 1 and a sentence that says what is the matter."""
+    """An invalid command exits with 1, prints one line that names the problem, and changes nothing."""
     atalaya("models", "promote", MODEL, "1.0", "--why", "a test")
     (registry.find_folder(MODEL, "1.2") / "model.onnx").write_bytes(b"A graph")
     before = registry.read(MODEL)
@@ -159,7 +159,7 @@ def test_a_refusal_is_one_line_and_changes_nothing(
 
 
 def test_a_decision_needs_a_reason(atalaya: Atalaya) -> None:
-    """Without --why, or with an empty or endless one, the command line is wrong."""
+    """A promotion without a reason, or with a blank or overlong one, is a usage error."""
     for reason in ((), ("--why", " "), ("--why", "x" * 501)):
         assert atalaya("models", "promote", MODEL, "1.0", *reason)[0] == 2
 
@@ -174,7 +174,7 @@ def test_a_decision_needs_a_reason(atalaya: Atalaya) -> None:
     ],
 )
 def test_one_flipped_byte_is_found(atalaya: Atalaya, database_url: str, change: str) -> None:
-    """The history of a changed ledger is printed, but the command fails and names the change."""
+    """`models history` prints the history of a changed ledger, but warns that it may be wrong and fails."""
     atalaya("models", "promote", MODEL, "1.0", "--why", "the first")
     assert atalaya("models", "history", MODEL)[0] == 0
     execute(database_url, change)
@@ -187,7 +187,7 @@ def test_one_flipped_byte_is_found(atalaya: Atalaya, database_url: str, change: 
 
 
 def test_a_history_without_its_beginning_says_so(atalaya: Atalaya, database_url: str) -> None:
-    """Once the first move was pruned, the version before is known from the next move, and the gap is named."""
+    """After the first move is pruned, the history infers the earlier version from the next move and notes the gap."""
     for version in ("1.0", "1.1"):
         atalaya("models", "promote", MODEL, version, "--why", f"to {version}")
     (_, second) = run_json(atalaya, "models", "history", MODEL)["periods"]
@@ -205,7 +205,7 @@ def test_a_history_without_its_beginning_says_so(atalaya: Atalaya, database_url:
 
 
 def test_moves_past_the_ledger_are_noted(atalaya: Atalaya, registry: FileRegistry, tmp_path: Path) -> None:
-    """An unrecorded move is announced and recorded with the next one; a registry that was changed by hand is noted."""
+    """The history notes an unrecorded move, which the next move records, and a registry that was edited by hand."""
     atalaya("models", "promote", MODEL, "1.0", "--why", "first")
     registry.move_aliases(MODEL, {"production": "1.1"}, who="cli:olga", why="killed")
     (note,) = run_json(atalaya, "models", "history", MODEL)["notes"]
@@ -220,7 +220,7 @@ def test_moves_past_the_ledger_are_noted(atalaya: Atalaya, registry: FileRegistr
 
 
 def test_a_move_that_the_ledger_cannot_record_is_in_the_audit_log(atalaya: Atalaya, database_url: str) -> None:
-    """The alias moves, the command fails and says so, and the audit log has the decision as unrecorded."""
+    """When the ledger cannot record a move, the command says so and fails, and the audit log has it as unrecorded."""
     atalaya("models", "promote", MODEL, "1.0", "--why", "first")
     execute(database_url, "ALTER TABLE ledger_payloads RENAME TO away")
     status, _, err = atalaya("models", "promote", MODEL, "1.1", "--why", "better")
@@ -235,7 +235,7 @@ def _promote(version: str) -> None:
 
 
 def test_two_commands_at_once_make_one_promotion(atalaya: Atalaya, registry: FileRegistry) -> None:
-    """Of two promotions that expect the same version one is refused, and the ledger verifies with the other's move."""
+    """Of two concurrent promotions that expect the same version, one fails; the ledger has the other and verifies."""
     atalaya("models", "promote", MODEL, "1.0", "--why", "a test")
     commands = [FORK.Process(target=_promote, args=(version,)) for version in ("1.1", "1.2")]
     for command in commands:
@@ -252,7 +252,7 @@ def test_two_commands_at_once_make_one_promotion(atalaya: Atalaya, registry: Fil
 
 
 def test_an_artefact_becomes_a_version(atalaya: Atalaya, registry: FileRegistry, tmp_path: Path) -> None:
-    """`add` copies an artefact folder; where signatures are required, only a signed one, which `verify` accepts."""
+    """`add` copies an artefact folder; with MODEL__VERIFY_KEY set, `add` and `promote` reject unsigned artefacts."""
     key = new_key()
     (tmp_path / "key.pem").write_bytes(private_pem(key))
     write_version(tmp_path, "2.0")
@@ -270,7 +270,7 @@ def test_an_artefact_becomes_a_version(atalaya: Atalaya, registry: FileRegistry,
 
 
 def test_help_tells_the_story(atalaya: Atalaya) -> None:
-    """`atalaya models --help` lists the commands and shows the way from a file to production and back."""
+    """`atalaya models --help` shows the commands that bring a file into production and roll it back."""
     status, out, _ = atalaya("models", "--help")
     assert status == 0
     for command in ("import FILE", "promote NAME 1.2", "history NAME --at", "rollback NAME", "MODEL__REGISTRY"):
@@ -279,7 +279,7 @@ def test_help_tells_the_story(atalaya: Atalaya) -> None:
 
 
 def test_a_registry_is_needed(atalaya: Atalaya, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without MODEL__REGISTRY each command names the setting."""
+    """Without MODEL__REGISTRY each command fails and names the setting."""
     monkeypatch.delenv("MODEL__REGISTRY")
     for arguments in (("list",), ("show", MODEL), ("promote", MODEL, "1.0", "--why", "x"), ("add", "artefact-1.0")):
         status, _, err = atalaya("models", *arguments)

@@ -50,7 +50,7 @@ def artefact(tmp_path: Path) -> Path:
 def test_the_guide_s_commands_sign_and_verify(
     models: Run, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guide's openssl lines make keys that sign an artefact, and the printed setting verifies it."""
+    """The openssl commands of the guide create a key that signs an artefact, and the printed setting verifies it."""
     find_program("openssl")
     guide = (ROOT / "docs" / "models" / "sign.md").read_text()
     lines = re.findall(r"^openssl .+$", guide, re.MULTILINE)
@@ -80,7 +80,7 @@ def test_documents_list_the_signed_files(models: Run, artefact: Path, tmp_path: 
 
 
 def test_an_artefact_that_differs_from_its_manifest_is_not_signed(models: Run, artefact: Path, tmp_path: Path) -> None:
-    """An artefact that the gateway would reject is not signed, and an earlier signature stays as it is."""
+    """`models sign` rejects an artefact that differs from its manifest, and writes no signature."""
     (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
     (artefact / "model.onnx").write_bytes(b"another graph")
     status, _, problem = models("sign", "tiny", "--key", "key.pem")
@@ -101,7 +101,7 @@ def test_an_artefact_that_differs_from_its_manifest_is_not_signed(models: Run, a
 def test_problems_are_one_line_that_says_what_to_do(
     models: Run, artefact: Path, tmp_path: Path, arguments: tuple[str, ...], problem: str
 ) -> None:
-    """A missing or wrong key, a folder that is no artefact, and a missing signature each give one line."""
+    """A missing or wrong key, a folder that is not an artefact, and a missing signature each fail with one line."""
     (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
     status, _, error = models(*arguments)
     assert artefact.exists()
@@ -113,7 +113,7 @@ def test_problems_are_one_line_that_says_what_to_do(
 def test_an_artefact_without_its_training_file_is_added_and_verified(
     models: Run, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`add`, `promote` and `verify` accept that model.keras is absent, and name it; they need all other files."""
+    """`add`, `promote` and `verify` accept an absent model.keras; `verify` fails when model.onnx is absent."""
     create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
     monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/registry")
@@ -138,7 +138,7 @@ def test_an_artefact_without_its_training_file_is_added_and_verified(
 
 
 def test_the_shipped_artefact_is_signed_with_the_release_key(models: Run) -> None:
-    """Without a key, `verify` uses the one that production trusts by default, which has signed the shipped artefact."""
+    """`verify` without a key uses the release key, which has signed the shipped artefact."""
     assert models("verify", str(ARTEFACT))[0] == 0
 
 
@@ -146,7 +146,7 @@ def test_the_shipped_artefact_is_signed_with_the_release_key(models: Run) -> Non
 def test_commands_open_only_signed_models_where_the_gateway_would(
     artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: Any
 ) -> None:
-    """With a configured key, and in production, `predict` and `evaluate` refuse an artefact without a signature."""
+    """With a configured key, and in production, `predict` and `evaluate` reject an unsigned artefact."""
     monkeypatch.chdir(tmp_path)
     key = encode_public_key(new_key().public_key())
     for name, value in (("MODEL__VERIFY_KEY", key), ("ENVIRONMENT", "production")):

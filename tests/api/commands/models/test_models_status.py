@@ -1,4 +1,4 @@
-"""`atalaya models status`: a candidate, the evidence so far, and what is missing."""
+"""`atalaya models status`: a candidate, the evidence so far, and the evidence still missing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def status(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def with_store(home: Path, action: Callable[[TrialStore], Awaitable[object]]) -> None:
-    """Do something in the database of the test, which is migrated first."""
+    """Migrate the database and run an action with its trial store."""
 
     async def act() -> None:
         engine = open_engine(f"sqlite:///{home}/records.db")
@@ -59,7 +59,7 @@ def with_store(home: Path, action: Callable[[TrialStore], Awaitable[object]]) ->
 
 
 def record(home: Path, state: ModelState, counts: Counts, verdict: str | None = None) -> None:
-    """Let a gateway have found these counts."""
+    """Record the counts and the verdict of a trial, as a gateway would."""
     contest = find_contest(NAME, state, production="production", candidate="candidate")
     assert contest is not None
 
@@ -71,7 +71,7 @@ def record(home: Path, state: ModelState, counts: Counts, verdict: str | None = 
 
 
 def test_the_evidence_fits_a_terminal(home: Path, state: ModelState, status: Run) -> None:
-    """A row for each metric, and a sentence for each that is missing, in lines of at most 80 characters."""
+    """The status has a row for each metric and a sentence for each open one, in lines of at most 80 characters."""
     record(home, state, COUNTS)
     code, out, _ = status(NAME)
     assert code == 0
@@ -84,7 +84,7 @@ def test_the_evidence_fits_a_terminal(home: Path, state: ModelState, status: Run
 
 
 def test_a_verdict_is_shown_with_its_time(home: Path, state: ModelState, status: Run) -> None:
-    """Once a verdict has fallen, it is shown instead of what the gateway will do."""
+    """Once the trial has a verdict, the status shows it with its time."""
     record(home, state, COUNTS, "promote")
     _, out, _ = status(NAME)
     assert "1.1 is the candidate. Verdict at 20" in out
@@ -92,7 +92,7 @@ def test_a_verdict_is_shown_with_its_time(home: Path, state: ModelState, status:
 
 
 def test_the_document_has_all_numbers(home: Path, state: ModelState, status: Run) -> None:
-    """`--json` prints the contest, the rows, the reasons and the settings of the trial."""
+    """`--json` prints the contest, the trial with its rows and verdict, and the settings."""
     record(home, state, COUNTS)
     _, out, _ = status(NAME, "--json")
     document = json.loads(out)
@@ -103,7 +103,7 @@ def test_the_document_has_all_numbers(home: Path, state: ModelState, status: Run
 
 
 def test_what_there_is_before_a_trial(home: Path, state: ModelState, status: Run) -> None:
-    """A candidate that no gateway has tried, and a model without one, are said to be so."""
+    """The status says when no gateway has tried the candidate yet, and when there is no candidate."""
     with_store(home, lambda store: store.find("none"))
     assert status(NAME)[1].endswith(
         "1.1 is the candidate. It gets copies of 10 % of the requests. No gateway has tried it yet.\n"
@@ -114,7 +114,7 @@ def test_what_there_is_before_a_trial(home: Path, state: ModelState, status: Run
 
 
 def test_an_unknown_model_is_an_error(home: Path, state: ModelState, status: Run) -> None:
-    """The name of a model that the registry does not have ends the command with one line."""
+    """An unknown model name fails with one line."""
     assert state.aliases
     with_store(home, lambda store: store.find("none"))
     code, _, error = status("huge")

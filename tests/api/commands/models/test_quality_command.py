@@ -42,7 +42,7 @@ def test_the_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("recorded")
 def test_json_has_every_number(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--json` prints what the route returns; `--version` selects one version."""
+    """`--json` prints all numbers; `--version` selects one version."""
     status, out, _ = run_quality(capsys, "tiny", "--version", "1.0", "--json")
     assert status == 0
     (version,) = json.loads(out)["versions"]
@@ -53,7 +53,7 @@ def test_json_has_every_number(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("options", [["other"], ["tiny", "--version", "3.0"], ["tiny", "--since", "2026-11-24"]])
 def test_nothing_recorded_is_an_error(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
-    """A model, version or time without predictions is an error that says what to check."""
+    """A model, version or time range without predictions is an error."""
     status, _, err = run_quality(capsys, *options)
     assert status == 1
     assert "The ledger has no predictions of" in err

@@ -1,4 +1,4 @@
-"""`atalaya models reference`: the reference for drift of an artefact that has none."""
+"""`atalaya models reference`: a drift reference for an artefact that has none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def data(tmp_path: Path) -> Path:
 def test_the_reference_is_that_of_the_held_out_images(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command prints a file for the digest of the model, with all measures but the score of the missing gate."""
+    """The command prints a reference for the digest of the model, with all measures except the missing gate's score."""
     capsys.readouterr()
     options = ["--data", str(data), "--model", str(model), "--validation", "0.9"]
     assert run(["models", "reference", *options]) == 0
@@ -53,7 +53,7 @@ def test_the_reference_is_that_of_the_held_out_images(
 def test_a_folder_of_validation_images_is_used(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a folder validation/, the reference is that of all its images, as for `export`, and of no others."""
+    """If the data set has a folder validation/, the reference is built from all its images and no others."""
     divided = tmp_path / "divided"
     for split in ("train", "validation"):
         shutil.copytree(data, divided / split)
@@ -63,7 +63,7 @@ def test_a_folder_of_validation_images_is_used(
 
 
 def test_few_images_are_an_error(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Fewer than 50 held-out images are refused with their number."""
+    """Fewer than 50 held-out images are an error that states their number."""
     capsys.readouterr()
     assert run(["models", "reference", "--data", str(data), "--model", str(model)]) == 1
     assert "has only 6 images that were held out; 50 are needed" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`atalaya retrain`: what becomes of the candidate; a script stands in for the Keras environment."""
+"""`atalaya retrain`: when it is due and what happens to the candidate. A script replaces the Keras environment."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileRegistry:
 
 @pytest.fixture
 def finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finish:
-    """Make the next run end with that many recognised test images, and the import with the shipped model as 1.2."""
+    """Set how many test images the next run recognises; its import yields the shipped model as 1.2."""
     artefact, result, program = tmp_path / "converted", tmp_path / "result", tmp_path / "python"
     shutil.copytree(ARTEFACT, artefact, ignore=shutil.ignore_patterns("*.sig"))
     manifest = json.loads((artefact / "manifest.json").read_text())
@@ -82,7 +82,7 @@ def retrain(folder: Path, *options: str) -> int:
 def test_candidate_gets_the_alias_and_production_stays(
     registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A candidate that is as good as its start is imported as the next version, and only `candidate` names it."""
+    """A candidate as good as its start model is imported as the next version and gets only the alias `candidate`."""
     finish(204, 204)
     assert retrain(tmp_path) == 0
     assert capsys.readouterr().out == (
@@ -96,7 +96,7 @@ def test_candidate_gets_the_alias_and_production_stays(
 def test_worse_candidate_is_not_imported(
     registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A candidate that recognises fewer test images is reported with a code, and stays in the folder of its run."""
+    """A candidate that recognises fewer test images is an error; it is not imported, and stays in its run's folder."""
     finish(204, 203)
     assert retrain(tmp_path, "--json") == 1
     captured = capsys.readouterr()
@@ -109,7 +109,7 @@ def test_worse_candidate_is_not_imported(
 def test_result_passes_the_gate_of_imports(
     registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A result that is not on the allow-list of imports is refused like any other file."""
+    """A result with a class that is not on the allow-list is rejected, as in any import."""
     finish(204, 210)
     write_hostile("lambda", tmp_path / "result" / "model.keras", tmp_path / "canary")
     assert retrain(tmp_path) == 1
@@ -119,7 +119,7 @@ def test_result_passes_the_gate_of_imports(
 
 @pytest.mark.usefixtures("registry")
 def test_start_model_passes_the_gate_of_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A start model is checked before Keras opens it."""
+    """A start model with a class that is not on the allow-list is rejected."""
     file = write_hostile("lambda", tmp_path / "evil.keras", tmp_path / "canary")
     assert retrain(tmp_path, "--from", str(file)) == 1
     assert "not on the allow-list" in capsys.readouterr().err
@@ -127,7 +127,7 @@ def test_start_model_passes_the_gate_of_imports(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.usefixtures("registry")
 def test_run_is_continued_only_on_request(finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder with a run is an error that names --resume; with it, the run goes on."""
+    """Training in the folder of an earlier run is an error that suggests --resume, which continues the run."""
     finish(204, 204)
     write_run(tmp_path / "run")
     assert retrain(tmp_path) == 1
@@ -136,7 +136,7 @@ def test_run_is_continued_only_on_request(finish: Finish, tmp_path: Path, capsys
 
 
 def write_run(folder: Path, *, recognised: int | None = None) -> None:
-    """Write what an interrupted run leaves; or one that has ended with a candidate, beside a start model with 204."""
+    """Write the files of an interrupted run; with `recognised`, of a complete one whose start model scored 204."""
     folder.mkdir()
     (folder / "options.json").write_text("{}")
     if recognised is not None:
@@ -147,7 +147,7 @@ def write_run(folder: Path, *, recognised: int | None = None) -> None:
 
 
 def test_each_run_has_a_folder(tmp_path: Path) -> None:
-    """A run begins in a new folder; with --resume it goes on in the last one, unless that has a worse candidate."""
+    """A run gets a new folder; with --resume it continues in the last one, unless that has a worse candidate."""
     first, second = tmp_path / "m-v1.2", tmp_path / "m-v1.2-2"
 
     def choose() -> list[Path]:
@@ -176,7 +176,7 @@ def test_nothing_is_due_for_a_young_version(
 def test_nothing_is_due_while_a_candidate_waits(
     registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --if-due, nothing is trained while `candidate` names another version than production, whatever is due."""
+    """With --if-due, nothing is trained while a candidate waits for its verdict, even if retraining is due."""
     finish(204, 204)
     assert retrain(tmp_path) == 0
     loss = make_evaluation(model=MODEL, version="1.1", accuracy=0.9, is_loss=True)
@@ -190,7 +190,7 @@ def test_nothing_is_due_while_a_candidate_waits(
 
 @pytest.mark.usefixtures("registry")
 def test_old_version_is_due() -> None:
-    """A version is due for replacement from the age of the setting on."""
+    """A retraining is due when the version is older than CALENDAR__RETRAINING_DAYS."""
     settings, now = load_settings(), datetime.now(UTC)
     assert find_due_reasons(settings, now + timedelta(days=119)) == []
     (reason,) = find_due_reasons(settings, now + timedelta(days=121))
@@ -220,7 +220,7 @@ def test_lost_accuracy_is_a_reason() -> None:
     ("version", "caller", "is_due"), [("1.1", ALL, True), ("1.1", "ana", False), ("1.0", ALL, False)]
 )
 def test_drift_of_all_callers_is_a_reason(version: str, caller: str, is_due: bool) -> None:
-    """A retraining is due while the served model's predictions for all callers drift; those of others do not count."""
+    """A retraining is due while the served version drifts over all callers; other drift does not count."""
     settings, now = load_settings(), format_timestamp(datetime.now(UTC))
     with open_migrated_engine(settings) as engine, engine.begin() as connection:
         store = DriftStore(connection)
@@ -234,7 +234,7 @@ def test_drift_of_all_callers_is_a_reason(version: str, caller: str, is_due: boo
 def test_unusable_tracking_server_is_found_before_the_training(
     finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without its MLflow server, a retraining does not begin."""
+    """A retraining does not start when the MLflow server cannot be reached."""
     finish(204, 204)
     assert retrain(tmp_path, "--tracking", "http://127.0.0.1:9") == 1
     assert "http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
@@ -245,5 +245,5 @@ def test_unusable_tracking_server_is_found_before_the_training(
     ("versions", "expected"), [([], "1.0"), (["1.9", "1.10", "1.2"], "1.11"), (["2.0", "1.3", "nightly"], "2.1")]
 )
 def test_next_version_counts_the_minor_number(versions: list[str], expected: str) -> None:
-    """The next version follows the highest one, compared by numbers."""
+    """The next version increments the minor number of the highest one, compared numerically."""
     assert next_version(versions) == expected

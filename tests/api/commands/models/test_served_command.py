@@ -1,4 +1,4 @@
-"""`atalaya evaluate --served`: the served model is evaluated, recorded, and compared with before."""
+"""`atalaya evaluate --served`: evaluate the served model, record the result and compare it with earlier ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EvaluateServed = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def models(tmp_path: Path) -> dict[str, Path]:
-    """A model that is right about all images, and one that is wrong about all."""
+    """A model that classifies all images correctly, and one that misclassifies all."""
     folders = {"good": tmp_path / "good", "bad": tmp_path / "bad"}
     for name, folder in folders.items():
         folder.mkdir()
@@ -68,7 +68,7 @@ def read_evaluations() -> list[EvaluationRecord]:
 
 
 def test_a_loss_is_reported_until_it_is_accepted(served: EvaluateServed) -> None:
-    """A worse model fails the command, also when it is evaluated again, until the loss is accepted."""
+    """The command fails for a worse model, in every evaluation, until the loss is accepted."""
     status, out, _ = served("good", "--json")
     first = json.loads(out)
     assert status == 0
@@ -91,7 +91,7 @@ def test_a_loss_is_reported_until_it_is_accepted(served: EvaluateServed) -> None
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_only_the_same_images_are_compared(served: EvaluateServed, tmp_path: Path) -> None:
-    """Images are the same under other names, and others after one is added: then there is no earlier evaluation."""
+    """Renamed images count as the same; after an image is added there is no earlier evaluation to compare with."""
     assert served("good")[0] == 0
     folder = tmp_path / "data" / "test" / "red"
     (folder / "0.png").rename(folder / "9.png")
@@ -108,7 +108,7 @@ def test_only_the_same_images_are_compared(served: EvaluateServed, tmp_path: Pat
 def test_a_model_on_an_engine_is_evaluated_there(
     served: EvaluateServed, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine of MODEL__URL predicts the images; the record has no digest, because the engine names none."""
+    """The engine of MODEL__URL predicts the images; the record has no digest, because the engine reports none."""
     monkeypatch.setenv("MODEL__MANIFEST", str(models["good"]))
     with running(ScriptedEngine()) as engine:
         engine.script.model = describe_model(inputs=[{"name": "x", "datatype": "UINT8", "shape": [-1, 24, 24, 3]}])
@@ -120,7 +120,7 @@ def test_a_model_on_an_engine_is_evaluated_there(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_evaluation_leaves_memory_to_the_gateway(served: EvaluateServed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without enough memory the command ends before it loads the model, and is recorded as a failed run."""
+    """Without enough memory the command fails, prints no result and is recorded as a failed run."""
     monkeypatch.setattr("api.commands.models.quality.served.NEEDED_BYTES", 1 << 60)
     status, out, error = served("good")
     assert (status, out) == (1, "")
@@ -145,7 +145,7 @@ def test_wrong_options(
     status: int,
     message: str,
 ) -> None:
-    """Options that do not go together, and missing images, are errors that say what to do."""
+    """Options that cannot be combined, and missing images, are errors that say what to do."""
     assert environment.model.validation_data is None
     assert run(["evaluate", *arguments]) == status
     assert message in capsys.readouterr().err

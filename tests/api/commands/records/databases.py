@@ -1,4 +1,4 @@
-"""A database before and after its loss, for the tests of `atalaya backup` and `atalaya restore`."""
+"""Read and delete a database, for the tests of `atalaya backup` and `atalaya restore`."""
 
 from __future__ import annotations
 

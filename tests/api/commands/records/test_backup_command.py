@@ -18,7 +18,7 @@ from tests.api.commands.records.databases import lose_database, on_database, rea
 
 
 def test_a_lost_database_is_restored(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every row of a lost database of either kind returns, both records verify, and both commands are on record."""
+    """`restore` brings back every row of a lost database and verifies the ledger; the audit log has both commands."""
     rows = read_rows(environment)
     assert run(["backup", "b"]) == 0
     assert Path("b").stat().st_mode & 0o077 == 0
@@ -44,7 +44,7 @@ def test_rows_move_between_databases(environment: Settings, tmp_path: Path, monk
 
 
 def test_an_invalid_key_restores_nothing(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """A public key that cannot be read is refused before the first row is written: the command can be repeated."""
+    """An invalid public key is rejected before the first row is written, so that the command can be repeated."""
     assert run(["backup", "b"]) == 0
     lose_database(environment)
     capsys.readouterr()
@@ -54,7 +54,7 @@ def test_an_invalid_key_restores_nothing(environment: Settings, capsys: pytest.C
 
 
 def test_runs_are_recorded(environment: Settings) -> None:
-    """A backup records its success and its failure as the task whose age the alert watches."""
+    """A backup records its successes and failures as runs of the backup task."""
     assert run(["backup", "b"]) == 0
     assert run(["backup", "b"]) == 1  # it never replaces a file
     (runs,) = run_with_engine(environment, lambda engine: TaskRunStore(engine).list())
@@ -62,6 +62,6 @@ def test_runs_are_recorded(environment: Settings) -> None:
 
 
 def test_every_table_belongs_to_the_backup(environment: Settings) -> None:
-    """A backup has each table that the migrations create, but those with the numbers of the migrations."""
+    """A backup has every table that the migrations create, except those with the migrations' own versions."""
     names = on_database(environment, lambda connection: inspect(connection).get_table_names())
     assert set(names) - set(list_tables()) == {"alembic_version", "audit_version"}

@@ -1,4 +1,4 @@
-"""What a backup contains, and what is refused; on SQLite, because none of it depends on the kind of database."""
+"""What a backup contains, and what is rejected; only on SQLite, because none of it depends on the database."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def passphrase(tmp_path: Path) -> str:
 
 @pytest.fixture
 def fail(environment: Settings, capsys: Captured) -> Fail:
-    """A function that runs a command that fails, and returns the line that it prints."""
+    """A function that runs a command, which must fail, and returns its one line on standard error."""
     assert environment.ledger_key()
 
     def fail(*arguments: str) -> str:
@@ -51,7 +51,7 @@ def fail(environment: Settings, capsys: Captured) -> Fail:
 def test_keys_are_included_only_when_encrypted(
     environment: Settings, fail: Fail, passphrase: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The keys leave the gateway in an encrypted file only, and return as lines of .env."""
+    """A backup includes the keys only if it is encrypted; `restore --keys-to` writes them as lines of .env."""
     assert "--with-keys needs a passphrase" in fail("backup", "b", "--with-keys")
     data_key = new_data_key()
     monkeypatch.setenv("AUTH__DATA_KEY", data_key)
@@ -70,7 +70,7 @@ def test_keys_are_included_only_when_encrypted(
 
 
 def test_an_unusable_file_for_keys_is_refused_first(environment: Settings, fail: Fail, passphrase: str) -> None:
-    """A file for the keys that exists is named before anything is restored, and a failed restore leaves none."""
+    """A restore fails first if the file for the keys exists; a failed restore leaves no such file."""
     assert run(["backup", "b", "--with-keys", passphrase]) == 0
     assert "has tables already" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
     assert sorted(path.name for path in Path().glob("*keys.env*")) == []
@@ -84,7 +84,7 @@ def test_an_unusable_file_for_keys_is_refused_first(environment: Settings, fail:
 def test_a_gateway_with_another_key_verifies_the_ledger(
     environment: Settings, passphrase: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ledger's key in a backup verifies what it has signed, also where another one is configured."""
+    """A restore verifies the ledger with the key in the backup, even if another key is configured."""
     assert run(["backup", "b", "--with-keys", passphrase]) == 0
     lose_database(environment)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
@@ -96,7 +96,7 @@ def test_a_gateway_with_another_key_verifies_the_ledger(
 def test_all_keys_of_the_machine_are_included(
     environment: Settings, passphrase: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key of kept images and the ledger's earlier public keys return, and verify what they have signed."""
+    """A restore returns the image key and the ledger's earlier public keys, and verifies the ledger with them."""
     earlier = Signer(environment.ledger_key()).public_key
     images = base64.b64encode(bytes(32)).decode()
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
@@ -115,7 +115,7 @@ def test_all_keys_of_the_machine_are_included(
 def test_keys_that_are_not_encrypted_are_refused(
     environment: Settings, fail: Fail, announced: bool, problem: str
 ) -> None:
-    """Keys in a backup without a passphrase, which anyone could have put there, verify nothing."""
+    """A restore rejects keys in an unencrypted backup, because anyone could have put them there."""
     manifest = Manifest("0.1.0", "2026-11-26T00:00:00+00:00", dict.fromkeys(MIGRATIONS, "head"), {}, {}, announced)
     with Path("b").open("wb") as file, writing_archive(file, None) as writer:
         writer.add_manifest(manifest)
@@ -125,14 +125,14 @@ def test_keys_that_are_not_encrypted_are_refused(
 
 
 def test_a_weak_passphrase_is_refused(fail: Fail) -> None:
-    """A passphrase that is short or common is refused, and no file is left."""
+    """A common passphrase is rejected, and no file is left."""
     Path("weak").write_text("password\n")
     assert "passphrase is too weak" in fail("backup", "b", "--passphrase-file", "weak")
     assert not Path("b").exists()
 
 
 def test_a_damaged_backup_changes_nothing(environment: Settings, fail: Fail, passphrase: str) -> None:
-    """A backup with a missing end, or of a newer release, leaves the target empty; another one can follow."""
+    """A truncated backup and a wrong passphrase leave the target empty, so that a restore can follow."""
     assert run(["backup", "b", passphrase]) == 0
     lose_database(environment)
     Path("cut").write_bytes(Path("b").read_bytes()[:-5])
@@ -143,7 +143,7 @@ def test_a_damaged_backup_changes_nothing(environment: Settings, fail: Fail, pas
 
 
 def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
-    """A backup with migrations or members that this release does not know is refused."""
+    """A backup with migrations that this release does not know is rejected."""
     manifest = Manifest("9.0", "2026-11-26T00:00:00+00:00", dict.fromkeys(MIGRATIONS, "9999"), {}, {}, False)
     with Path("new").open("wb") as file, writing_archive(file, None) as writer:
         writer.add_manifest(manifest)
@@ -152,7 +152,7 @@ def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
 
 
 def test_a_database_in_use_is_not_overwritten(environment: Settings, fail: Fail) -> None:
-    """A database with tables is named and stays as it is."""
+    """A restore into a database that has tables fails and changes nothing."""
     assert run(["backup", "b"]) == 0
     rows = read_rows(environment)
     assert "has tables already" in fail("restore", "b")
@@ -160,7 +160,7 @@ def test_a_database_in_use_is_not_overwritten(environment: Settings, fail: Fail)
 
 
 def test_a_changed_ledger_is_found(environment: Settings, fail: Fail) -> None:
-    """A backup of a ledger that somebody had changed is restored, and the change is named."""
+    """A restore reports that the ledger was changed before the backup."""
     change = text("UPDATE ledger_payloads SET status = 500 WHERE seq = 1")
     on_database(environment, lambda connection: connection.execute(change))
     assert run(["backup", "b"]) == 0
@@ -171,7 +171,7 @@ def test_a_changed_ledger_is_found(environment: Settings, fail: Fail) -> None:
 def test_the_registry_is_included(
     environment: Settings, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Versions and aliases of the registry return, also where a file has several names; an existing model stays."""
+    """A restore returns the registry's versions and aliases, hard-linked files included, and skips existing models."""
     registry = FileRegistry(tmp_path / "models")
     added = registry.add(ARTEFACT)
     registry.move_aliases("efficientnetb0", {"production": added.version}, who="ana", why="test")

@@ -1,4 +1,4 @@
-"""The file of a backup: complete under its name, or absent; the success is recorded only when all is written."""
+"""The file of a backup: complete under its name, or absent; a success is recorded only after everything is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monitoring.tasks.store import TaskRunStore
 
 
 def test_a_file_has_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
-    """Until a new file is complete, it has another name, so that a killed process leaves nothing that looks like it."""
+    """Until a new file is complete it has another name, so that a killed process leaves no incomplete backup."""
     path = tmp_path / "b"
     with open_new_file(path) as file:
         file.write(b"x")

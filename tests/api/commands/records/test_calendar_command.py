@@ -1,4 +1,4 @@
-"""`atalaya upkeep`: the maintenance calendar, and the tasks that it runs by itself."""
+"""`atalaya upkeep`: the maintenance calendar, and the tasks that the command runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def record_long_ago(settings: Settings, *tasks: Task) -> None:
 
 
 def test_nothing_is_due_on_a_new_installation(upkeep: Upkeep) -> None:
-    """`--due` lists the tasks and changes nothing; without a validation set there is no evaluation."""
+    """`--due` lists the tasks, none of which is due; without a validation set there is no evaluation."""
     status, out, _ = upkeep("--due", "--json")
     calendar = {entry["task"]: entry for entry in json.loads(out)["calendar"]}
     assert status == 0
@@ -61,7 +61,7 @@ def test_nothing_is_due_on_a_new_installation(upkeep: Upkeep) -> None:
 
 
 def test_due_verifications_are_run(upkeep: Upkeep, environment: Settings) -> None:
-    """With `--yes`, upkeep runs the verifications that are due, and says what a person has to do."""
+    """With `--yes`, upkeep runs the verifications that are due, and lists the tasks that need a person."""
     record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY, Task.KEY_ROTATION)
     status, out, _ = upkeep("--yes", "--json")
     document = json.loads(out)
@@ -80,7 +80,7 @@ def test_due_verifications_are_run(upkeep: Upkeep, environment: Settings) -> Non
 
 
 def change_times(settings: Settings, at: str) -> None:
-    """Change the time of all entries of the ledger, as somebody who owns the database could."""
+    """Change the time of all entries of the ledger, as someone with write access to the database could."""
 
     async def change(engine: AsyncEngine) -> None:
         async with writing(engine) as connection:
@@ -90,7 +90,7 @@ def change_times(settings: Settings, at: str) -> None:
 
 
 def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Settings) -> None:
-    """When the ledger was changed, the other tasks run, the failure is recorded, and the exit status is 1."""
+    """When the ledger was changed, the other tasks still run, the failure is recorded, and the exit status is 1."""
     record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY)
 
     change_times(environment, "2026-01-01T00:00:00.000000Z")
@@ -104,7 +104,7 @@ def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Se
 
 
 def test_kept_images_are_removed(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Upkeep removes kept images that their owners do not allow."""
+    """Upkeep removes kept images whose owners do not allow them."""
     monkeypatch.setenv("IMAGES__URL", f"file://{tmp_path}/images")
     monkeypatch.setenv("IMAGES__KEY", b64encode(bytes(32)).decode())
     archive = open_image_archive(load_settings())
@@ -116,7 +116,7 @@ def test_kept_images_are_removed(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_failed_removal_hides_no_verification(upkeep: Upkeep, environment: Settings) -> None:
-    """When a changed ledger cannot be pruned, the other removals and the verifications run, and both failures count."""
+    """When a changed ledger cannot be pruned, other removals and the verifications run; both failures are recorded."""
     record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY)
 
     change_times(environment, "2001-01-01T00:00:00.000000Z")
@@ -137,7 +137,7 @@ def test_a_failed_removal_hides_no_verification(upkeep: Upkeep, environment: Set
 def test_tasks_of_a_person_are_marked_as_done(
     upkeep: Upkeep, environment: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--done` records a run in the calendar and in the audit log, of tasks that the calendar has."""
+    """`--done` records a run in the calendar and the audit log, and rejects tasks that the calendar lacks."""
     record_long_ago(environment, Task.DEPENDENCY_UPDATE)
     status, out, _ = upkeep("--done", "dependency_update", "--json")
     calendar = {entry["task"]: entry for entry in json.loads(out)["calendar"]}

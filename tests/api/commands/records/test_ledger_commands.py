@@ -63,7 +63,7 @@ def test_a_window_has_dates_or_times(ledger: Run) -> None:
 
 
 def test_an_anchor_outside_of_a_window_is_not_reported_as_missing(ledger: Run) -> None:
-    """A window may lack the anchor, which the message says; a checkpoint that replaced the anchor is reported."""
+    """The message says that a window lacks the anchor; a checkpoint that replaced the anchor is reported."""
     _, whole, _ = ledger("verify", "--json")
     newest = json.loads(whole)["anchor"]
     exported(ledger, "e.jsonl", "--since", DAYS[0], "--until", DAYS[1])
@@ -88,7 +88,7 @@ def test_only_json_lines_go_to_standard_output(ledger: Run) -> None:
 def test_an_export_replaces_the_file_when_complete(
     ledger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An export replaces an older file when it is complete, readable by its owner only; a failed one leaves no file."""
+    """A complete export replaces an older file and is readable only by its owner; a failed one leaves no file."""
     older = tmp_path / "e.jsonl"
     older.write_text("an older one")
     older.chmod(0o644)
@@ -98,7 +98,7 @@ def test_an_export_replaces_the_file_when_complete(
     assert ledger("export", "nowhere/e.jsonl")[0] == 1
     assert ledger("export", str(tmp_path))[0] == 2
     assert ledger("export", "/dev/null")[0] == 2
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
     for name in [name for name in sys.modules if name == "monitoring.ledger.exports.parquet"]:
         monkeypatch.delitem(sys.modules, name)
     status, _, err = ledger("export", "e.parquet", "--format", "parquet")
@@ -107,7 +107,7 @@ def test_an_export_replaces_the_file_when_complete(
 
 
 def test_exports_are_recorded_in_the_audit_log(ledger: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """An export and its filters are an entry of the audit log."""
+    """The audit log records an export with its filters."""
     exported(ledger, "e.jsonl", "--since", "2026-11-02")
     assert run(["audit", "--event", "ledger", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
@@ -138,7 +138,7 @@ def test_verifying_an_export_needs_only_the_public_key(
 
 
 def test_all_problems_are_in_the_json_output(ledger: Run, environment: Settings) -> None:
-    """The error names the first problem and how many more there are; --json lists them."""
+    """The error names the first problem and how many more there are; --json lists all."""
     engine = open_blocking_engine(environment.database_url.get_secret_value())
     with engine.execution_options(**WRITING).begin() as connection:
         connection.exec_driver_sql("UPDATE ledger_payloads SET status = 500 WHERE seq > 4")
@@ -203,4 +203,4 @@ def test_an_empty_ledger_is_reported(ledger: Run, tmp_path: Path, monkeypatch: p
 
 
 async def migrate_only(_: object) -> None:
-    """Do nothing: the tables were migrated before."""
+    """Do nothing: `run_with_accounts` has already migrated the tables."""

@@ -19,7 +19,7 @@ NO_IMAGES = "no images (IMAGES__URL is not set)"
 
 
 def test_unknown_names_are_errors(ledger: Run, tmp_path: Path) -> None:
-    """A user or model of which nothing is recorded is an error, and nothing is exported or erased."""
+    """A user or model without any record is an error, and nothing is exported or erased."""
     for command in (("export", "e.jsonl", "--principal", "nobody"), ("erase", "--principal", "nobody", "--yes")):
         status, out, err = ledger(*command)
         assert (status, out) == (1, "")
@@ -32,7 +32,7 @@ def test_unknown_names_are_errors(ledger: Run, tmp_path: Path) -> None:
 
 
 def test_a_user_without_predictions_is_known(ledger: Run, environment: Settings) -> None:
-    """A user who has sent nothing can be exported and erased, by name or by id: there is nothing to do."""
+    """Exporting or erasing a user without predictions, by name or by id, succeeds and has nothing to do."""
     assert ledger("erase", "--principal", "ana", "--yes")[:2] == (
         0,
         f"Erased 3 predictions and {NO_IMAGES} of ana.\n",
@@ -72,7 +72,7 @@ def test_interrupted_upkeep_is_recorded_in_the_audit_log(
     act: tuple[str, ...],
     outcome: str,
 ) -> None:
-    """When a reader keeps removed text in SQLite's files, the command fails, but its start is in the audit log."""
+    """When another reader keeps removed text in SQLite's files, the command fails, but the audit log records it."""
     monkeypatch.setattr("api.commands.ledger.upkeep.LOCK_TIMEOUT_S", 0.1)
     monkeypatch.setenv("LEDGER__KEEP_DAYS", "1")
     reader = open_blocking_engine(environment.database_url.get_secret_value())

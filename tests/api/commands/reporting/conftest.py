@@ -1,4 +1,4 @@
-"""The beginning of the year in a database of its own."""
+"""Fixture: a database with the first days of the simulated year."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.api.commands.reporting.year import Callers, Year
 
 @pytest.fixture
 def january(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The first ten days of the year, of the user `maps` alone."""
+    """A database with the first ten days of the year, in which only the user `maps` sends requests."""
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/cost.db")
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
     monkeypatch.setenv("COST__VCPUS", "1")

@@ -1,4 +1,4 @@
-"""Entries that someone has changed, and decisions before the quarter, in a report."""
+"""Reports on tampered entries, and decisions made before the quarter."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def build(kind: EntryKind, details: Mapping[str, Any], at: object = REQUEST["at"
     ],
 )
 def test_changed_entries_are_counted(document: Any) -> None:
-    """Whatever was changed, the entry is counted as unreadable, and the others are read."""
+    """A tampered entry is counted as unreadable, and the other entries are read."""
     facts = QuarterFacts(QUARTER)
     for each in (document, REQUEST, build(EntryKind.CANARY_VERDICT, VERDICT), build(EntryKind.ALIAS_MOVED, MOVE)):
         facts.add(json.dumps(each))
@@ -63,7 +63,7 @@ def test_changed_entries_are_counted(document: Any) -> None:
 
 @pytest.mark.usefixtures("january")
 def test_a_report_on_changed_entries(tmp_path: Path) -> None:
-    """The reports on a quarter of changed entries, and on the next one, are written; the first says how many."""
+    """The reports on a quarter of tampered entries and on the next one are written; the first says how many."""
     with create_engine(f"sqlite:///{tmp_path}/cost.db").begin() as connection:
         count = connection.execute(text("UPDATE ledger_payloads SET document = '[1]'")).rowcount
     for quarter in ("2025Q1", "2025Q2"):
@@ -73,7 +73,7 @@ def test_a_report_on_changed_entries(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("january")
 def test_decisions_before_the_quarter(tmp_path: Path) -> None:
-    """A version to which an alias was moved before the quarter is found, also beside a changed entry."""
+    """A version to which an alias was moved before the quarter is found, even next to a tampered entry."""
     url = f"sqlite:///{tmp_path}/cost.db"
     move = new_move("ana", "better", {"production": Change("1.0", "1.1")}).as_dict()
     subject = name_model_subject("tiny")

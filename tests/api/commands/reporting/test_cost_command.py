@@ -12,7 +12,7 @@ from api.cli import run
 
 @pytest.mark.usefixtures("january")
 def test_cost_of_a_month(capsys: pytest.CaptureFixture[str]) -> None:
-    """The only caller pays for everything: processor time and memory at Railway's prices."""
+    """The only caller is charged the whole cost: processor time and memory at Railway's prices."""
     assert run(["cost", "--month", "2025-01", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     processor_h, memory_gb_h = 10 * (12 * 36 + 12 * 6) / 3600, 10 * 24 * 0.25
@@ -27,7 +27,7 @@ def test_cost_of_a_month(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("january")
 def test_cost_as_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tables name callers, and say what is unknown without a ledger, or without a gateway that measured."""
+    """The tables name callers, and say what is unknown without a ledger or without measurements."""
     assert run(["cost", "--month", "2025-01"]) == 0
     printed = capsys.readouterr().out
     assert "maps" in printed
@@ -48,7 +48,7 @@ def test_cost_as_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     ],
 )
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], text: str) -> None:
-    """A month or quarter that does not exist is wrong usage."""
+    """A malformed month or quarter, or a quarter in the future, is a usage error."""
     assert run(arguments) == 2
     assert text in capsys.readouterr().err
 

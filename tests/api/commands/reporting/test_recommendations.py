@@ -1,4 +1,4 @@
-"""Rules over the numbers of a report, and the page that shows them."""
+"""The rules for recommendations in a report, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ BEST = Report(
 
 
 def with_loads(month: MonthCost, *loads: float) -> MonthCost:
-    """The month with other loads of half the machine, of the machine itself, and of one twice its size."""
+    """The month with other loads on a machine of half the size, of the same size and of twice the size."""
     machines = [
         replace(machine, processor_load=load, memory_load=load)
         for machine, load in zip(month.machines, loads, strict=True)
@@ -110,7 +110,7 @@ def find_rules(**changes: Any) -> dict[str, Any]:
 
 
 def test_nothing_is_recommended_without_a_reason() -> None:
-    """A quarter in which all went well has no recommendations, and the page says so."""
+    """A quarter without problems has no recommendations, and the page says so."""
     assert find_rules() == {}
     assert "No rule applied" in render_report(BEST, RAILWAY, Language.ENGLISH)
 
@@ -154,7 +154,7 @@ def test_nothing_is_recommended_without_a_reason() -> None:
 def test_each_rule_names_the_number_that_triggered_it(
     changes: dict[str, Any], rule: str, value: tuple[str, object] | None
 ) -> None:
-    """A change of one number triggers one rule, whose sentence exists in both languages."""
+    """Changing one value triggers exactly one rule, which can be rendered in both languages."""
     rules = find_rules(**changes)
     assert rules.keys() == {rule}
     if value is not None:
@@ -165,7 +165,7 @@ def test_each_rule_names_the_number_that_triggered_it(
 
 
 def test_an_evaluation_after_a_change_is_enough() -> None:
-    """A library that changed calls for an evaluation only until one has succeeded."""
+    """A changed library is a reason for an evaluation only until one has succeeded."""
     evaluated = TaskRuns(Task.EVALUATE_SERVED, round(datetime(2026, 8, 2, tzinfo=UTC).timestamp()), None, 0)
     change = RuntimeChange("2026-08-01T00:00:00Z", "numpy", "1", "2")
     assert find_rules(changes=[change], tasks=[BACKUP, evaluated]) == {}
@@ -178,18 +178,18 @@ def test_less_than_a_week_is_not_typical(month: MonthCost) -> None:
 
 
 def test_a_decision_before_the_quarter_counts() -> None:
-    """A version that was promoted on the last day of a quarter, and first predicted in the next one, is decided."""
+    """A version that was promoted before the quarter is not reported as undecided."""
     versions = [VERSION, replace(VERSION, version="2.0")]
     assert find_rules(versions=versions, decided_before={"tiny-v2.0"}) == {}
 
 
 def test_a_task_that_has_succeeded_since_need_not_run_again() -> None:
-    """A failure is an incident of the quarter, but calls for a run only until one has succeeded."""
+    """A failed task is recommended to run again only if no later run has succeeded."""
     assert find_rules(incidents=[FAILURE], tasks=[replace(BACKUP, failed_at=END - 7200, failures=2)]) == {}
 
 
 def test_a_drift_that_has_ended_calls_for_nothing() -> None:
-    """A drift is recommended to look at if it lasts until the end of the quarter, with the metrics that do."""
+    """The recommendation about drift names only the metrics that still drift at the end of the quarter."""
     assert find_rules(drift=[replace(DRIFT, ended_at="2026-09-01T08:00:00Z")]) == {}
     later = replace(DRIFT, metric="brightness", since="2026-08-20T09", ended_at="2026-10-01T08:00:00Z")
     rules = find_rules(drift=[replace(DRIFT, ended_at="2026-09-01T08:00:00Z"), later])
@@ -198,7 +198,7 @@ def test_a_drift_that_has_ended_calls_for_nothing() -> None:
 
 @pytest.mark.parametrize(("last_at", "end"), [("2026-08-04T18", "ongoing"), ("2026-07-20T18", "2026-07-20 18")])
 def test_a_drift_ends_with_its_version(last_at: str, end: str) -> None:
-    """A drift lasts as long as its version predicts; in the middle of a quarter this is said of the present."""
+    """A drift is shown as ongoing while its version predicts; otherwise it ends with the version's last prediction."""
     versions = [replace(VERSION, last_at=last_at)]
     report = replace(BEST, generated_at=datetime(2026, 8, 5, tzinfo=UTC), versions=versions, drift=[DRIFT])
     (row,) = re.findall(r"<tr><th scope=\"row\">drone</th>.*</tr>", render_report(report, RAILWAY, Language.ENGLISH))
@@ -206,14 +206,14 @@ def test_a_drift_ends_with_its_version(last_at: str, end: str) -> None:
 
 
 def test_metrics_are_named_in_the_language_of_the_report() -> None:
-    """A recommendation about drift names the metrics as the table of the drift does."""
+    """A recommendation about drift names the metrics in the language of the report."""
     report = with_recommendations(replace(BEST, drift=[DRIFT]))
     assert "differ from the reference of the model (sharpness)" in render_report(report, RAILWAY, Language.ENGLISH)
     assert "difieren de la referencia del modelo (nitidez)" in render_report(report, RAILWAY, Language.SPANISH)
 
 
 def test_backups_of_another_program() -> None:
-    """CALENDAR__BACKUP_DAYS=0 says that another program makes the backups, so none is missed."""
+    """With CALENDAR__BACKUP_DAYS=0 another program makes the backups, so a missing one is not reported."""
     assert find_rules(tasks=[], backup_days=0) == {}
 
 
@@ -225,7 +225,7 @@ def test_changed_entries_are_counted() -> None:
 
 
 def test_languages_have_the_same_texts() -> None:
-    """Every text exists in both languages, with the same values in it."""
+    """Every text exists in both languages, with the same placeholders."""
     english, spanish = (read_texts(language) for language in Language)
 
     def names(text: str) -> list[str]:
@@ -236,7 +236,7 @@ def test_languages_have_the_same_texts() -> None:
 
 
 def test_names_are_escaped() -> None:
-    """Names that callers have chosen cannot add markup, neither to tables nor to charts."""
+    """Names that callers have chosen cannot add markup to tables or charts."""
     hostile = "<script>alert(1)</script>"
     report = replace(
         BEST, callers=[CallerTraffic(hostile, 50, 40, 0, None)], versions=[replace(VERSION, model=hostile)]
@@ -247,7 +247,7 @@ def test_names_are_escaped() -> None:
 
 
 def test_quarters() -> None:
-    """A quarter begins and ends with a month in UTC, and follows another one over the end of a year."""
+    """A quarter has three whole months in UTC; the one before the first quarter is in the previous year."""
     assert (str(QUARTER), QUARTER.months) == ("2026Q3", ("2026-07", "2026-08", "2026-09"))
     assert parse_quarter("2027q1").previous == Quarter(2026, 4)
     assert Quarter(2026, 4).end == datetime(2027, 1, 1, tzinfo=UTC)

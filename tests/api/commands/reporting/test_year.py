@@ -1,4 +1,4 @@
-"""A year played through the real commands: the four reports say what happened, and what to do."""
+"""A simulated year, reported with the real commands: the four reports say what happened and what to do."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def reports(settings: Settings, folder: Path) -> Mapping[str, Written]:
 
 
 def _write_images(folder: Path) -> Path:
-    """Write twelve images of the classes of the model, of which the label of one is wrong."""
+    """Write twelve images of the model's classes, one of them with a wrong label."""
     for position, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
         for number in range(4):
@@ -169,7 +169,7 @@ def test_second_quarter_had_an_update(reports: Mapping[str, Written]) -> None:
 
 
 def test_third_quarter_had_a_new_model_and_a_new_sensor(reports: Mapping[str, Written]) -> None:
-    """The report names both versions with their accuracy, who promoted the second and why, and the new caller."""
+    """The report names both versions with their accuracy, who promoted the second and why, and the new drift."""
     report = reports["2025Q3"]
     assert re.search(rf"production 1\.0 1\.1 {command_actor()} retrained on summer images", report.text)
     for version, truth in (("1.0", 93), ("1.1", 97)):
@@ -198,7 +198,7 @@ def test_fourth_quarter_had_photographs(reports: Mapping[str, Written]) -> None:
 
 
 def test_evaluations_of_the_served_model(reports: Mapping[str, Written]) -> None:
-    """The report has each evaluation with its interval and what has changed, and says when there was none."""
+    """A report lists each evaluation with its interval and comparison, or says that there was none."""
     first, second, third, fourth = (reports[quarter].text for quarter in QUARTER_ENDS)
     result = "12 91.7 (64.6-98.5)"
     assert re.search(rf"2025-01-01 {MODEL}-v1\.0 {re.escape(result)} \S+ \S+ - no", first)
@@ -209,7 +209,7 @@ def test_evaluations_of_the_served_model(reports: Mapping[str, Written]) -> None
 
 
 def test_every_quarter_has_its_cost(reports: Mapping[str, Written]) -> None:
-    """A gateway that never sleeps is advised to, and half the machine would not have enough memory."""
+    """Each report recommends that the gateway sleep when idle, but not a smaller machine, which would lack memory."""
     for report in reports.values():
         assert report.rules["sleep"]["percent"] > 40
         assert "0.5 vCPU, 0.25 GB 12.67 2.0 100.0 no" in report.text
@@ -217,7 +217,7 @@ def test_every_quarter_has_its_cost(reports: Mapping[str, Written]) -> None:
 
 
 def test_missing_data_is_named(reports: Mapping[str, Written]) -> None:
-    """What nobody recorded is said to be missing, and recommended where it matters."""
+    """The report recommends backups when none was recorded, and says that no library or processor changed."""
     report = reports["2025Q1"]
     assert "no_backup" in report.rules
     assert "No library or processor that predictions depend on changed." in report.text
@@ -245,7 +245,7 @@ def test_pages_are_accessible(reports: Mapping[str, Written], folder: Path, axe:
         page.emulate_media(media="print")
         page.set_viewport_size({"width": 688, "height": 1000})  # of A4 without its margins
         widths = page.eval_on_selector_all("tbody th", "cells => cells.map(each => each.offsetWidth)")
-        # The page's policy forbids scripts, also that of the checker.
+        # The page's policy forbids scripts, including the checker's.
         checked = browser.new_context(bypass_csp=True).new_page()
         checked.goto((folder / name).as_uri())
         checked.evaluate(axe)

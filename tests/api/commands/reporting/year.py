@@ -34,7 +34,7 @@ YEAR = 2025
 SECOND_MODEL_FROM, UPDATE_FROM = date(YEAR, 8, 15), date(YEAR, 5, 10)
 SENSOR_FROM, PHOTOGRAPHS_FROM = date(YEAR, 7, 1), date(YEAR, 10, 1)
 OUTAGE = date(YEAR, 2, 11)
-"""The day on which the database was away."""
+"""The day on which the ledger was unavailable for half of the requests."""
 
 _WORKING_HOURS = range(7, 19)
 _LABELS = ("forest", "river", "harbor")
@@ -74,7 +74,7 @@ def build_year_reference() -> dict[str, Any]:
 
 
 class Year:
-    """Writes the entries, labels and measured resources of one day after another."""
+    """Writes the entries, labels and measured resources day by day."""
 
     def __init__(self, settings: Settings, engine: Engine, callers: Callers, *, per_hour: int = 1) -> None:
         self._engine = engine

@@ -24,7 +24,7 @@ from api.settings import Settings, load_settings
     ],
 )
 def test_names_that_can_match_are_accepted(value: str) -> None:
-    """A name, the names below one, an address, and each of them with a port are accepted."""
+    """A host name, a wildcard, an address, and a name or address with a port are accepted."""
     assert Settings(allowed_hosts=(value,)).allowed_hosts == (value,)
 
 
@@ -49,7 +49,7 @@ def test_names_that_can_match_are_accepted(value: str) -> None:
     ],
 )
 def test_names_that_cannot_match_are_rejected(monkeypatch: pytest.MonkeyPatch, value: str, text: str) -> None:
-    """A form that no Host header can have is rejected at the start, with the form that was probably meant."""
+    """A value that no Host header can match is rejected at startup, with a hint."""
     monkeypatch.setenv("ALLOWED_HOSTS", f"localhost, {value}")
     with pytest.raises(SettingsError, match=f"^ALLOWED_HOSTS: .*{text}"):
         load_settings()
@@ -71,14 +71,14 @@ def test_names_that_cannot_match_are_rejected(monkeypatch: pytest.MonkeyPatch, v
     ],
 )
 def test_wildcard_matches_only_names_below_it(name: str, matches: bool) -> None:
-    """`*.example.org` matches every name below example.org, but not that name itself, nor one that only ends alike."""
+    """`*.example.org` matches every name below example.org, but not example.org itself or evil-example.org."""
     assert make_host_matcher({"*.example.org", "localhost"})(name) is matches
 
 
 @pytest.mark.parametrize("allowed", [(), ("land.example.org",)])
 @pytest.mark.parametrize("variable", ["railway_environment_id", "railway_private_domain", "railway_public_domain"])
 def test_health_checks_of_railway_are_allowed_on_railway(variable: str, allowed: tuple[str, ...]) -> None:
-    """Where Railway's variables are set, the name in its health checks is served, also with ALLOWED_HOSTS."""
+    """On Railway, the host name of its health checks is allowed, whether or not ALLOWED_HOSTS is set."""
     name = "healthcheck.railway.app"
     assert name in Settings.model_validate({variable: "land.up.railway.app", "allowed_hosts": allowed}).host_names
     assert name not in Settings(allowed_hosts=allowed).host_names

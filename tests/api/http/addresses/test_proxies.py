@@ -63,7 +63,7 @@ async def send_through(peer: str, headers: list[tuple[str, str]]) -> Scope:
     ],
 )
 async def test_client_is_the_right_most_untrusted_hop(peer: str, forwarded: list[str], client: str) -> None:
-    """The client is the right-most untrusted hop; what a client has put in front of it has no effect."""
+    """The client is the right-most untrusted hop; addresses that a client has put before it have no effect."""
     scope = await send_through(peer, [("X-Forwarded-For", value) for value in forwarded])
     assert scope["client"][0] == client
 
@@ -113,7 +113,7 @@ async def test_a_service_forwards_addresses_but_no_certificates() -> None:
 
 
 async def test_two_certificates_are_rejected() -> None:
-    """If a client adds a Client-Cert header to the proxy's, neither counts."""
+    """If a client adds a Client-Cert header to the proxy's, both are ignored."""
     values = [f":{base64.b64encode(der).decode()}:" for der in (b"stolen", b"genuine")]
     assert not certificates(await send_through("10.0.0.1", [("Client-Cert", value) for value in values]))
 

@@ -24,7 +24,7 @@ RANGES = {
 
 
 def test_shipped_list(tmp_path: Path) -> None:
-    """The list that comes with the code has Cloudflare's networks of both kinds, and no private one."""
+    """The shipped list has Cloudflare's IPv4 and IPv6 networks, and no private network."""
     networks = read_list(tmp_path, ProxyService.CLOUDFLARE)
     assert sorted({network.version for network in networks}) == [4, 6]
     assert all(network.is_global for network in networks)
@@ -32,7 +32,7 @@ def test_shipped_list(tmp_path: Path) -> None:
 
 
 def test_refreshed_list_is_used(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`atalaya proxies refresh` installs the networks of several files, which the setting then means."""
+    """`atalaya proxies refresh` installs the networks of several files, which the setting then uses."""
     (tmp_path / "ips-v4").write_text("197.234.240.0/22\n104.16.0.0/13")
     (tmp_path / "ips-v6").write_text("2606:4700::/32\n")
     command = ["proxies", "refresh", "cloudflare", f"{tmp_path}/ips-v4", f"{tmp_path}/ips-v6"]
@@ -46,7 +46,7 @@ def test_refreshed_list_is_used(home: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_cloudfront_needs_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of ip-ranges.json the networks from which CloudFront connects are used; without it the gateway does not start."""
+    """The gateway uses CloudFront's origin-facing networks from ip-ranges.json, and does not start without them."""
     monkeypatch.setenv("LIMITS__TRUSTED_PROXIES", "cloudfront")
     with pytest.raises(SettingsError, match=r"TRUSTED_PROXIES: .* Run `atalaya proxies refresh cloudfront FILE`"):
         load_settings()
@@ -57,7 +57,7 @@ def test_cloudfront_needs_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_a_folder_that_cannot_be_read_is_a_problem_of_the_setting(tmp_path: Path) -> None:
-    """An error of the file system is a ValueError that names the file: the shipped list does not replace it."""
+    """A file system error is a ValueError that names the file; the shipped list is not used instead."""
     folder = tmp_path / ("x" * 300)  # fails for root too, unlike a folder of another user
     with pytest.raises(ValueError, match=r"cloudflare\.txt cannot be read: File name too long"):
         read_list(folder, ProxyService.CLOUDFLARE)
@@ -83,7 +83,7 @@ def test_unusable_lists_are_rejected(service: ProxyService, text: str) -> None:
 
 
 def test_a_failed_refresh_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that is no list ends the command with status 1 and one line that says so."""
+    """A file that is not a list of networks makes the command fail with one line, and changes nothing."""
     (tmp_path / "page.html").write_text("<!doctype html>")
     assert run(["proxies", "refresh", "cloudflare", f"{tmp_path}/page.html"]) == 1
     error = capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_the_route_reports_what_was_recorded(
 def test_each_gateway_shows_the_predictions_of_all(
     make_client: MakeClient, log_in: Callable[..., Bearer], settings: Settings
 ) -> None:
-    """A shift is found although each of two gateways with one database saw half of it; both report the same."""
+    """Two gateways with one database report the same drift, although each has processed half of the predictions."""
     url, gateways = settings.database_url.get_secret_value(), (make_client(), make_client())
     predictions = build_predictions(DARK, 120)
     for number, gateway in enumerate(gateways):
@@ -54,14 +54,14 @@ def test_each_gateway_shows_the_predictions_of_all(
 def test_a_model_without_a_reference_is_not_watched(
     client: TestClient, bearer: Bearer, log_in: Callable[..., Bearer], sample: bytes
 ) -> None:
-    """The predictions of the stub are in no report: nothing is known of its training."""
+    """A model without a reference, such as the stub, is not in the report."""
     assert client.post("/v1/predictions", files={"file": sample}, headers=bearer).status_code == 200
     report = client.get("/v1/drift", headers=log_in(client, "olga")).json()
     assert report == {"drifting": False, "findings": [], "models": []}
 
 
 def test_the_scope_is_required(client: TestClient, bearer: Bearer) -> None:
-    """A client's role does not see who drifts."""
+    """A caller without the operator's scope may not read the report."""
     assert client.get("/v1/drift", headers=bearer).status_code == 403
 
 

@@ -1,4 +1,4 @@
-"""`GET /v1/labels`: the classes of the model in service, with names for people."""
+"""`GET /v1/labels`: the classes of the model in service, with display names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Bearer = dict[str, str]
 
 
 def test_labels_are_named_in_the_preferred_language(client: TestClient, bearer: Bearer) -> None:
-    """With `Accept-Language: es`, each stable label has its Spanish name beside it."""
+    """With `Accept-Language: es`, each label has its Spanish display name."""
     response = client.get("/v1/labels", headers={**bearer, "Accept-Language": "es-MX,es;q=0.9,en;q=0.5"})
     assert (response.status_code, response.headers["Content-Language"]) == (200, "es")
     body = response.json()
@@ -28,7 +28,7 @@ def test_labels_are_named_in_the_preferred_language(client: TestClient, bearer: 
 
 
 def test_names_are_english_by_default(client: TestClient, bearer: Bearer) -> None:
-    """Without a language that there are names in, they are English; caches are told what the response depends on."""
+    """Names are in English if no supported language is requested; `Vary` names the header that decides."""
     for headers in ({}, {"Accept-Language": "fr"}):
         response = client.get("/v1/labels", headers={**bearer, **headers})
         assert (response.headers["Content-Language"], response.headers["Vary"]) == ("en", "Accept-Language")
@@ -36,7 +36,7 @@ def test_names_are_english_by_default(client: TestClient, bearer: Bearer) -> Non
 
 
 def test_labels_of_another_model_are_their_own_names(make_client: MakeClient, log_in: LogIn) -> None:
-    """A class that has no name for people is named by its label."""
+    """A class without a display name is named by its label."""
     client = make_client(open_model=lambda: StubBackend(classes=("river", "glacier")))
     response = client.get("/v1/labels", headers={**log_in(client), "Accept-Language": "es"})
     assert [entry["display_name"] for entry in response.json()["labels"]] == ["río", "glacier"]
@@ -50,7 +50,7 @@ def test_labels_take_the_scope_of_predictions(client: TestClient, log_in: LogIn)
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_class_has_a_name(language: str) -> None:
-    """In each language the classes have different names in lower case, without the label's missing spaces."""
+    """In each language every class has a distinct lower-case name, and a compound label is not used as a name."""
     names = [find_display_name(label, language) for label in UC_MERCED_CLASSES]
     assert len(set(names)) == len(names)
     assert [name for name in names if name != name.lower().strip()] == []

@@ -40,7 +40,7 @@ def settings(settings: Settings, registry: FileRegistry, tmp_path: Path) -> Sett
 
 @pytest.fixture
 def olga(client: TestClient, log_in: Callable[..., Bearer]) -> Bearer:
-    """An operator."""
+    """The credentials of an operator."""
     return log_in(client, "olga")
 
 
@@ -56,7 +56,7 @@ def move(client: TestClient, olga: Bearer) -> Move:
 
 
 def test_an_operator_promotes_and_rolls_back(client: TestClient, olga: Bearer, move: Move) -> None:
-    """Each move returns what moved, and is in the history, newest first, with its place in the ledger."""
+    """Each move returns the changed aliases, and is in the history, newest first, with its proof in the ledger."""
     assert move("1.0").json() == {"model": MODEL, "aliases": {"production": {"from": None, "to": "1.0"}}}
     moved = move("1.1", expect="1.0").json()["aliases"]
     assert moved == {"production": {"from": "1.0", "to": "1.1"}, "previous": {"from": None, "to": "1.0"}}
@@ -106,7 +106,7 @@ def test_unknown_names_have_codes(client: TestClient, olga: Bearer, path: str, s
 
 
 def test_refused_moves_change_nothing(move: Move, registry: FileRegistry, tmp_path: Path) -> None:
-    """Each refusal has a status and a code, names no path of the server, and leaves the registry as it was."""
+    """Each rejected move has a status and a code, reveals no path of the server, and leaves the registry unchanged."""
     move("1.0")
     (registry.find_folder(MODEL, "1.1") / "model.onnx").write_bytes(b"A graph")
     before = registry.read(MODEL)
@@ -126,7 +126,7 @@ def test_refused_moves_change_nothing(move: Move, registry: FileRegistry, tmp_pa
 
 
 def test_clients_neither_see_nor_move_models(client: TestClient, bearer: Bearer) -> None:
-    """Without the scopes `models:read` and `models:write` every route is a 403."""
+    """Without the scopes `models:read` and `models:write`, reading and moving models is a 403."""
     assert client.get("/v1/models", headers=bearer).status_code == 403
     body = {"version": "1.1", "why": "x"}
     response = client.post(f"/v1/models/{MODEL}/aliases/production", json=body, headers=bearer)
@@ -137,7 +137,7 @@ def test_clients_neither_see_nor_move_models(client: TestClient, bearer: Bearer)
 def test_a_gateway_without_a_registry_says_so(
     make_client: Callable[..., TestClient], log_in: Callable[..., Bearer], settings: Settings
 ) -> None:
-    """Every route is a 404 with a code of its own."""
+    """Without a registry, every route is a 404 with the code `registry_missing`."""
     client = make_client(model=settings.model.model_copy(update={"registry": None}))
     olga = log_in(client, "olga")
     for path in ("", f"/{MODEL}", f"/{MODEL}/history", f"/{MODEL}/versions/1.0"):
@@ -153,7 +153,7 @@ def test_moves_of_a_gateway_and_of_commands_are_one_history(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A command beside a running gateway moves the same alias; both see the moves of both, and the ledger verifies."""
+    """A command and a running gateway move the same alias; each shows the moves of both."""
     with discarded_logging():
         move("1.0")
         key = settings.ledger.signing_key
@@ -185,7 +185,7 @@ def test_a_gateway_records_interrupted_moves_at_its_start(
 
 
 def test_a_changed_entry_is_marked(client: TestClient, olga: Bearer, move: Move, settings: Settings) -> None:
-    """The history shows that a recorded document does not match its commitment."""
+    """The history marks an entry whose document does not match its commitment."""
     move("1.0")
     with sqlite3.connect(settings.database_url.get_secret_value().removeprefix("sqlite:///")) as connection:
         connection.execute("UPDATE ledger_payloads SET document = replace(document, 'to 1.0', 'to 1.9')")
@@ -195,7 +195,7 @@ def test_a_changed_entry_is_marked(client: TestClient, olga: Bearer, move: Move,
 
 
 def test_moves_are_in_the_audit_log(client: TestClient, olga: Bearer, move: Move) -> None:
-    """A promotion is recorded with its alias, versions and reason, a refused one with its code."""
+    """A promotion is recorded with its alias, versions and reason, a rejected one with its code."""
     move("1.0")
     move("1.0")
 

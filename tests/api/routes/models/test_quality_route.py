@@ -54,7 +54,7 @@ def test_results_and_estimate_are_side_by_side(client: TestClient, operator: Bea
 
 
 def test_version_and_time_select(client: TestClient, operator: Bearer, labelled: list[Any]) -> None:
-    """`version` and `since` leave out other predictions; the time begins with its hour."""
+    """`version` and `since` select the predictions; `since` is rounded down to the hour."""
     selected = client.get("/v1/models/stub/quality?version=1.0&since=2026-01-01T10:59:00%2B01:00", headers=operator)
     assert selected.json()["since"] == "2026-01-01T09:00:00Z"
     assert [version["predictions"] for version in selected.json()["versions"]] == [len(labelled)]
@@ -66,7 +66,7 @@ def test_version_and_time_select(client: TestClient, operator: Bearer, labelled:
 def test_abstentions_are_left_out(
     make_client: Any, log_in: Callable[..., Bearer], settings: Settings, sample: bytes
 ) -> None:
-    """Predictions of which the model abstained are counted apart, and so are their labels."""
+    """Predictions for which the model abstained are counted separately, and their labels are not counted."""
     client = make_client(model=settings.model.model_copy(update={"url": "stub://?min_confidence=1"}))
     prediction = client.post("/v1/predictions", files={"file": sample}, headers=log_in(client)).json()
     assert prediction["abstained"]
@@ -81,12 +81,12 @@ def test_abstentions_are_left_out(
     "query", ["since=yesterday", "since=2026-01-01T00:00:00", "since=0001-01-01T00:00:00%2B10:00", "since=5"]
 )
 def test_malformed_times_are_refused(client: TestClient, operator: Bearer, query: str) -> None:
-    """A time needs a date and an offset, and exists in UTC."""
+    """A time without a date or an offset, or out of range in UTC, gets 422."""
     assert client.get(f"/v1/models/stub/quality?{query}", headers=operator).status_code == 422
 
 
 def test_the_scope_is_required(client: TestClient, bearer: Bearer, operator: Bearer) -> None:
-    """A client's role does not see the results; an operator's does, and learns that there are none yet."""
+    """A client may not read the results; an operator may, and gets 404 while there are none."""
     assert client.get("/v1/models/stub/quality", headers=bearer).status_code == 403
     response = client.get("/v1/models/stub/quality", headers=operator)
     assert (response.status_code, response.json()["code"]) == (404, "model_not_recorded")
@@ -109,7 +109,7 @@ async def test_metrics_follow_the_ledger(labelled: list[Any], settings: Settings
 async def test_labels_are_counted_again_only_after_a_new_one(
     client: TestClient, bearer: Bearer, labelled: list[Any], settings: Settings
 ) -> None:
-    """A refresh counts the labels, which takes long where there are many, only if one was added since the last."""
+    """A refresh counts the labels, which is slow if there are many, only if one was added since the last."""
     registry, engine = CollectorRegistry(), open_blocking_engine(settings.database_url.get_secret_value())
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))

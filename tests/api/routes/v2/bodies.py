@@ -1,4 +1,4 @@
-"""Bodies of inference requests for the stub, and what responses hold."""
+"""Build inference requests for the stub, and read responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_pixels(count: int = 1, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The stub's probabilities, image by image like the gateway: a product of several rows rounds differently."""
+    """The stub's probabilities, computed image by image as in the gateway: a batch rounds differently."""
     return np.concatenate([StubBackend().predict(pixels[index : index + 1]) for index in range(len(pixels))])
 
 

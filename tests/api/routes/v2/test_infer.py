@@ -48,7 +48,7 @@ def list_entries(client: TestClient, bearer: Bearer) -> list[dict[str, Any]]:
 
 
 def test_decoded_images_get_the_model_s_probabilities(client: TestClient, bearer: Bearer) -> None:
-    """Pixels reach the model as they are, in the order of the request."""
+    """Decoded pixels reach the model unchanged, and outputs follow the order of the request."""
     response = send_pixels(client, bearer, 3, id="request 1")
     assert response.status_code == 200, response.text
     document = response.json()
@@ -64,7 +64,7 @@ def test_decoded_images_get_the_model_s_probabilities(client: TestClient, bearer
 def test_encoded_images_get_the_prediction_of_the_other_routes(
     client: TestClient, bearer: Bearer, sample: bytes
 ) -> None:
-    """A file has the same label and confidence at /v1/predictions, sent as binary data or in base64."""
+    """A file sent as binary data or in base64 gets the same label and confidence as at /v1/predictions."""
     expected = client.post("/v1/predictions", headers=bearer, files={"file": sample}).json()
     header, body = make_body(describe_files(2), pack(sample, sample))
     responses: list[Any] = [
@@ -78,7 +78,7 @@ def test_encoded_images_get_the_prediction_of_the_other_routes(
 
 
 def test_pixels_may_be_json(client: TestClient, bearer: Bearer) -> None:
-    """The values of a decoded image may be one list of numbers, or nested like its shape."""
+    """The values of a decoded image may be a flat list of numbers or nested like its shape."""
     pixels = make_pixels()
     for data in (pixels, pixels.ravel()):
         tensor = describe_pixels(pixels, data=data.tolist())
@@ -88,7 +88,7 @@ def test_pixels_may_be_json(client: TestClient, bearer: Bearer) -> None:
 
 
 def test_binary_outputs_follow_the_document(client: TestClient, bearer: Bearer) -> None:
-    """Outputs are binary where the request says so; the header has the length of the document before them."""
+    """Outputs are binary if the request says so; the header has the length of the JSON document before them."""
     outputs = [
         {"name": "label"},
         {"name": "probabilities", "parameters": {"binary_data": True}},
@@ -106,7 +106,7 @@ def test_binary_outputs_follow_the_document(client: TestClient, bearer: Bearer) 
 
 
 def test_the_most_probable_classes_may_replace_the_probabilities(client: TestClient, bearer: Bearer) -> None:
-    """With Triton's extension for classification an output lists `probability:index:class`, the best first."""
+    """With Triton's classification extension an output lists `probability:index:class`, the best first."""
     outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]
     (output,) = send_pixels(client, bearer, 2, outputs=outputs).json()["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
@@ -117,7 +117,7 @@ def test_the_most_probable_classes_may_replace_the_probabilities(client: TestCli
 
 @pytest.mark.usefixtures("within_one_month")
 def test_each_image_is_recorded_charged_and_counted(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """Each image of a request is an entry of the ledger, a request of the quota and a hit of the rate limit."""
+    """Each image of a request is recorded in the ledger and charged to the quota as one request."""
     before = int(client.get("/v1/usage", headers=bearer).json()["requests"])
     response = send_pixels(client, bearer, 3, outputs=[{"name": "prediction_id"}])
     entries = list_entries(client, bearer)
@@ -153,7 +153,7 @@ def test_the_first_bad_image_ends_the_request(client: TestClient, bearer: Bearer
     header, body = make_body(describe_files(3), pack(sample, b"no image", sample))
     response = client.post(INFER, headers=bearer | header, content=body)
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_image")
-    send_pixels(client, bearer)  # writes refusals
+    send_pixels(client, bearer)  # flushes the recorded refusals
     entries = sorted((entry["status"], entry["code"] or "") for entry in list_entries(client, bearer))
     assert entries == [(200, ""), (200, ""), (415, "unsupported_image")]
 
@@ -168,7 +168,7 @@ def test_only_the_model_in_service_predicts(client: TestClient, bearer: Bearer) 
 
 
 def test_bad_requests_have_the_protocol_s_form(client: TestClient, bearer: Bearer) -> None:
-    """A request that is none is a 400 with the member `error`. The gateway resizes no decoded image."""
+    """A malformed request gets 400 with the member `error`; so does a decoded image of the wrong size."""
     response = client.post(INFER, headers=bearer | {LENGTH: "-1"}, content=b"{}")
     assert (response.status_code, response.json()["code"]) == (400, "bad_infer_request")
     assert response.json()["error"] == response.json()["detail"]
@@ -194,7 +194,7 @@ def test_the_timeout_of_the_request_is_its_deadline(make_client: MakeClient, set
 def test_a_version_that_is_replaced_while_the_body_arrives_classifies_nothing(
     client: TestClient, bearer: Bearer
 ) -> None:
-    """A request for a version that is no longer in service when its body is complete is a 404 that costs nothing."""
+    """A request for a version that is no longer in service when its body is complete gets 404 and is not charged."""
     pixels, successor = make_pixels(), StubBackend()
     successor.info = replace(successor.info, version="2.0")
     header, body = make_body(describe_pixels(pixels), pixels.tobytes())
@@ -212,7 +212,7 @@ def test_a_version_that_is_replaced_while_the_body_arrives_classifies_nothing(
 
 
 def test_images_over_the_rate_are_not_counted(make_client: MakeClient, settings: Settings, log_in: LogIn) -> None:
-    """Of a request that exceeds the rate only the request itself is counted, so one with fewer images may follow."""
+    """A request that exceeds the rate counts as one hit, not as one per image, so that a smaller one may follow."""
     client = make_client(limits=settings.limits.model_copy(update={"predict": "4/day"}))
     bearer = log_in(client)
     assert [send_pixels(client, bearer, count).status_code for count in (5, 3, 1)] == [429, 200, 429]

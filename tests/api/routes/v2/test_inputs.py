@@ -15,7 +15,7 @@ from tests.api.routes.v2.bodies import LENGTH, SIDE, describe_files, describe_pi
 
 @pytest.mark.parametrize("header", ["-1", "1e3", "999999999", "9" * 5000, "0x10", " ", "\N{FULLWIDTH DIGIT ONE}"])
 def test_an_invalid_length_of_the_document_is_rejected(header: str) -> None:
-    """The header must be a number of bytes that the body has."""
+    """The header must be a decimal number that is not larger than the length of the body."""
     with pytest.raises(BadInferRequest, match=LENGTH):
         parse_images(header, b"{}")
 
@@ -71,13 +71,13 @@ def test_mismatched_binary_data_is_rejected(tensor: dict[str, Any], binary: byte
     ],
 )
 def test_an_invalid_document_is_rejected(document: dict[str, Any]) -> None:
-    """What the protocol or this model does not allow is rejected."""
+    """A document that the protocol or the model does not allow is rejected."""
     with pytest.raises(BadInferRequest):
         choose_outputs(parse_images(None, json.dumps(document).encode())[0])
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"[" * 100_000, b'{"inputs": ' + b"[" * 1000, b" " * 1_300_000])
 def test_a_body_that_is_no_document_is_rejected(body: bytes) -> None:
-    """Truncated, deeply nested and long documents are rejected."""
+    """Empty, truncated, deeply nested and overlong documents are rejected."""
     with pytest.raises(BadInferRequest):
         parse_images(None, body)

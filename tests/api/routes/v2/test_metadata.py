@@ -16,7 +16,7 @@ def test_health_is_public(client: TestClient) -> None:
 
 
 def test_metadata_needs_the_scope_of_predictions(client: TestClient, log_in: LogIn) -> None:
-    """A client needs no other scope than `predict`, and no metadata is public."""
+    """Metadata requires the scope `predict` and no other."""
     paths = ("/v2", "/v2/models/stub", "/v2/models/stub/ready", "/v2/models/stub/versions/1.0")
     for path in paths:
         assert client.get(path).status_code == 401
@@ -37,7 +37,7 @@ def test_the_model_is_described(client: TestClient, bearer: dict[str, str]) -> N
 
 @pytest.mark.parametrize("path", ["/v2/models/x", "/v2/models/x/ready", "/v2/models/stub/versions/9/ready", "/v2/x"])
 def test_errors_have_the_protocol_s_form(client: TestClient, bearer: dict[str, str], path: str) -> None:
-    """What is not there is a 404 with the member `error`."""
+    """An unknown path, model or version gets 404 with the member `error`."""
     response = client.get(path, headers=bearer)
     assert response.status_code == 404
     assert response.json()["error"] == response.json()["detail"]

@@ -1,4 +1,4 @@
-"""The client of Triton works unchanged with a credential of the gateway."""
+"""Triton's own client works unchanged with a credential of the gateway."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_files_input(*files: bytes) -> InferInput:
 
 
 def test_predictions_with_a_token(triton: InferenceServerClient, limited_gateway: Gateway) -> None:
-    """Metadata, decoded images and classes reach Triton's client with a token."""
+    """With a token, Triton's client reads the metadata and gets predictions and classes for decoded images."""
     headers = {"Authorization": f"Bearer {limited_gateway.token('ana')}"}
     assert triton.is_server_live()
     assert triton.is_server_ready()
@@ -68,7 +68,7 @@ def test_predictions_with_a_token(triton: InferenceServerClient, limited_gateway
 
 
 def test_predictions_with_an_api_key(triton: InferenceServerClient, limited_gateway: Gateway, sample: bytes) -> None:
-    """Encoded images get the label of the gateway's own route, with binary outputs and without."""
+    """With an API key, an encoded image gets the label of the gateway's own route, with or without binary outputs."""
     login = {"Authorization": f"Bearer {limited_gateway.token('ana')}"}
     created = limited_gateway.post("/v1/keys", headers=login, json={"name": "triton", "scopes": ["predict"]})
     headers = {"X-API-Key": created.json()["key"]}
@@ -89,7 +89,7 @@ def test_no_prediction_without_a_credential(triton: InferenceServerClient) -> No
 
 
 def test_no_prediction_over_the_limit(triton: InferenceServerClient, limited_gateway: Gateway) -> None:
-    """Over the rate limit of its caller the client gets 429 and the reason."""
+    """A caller over the rate limit gets 429 and the reason."""
     limited_gateway.add_user("lena")
     headers = {"Authorization": f"Bearer {limited_gateway.token('lena')}"}
     for _ in range(RATE // 8):

@@ -1,4 +1,4 @@
-"""Evidence from labels that come later, and the verdict that they can bring."""
+"""Evidence from labels that arrive later, and the verdict that they can lead to."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def evidence(engine: AsyncEngine, acts: Acts) -> SharedEvidence:
 
 
 async def test_a_label_counts_once_for_an_image_that_both_models_saw(evidence: SharedEvidence, acts: Acts) -> None:
-    """The first label of a prediction is compared with those of both models; no other label counts."""
+    """Only the first label of an image that both models classified is compared with their predictions."""
     pair = LabelPair("id-1", candidate="river", production="forest")
     assert await evidence.begin(CONTEST)
     assert await evidence.write(CONTEST, Findings(Evidence({Metric.DISAGREEMENT: Tally(worse=1)}), (pair,)))
@@ -65,7 +65,7 @@ async def test_a_label_counts_once_for_an_image_that_both_models_saw(evidence: S
 
 
 async def test_labels_can_bring_a_verdict(evidence: SharedEvidence, acts: Acts) -> None:
-    """A candidate that is wrong where production is right is taken back, once, although nothing else is wrong."""
+    """A candidate that is wrong about labelled images, where production is right, is taken back once."""
     pairs = tuple(LabelPair(f"id-{number}", candidate="river", production="forest") for number in range(LABELS))
     await evidence.begin(CONTEST)
     await evidence.write(CONTEST, Findings(Evidence({Metric.ERROR_RATE: Tally(same=LABELS)}), pairs))
@@ -76,7 +76,7 @@ async def test_labels_can_bring_a_verdict(evidence: SharedEvidence, acts: Acts) 
 
 
 async def test_a_verdict_is_acted_on_after_the_trial(engine: AsyncEngine, evidence: SharedEvidence, acts: Acts) -> None:
-    """A verdict that no process finished to act on is acted on again, although the aliases name no candidate."""
+    """A verdict that no process has finished acting on is acted on once, even if no alias names the candidate."""
     names = TrialNames(CONTEST.id, CONTEST.model, CONTEST.candidate, CONTEST.production)
     long_ago = TrialStore(engine, lambda: datetime.now(UTC) - timedelta(seconds=CLAIM_S + 1))
     await long_ago.begin(names)

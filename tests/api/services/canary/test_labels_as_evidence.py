@@ -23,7 +23,7 @@ from tests.support.polling import wait_until
 def test_a_label_counts_for_the_model_that_was_right(
     settings: Settings, tmp_path: Path, log_in: Callable[..., dict[str, str]], sample: bytes
 ) -> None:
-    """A label of an image that both models saw counts once: against the candidate if only production was right."""
+    """A label of an image that both models classified counts once: here against the candidate, which was wrong."""
     models = FileRegistry(tmp_path / "models")
     for version, inverted in (("1.0", False), ("1.1", True)):
         (tmp_path / version).mkdir()
@@ -32,7 +32,7 @@ def test_a_label_counts_for_the_model_that_was_right(
     served = {"url": "registry://tiny@production", "registry": f"file://{tmp_path}/models", "prepare": False}
     changes = {
         "model": settings.model.model_copy(update=served),
-        # No verdict may fall: a trial that has ended keeps no pairs.
+        # There must be no verdict, because a trial that has ended keeps no pairs.
         "canary": CanarySettings(share=1, limits=dict.fromkeys(Metric, (0.998, 0.999))),
     }
     registry, database = CollectorRegistry(), tmp_path / "gateway.db"
@@ -58,7 +58,7 @@ def test_a_label_counts_for_the_model_that_was_right(
 
 
 def count_pairs(database: Path) -> int:
-    """How many predictions of both models wait for their label."""
+    """The number of images that both models classified and that wait for a label."""
     with closing(sqlite3.connect(database)) as connection:
         (count,) = connection.execute("SELECT count(*) FROM canary_pairs").fetchone()
     return int(count)

@@ -1,4 +1,4 @@
-"""Candidates beside the model in production: what callers get, the verdict, and what happens when it falls."""
+"""Candidates beside the model in production: what callers get, the verdict, and its consequences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.polling import wait_until
 NAME = "tiny"
 PRODUCTION, EQUAL, BAD = "1.0", "1.1", "1.2"
 UNPAUSED_REQUESTS = 500
-# The graph runs for microseconds, so that chance decides which of two equal ones is slower.
+# The graph runs for microseconds, so chance decides which of two equal ones is slower.
 ANY_LATENCY = {"latency": [0.98, 0.99]}
 IMAGES = [png(value) for value in (0, 255)]
 
@@ -50,7 +50,7 @@ class TrialGateway:
         return version
 
     def send_until(self, condition: Callable[[], object]) -> None:
-        """Send images, and no longer without a pause once a busy machine leaves too little time for comparisons."""
+        """Send images until the condition holds; later with pauses, so that a busy machine can compare models."""
 
         def holds() -> bool:
             if condition():
@@ -72,7 +72,7 @@ class TrialGateway:
         return {metric: counts for metric, *counts in rows}
 
     def verdicts(self) -> list[tuple[str, bool]]:
-        """The verdicts that have fallen, and whether what follows from them has been done."""
+        """The verdicts, and whether acting on them is finished."""
         rows = self._query("SELECT verdict, is_finished FROM canary_trials WHERE verdict IS NOT NULL")
         return [(verdict, bool(is_finished)) for verdict, is_finished in rows]
 
@@ -117,7 +117,7 @@ def try_candidate(
 
 
 def test_a_bad_candidate_is_taken_back(try_candidate: Callable[..., TrialGateway]) -> None:
-    """The shadow of a bad candidate reaches no caller; its alias is removed, and the ledger has the reasons."""
+    """A bad candidate in shadow mode reaches no caller; its alias is removed, and the ledger has the reasons."""
     trial = try_candidate(BAD, verdict="act")
     trial.send_until(lambda: "candidate" not in trial.aliases())
     wait_until(lambda: trial.verdicts() == [("take_back", True)], message=trial.verdicts)
@@ -167,7 +167,7 @@ def test_the_status_route_shows_the_evidence(try_candidate: Callable[..., TrialG
 
 
 def test_nothing_is_tried_when_it_is_off(try_candidate: Callable[..., TrialGateway]) -> None:
-    """With the mode `off` the alias of candidates has no effect."""
+    """With the mode `off` the alias `candidate` has no effect."""
     trial = try_candidate(BAD, mode="off", verdict="act")
     for _ in range(5):
         assert trial.send() == PRODUCTION
@@ -175,7 +175,7 @@ def test_nothing_is_tried_when_it_is_off(try_candidate: Callable[..., TrialGatew
 
 
 def test_the_metrics_of_a_trial_exist_from_its_start(try_candidate: Callable[..., TrialGateway], log_in: LogIn) -> None:
-    """Each counter is shown as 0 when a trial begins, and the evidence for both verdicts with the first comparison."""
+    """Counters are 0 from the start of a trial, and the evidence is shown from the first comparison on."""
     trial = try_candidate(BAD, mode="shadow")
     operator = log_in(trial.client, "olga")
 
@@ -191,7 +191,7 @@ def test_the_metrics_of_a_trial_exist_from_its_start(try_candidate: Callable[...
 
 
 def test_a_request_for_several_images_takes_no_part_in_a_trial(try_candidate: Callable[..., TrialGateway]) -> None:
-    """The candidate classifies an image that comes alone; production classifies images that come together."""
+    """The candidate classifies only images that are sent alone; production classifies several images in one request."""
     trial = try_candidate(EQUAL, mode="canary")
     trial.send_until(lambda: trial.served[EQUAL])
     versions = []

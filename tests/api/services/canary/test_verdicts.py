@@ -1,4 +1,4 @@
-"""Acting on a verdict: once, also when a process ends in between or somebody else moves the aliases first."""
+"""Acting on a verdict once, even if a process ends in between or someone else moves the aliases first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES, COUNTS = TrialNames("a" * 64, MODEL, "1.1", "1.0"), {"error_rate": (0, 60
 
 
 def refuse(folder: Path) -> NoReturn:
-    """Fail as the lock of a folder that belongs to somebody else. Root may write to any."""
+    """Fail like locking a folder of another user, which root, who may run the tests, could lock."""
     raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
 
@@ -73,7 +73,7 @@ async def surroundings(tmp_path: Path) -> AsyncIterator[Surroundings]:
 
 
 async def test_acting_again_changes_nothing(surroundings: Surroundings) -> None:
-    """A process that takes over after the aliases were moved leaves them, and records that they are as they should."""
+    """A process that takes over after the aliases were moved leaves them, and records that they have moved."""
     await surroundings.actions.act(surroundings.verdict)
     promoted = {"production": "1.1", "previous": "1.0"}
     assert surroundings.aliases == promoted
@@ -83,7 +83,7 @@ async def test_acting_again_changes_nothing(surroundings: Surroundings) -> None:
 
 
 async def test_a_decision_of_somebody_else_stands(surroundings: Surroundings) -> None:
-    """When an alias was moved after the verdict fell, the gateway moves none."""
+    """If someone has moved an alias since the verdict, the gateway moves none."""
     surroundings.move(candidate=None)
     await surroundings.actions.act(surroundings.verdict)
     assert surroundings.aliases == {"production": "1.0"}
@@ -91,7 +91,7 @@ async def test_a_decision_of_somebody_else_stands(surroundings: Surroundings) ->
 
 
 async def test_a_roll_back_stands_when_another_process_takes_over(surroundings: Surroundings) -> None:
-    """A promotion that was not finished before an operator rolled it back is not repeated."""
+    """An unfinished promotion that an operator has rolled back is not repeated."""
     surroundings.failures.append(DatabaseUnavailable("The database is down."))
     await surroundings.actions.act(surroundings.verdict)
     assert surroundings.aliases == {"production": "1.1", "previous": "1.0"}
@@ -104,7 +104,7 @@ async def test_a_roll_back_stands_when_another_process_takes_over(surroundings: 
 
 @pytest.mark.parametrize("hours", [-1, 0, 1])
 async def test_a_verdict_promotes_no_candidate_that_was_named_again(surroundings: Surroundings, hours: int) -> None:
-    """Naming a candidate again after a roll-back does not repeat its promotion, whatever the clock of the verdict."""
+    """Naming a candidate again after a roll-back does not repeat its promotion, whatever the time of the verdict."""
     judged_at = format_timestamp(datetime.now(UTC) + timedelta(hours=hours))
     surroundings.verdict = replace(surroundings.verdict, judged_at=judged_at)
     surroundings.failures.append(DatabaseUnavailable("The database is down."))
@@ -117,7 +117,7 @@ async def test_a_verdict_promotes_no_candidate_that_was_named_again(surroundings
 
 
 async def test_a_verdict_of_a_restored_database_promotes_again(surroundings: Surroundings) -> None:
-    """A trial that is judged anew, because its database was restored, has a verdict that moves the aliases."""
+    """If a trial is judged again, because its database was restored, the new verdict moves the aliases."""
     await surroundings.actions.act(surroundings.verdict)
     surroundings.move(production="1.0", candidate="1.1")
     judged_at = format_timestamp(datetime.now(UTC) + timedelta(seconds=1))
@@ -129,7 +129,7 @@ async def test_a_verdict_of_a_restored_database_promotes_again(surroundings: Sur
 async def test_a_verdict_on_a_removed_candidate_is_recorded_without_the_right_to_write(
     surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the registry cannot be written, a verdict waits for as long as both aliases are as they were."""
+    """While the registry is read-only a verdict waits; once the candidate is removed, it is recorded without a move."""
     with monkeypatch.context() as patch:
         patch.setattr("model.registry.files.lock_folder", refuse)
         await surroundings.actions.act(surroundings.verdict)
@@ -141,7 +141,7 @@ async def test_a_verdict_on_a_removed_candidate_is_recorded_without_the_right_to
 
 
 async def test_a_record_that_cannot_be_read_is_left(surroundings: Surroundings) -> None:
-    """Counts of a metric that this release does not know move no alias and raise nothing."""
+    """A verdict with counts of an unknown metric moves no alias, records nothing and raises no error."""
     await surroundings.actions.act(replace(surroundings.verdict, counts={"beauty": (0, 60, 0)}))
     assert surroundings.aliases == {"production": "1.0", "candidate": "1.1"}
     assert surroundings.entries == []

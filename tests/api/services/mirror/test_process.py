@@ -1,4 +1,4 @@
-"""What the gateway does with the output of the process that pulls."""
+"""What the gateway does with the output of the pulling process."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ sys.exit("error: the last word")
 
 
 async def test_a_process_that_writes_many_errors_does_not_wait() -> None:
-    """More than a pipe holds is read: a few short lines of it are logged, and the last one is why the process ended.
+    """Errors that would fill a pipe are read: a few truncated lines are logged, and the last one is the result.
 
-    A look at thousands of aliases is read, too.
+    A very long report is read, too.
     """
     registry = CollectorRegistry()
     with capture_logs() as logs:
@@ -58,7 +58,7 @@ async def test_a_process_that_writes_many_errors_does_not_wait() -> None:
 
 
 def test_only_aliases_that_the_gateway_serves_count_as_failures() -> None:
-    """Another alias that cannot be followed is logged once, and the look is no failure."""
+    """If an alias that the gateway does not serve cannot be pulled, that is logged once and is not a failure."""
     registry = CollectorRegistry()
     refused = {"_prod": {"code": "invalid_name", "reason": "'_prod' is not a name."}}
     reports = Reports(Metrics(registry))
@@ -79,7 +79,7 @@ def test_only_aliases_that_the_gateway_serves_count_as_failures() -> None:
 
 @pytest.mark.parametrize(("served", "codes"), [(["production"], (None, ["_prod"])), (["_prod"], ("invalid_name", []))])
 def test_a_look_tells_served_aliases_from_others(served: list[str], codes: tuple[str | None, list[str]]) -> None:
-    """The problem of a look is that of an alias which the gateway serves."""
+    """A pull reports the problem of a served alias as its own, and lists other rejected aliases separately."""
     refused = {"_prod": InvalidName("'_prod' is not a name.")}
     mirror = SimpleNamespace(pull=lambda: Pull({}, refused))
     look = pull(cast(Mirror, mirror), served)
@@ -87,7 +87,7 @@ def test_a_look_tells_served_aliases_from_others(served: list[str], codes: tuple
 
 
 def test_a_look_reports_a_limited_number_of_refusals() -> None:
-    """Of the refused aliases that are not served, the first 20 are reported, with 300 characters of each reason."""
+    """Of the rejected aliases that are not served, the first 20 are reported, with 300 characters of each reason."""
     refused = {f"alias-{number:03}": InvalidName("x" * 1000) for number in reversed(range(400))}
     mirror = SimpleNamespace(pull=lambda: Pull({}, {**refused, "production": InvalidName("x" * 1000)}))
     look = pull(cast(Mirror, mirror), ["production"])
@@ -115,7 +115,7 @@ def settings(tmp_path: Path) -> Settings:
 async def test_a_process_whose_output_cannot_be_read_is_started_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
-    """Such a process counts as one that ended: that is a failure with a code for `/readyz`, and it is started again."""
+    """A process with unreadable output counts as a failure with a code for `/readyz`, and is started again."""
     registry = CollectorRegistry()
     command = [sys.executable, "-c", f"print({output})"]
     monkeypatch.setattr(process, "RESTART_S", 0.01)
@@ -130,7 +130,7 @@ async def test_a_process_whose_output_cannot_be_read_is_started_again(
 def test_a_first_pull_that_takes_too_long_needs_only_the_served_alias(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """When the time for the first pull is over, the start fails unless the served alias is mirrored."""
+    """If the first pull takes too long, the start fails unless the served alias is already mirrored."""
     registry = FileRegistry(tmp_path / "pulled")
     registry.add(write_version(tmp_path, "1.0"))
     registry.move_aliases(MODEL, {"production": "1.0"}, who="mlflow", why="moved there")

@@ -1,4 +1,4 @@
-"""Moves that the mirror has made and the ledger could not record."""
+"""Alias moves of the mirror that the ledger could not record."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def recorder(tmp_path: Path, registry: FileRegistry) -> MoveRecorder:
 def test_a_later_look_records_what_an_earlier_one_could_not(
     tmp_path: Path, registry: FileRegistry, recorder: MoveRecorder
 ) -> None:
-    """A move that the ledger refused is recorded as soon as it accepts entries again; the outage is logged once."""
+    """A move that could not be recorded is recorded once the ledger is available again; the outage is logged once."""
     url = f"sqlite:///{tmp_path}/gateway.db"
     create_database(url)
     execute(url, "ALTER TABLE ledger_payloads RENAME TO away")
@@ -62,7 +62,7 @@ def test_a_later_look_records_what_an_earlier_one_could_not(
 
 
 def test_a_missing_database_is_not_created(tmp_path: Path, registry: FileRegistry, recorder: MoveRecorder) -> None:
-    """Before the first start of a gateway there is no ledger: the move waits for it, and no file appears."""
+    """Before the first start of a gateway there is no ledger: the move stays unrecorded, and no file is created."""
     recorder.record()
     assert len(registry.read(MODEL).unrecorded) == 1
     assert not (tmp_path / "gateway.db").exists()

@@ -52,7 +52,7 @@ def keep(store: StoreThread, owner: str, made_at: datetime) -> str:
 
 @asynccontextmanager
 async def occupied(store: StoreThread) -> AsyncIterator[None]:
-    """Let the store not respond in the context."""
+    """Prevent the store from responding until the context ends."""
     released = threading.Event()
     operation = asyncio.ensure_future(store.run(released.wait))
     try:
@@ -71,7 +71,7 @@ async def stop(task: asyncio.Task[None]) -> None:
 async def test_records_are_erased_before_images(
     settings: Settings, store: StoreThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user's records are erased while the store does not respond; a stop then leaves only the images."""
+    """A user's records are erased while the store does not respond; a shutdown then leaves only the images."""
     monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
@@ -86,7 +86,7 @@ async def test_records_are_erased_before_images(
 
 
 async def test_a_stop_before_the_records_are_erased(settings: Settings) -> None:
-    """A gateway that stops before it has erased a user logs the command that does it."""
+    """A gateway that stops before it has erased a user logs the command that completes the erasure."""
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
     erasing = RecordErasure(settings, AuditStore(engine), PendingErasures(engine), DatabaseLogin(url), None)
@@ -100,7 +100,7 @@ async def test_a_stop_before_the_records_are_erased(settings: Settings) -> None:
 
 
 class _FaultyLog(AuditStore):
-    """Erases, and then fails once as a defect of a library would."""
+    """Erases, and then fails once with an unexpected error."""
 
     failures = 1
 
@@ -113,7 +113,7 @@ class _FaultyLog(AuditStore):
 
 
 async def test_an_interrupted_erasure_is_completed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever error ends an erasure is logged with the command that repeats it, and the upkeep completes it."""
+    """If an unexpected error ends an erasure, the command that repeats it is logged, and the upkeep completes it."""
     monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
@@ -150,13 +150,13 @@ async def test_an_erasure_that_waits_is_not_repeated(store: StoreThread) -> None
 
 
 async def test_upkeep_removes_what_may_not_be_kept(engine: AsyncEngine, store: StoreThread) -> None:
-    """The upkeep removes images older than their owner's permission or the retention, and all without a permission."""
+    """The upkeep removes images older than their owner's consent or the retention, and all images without consent."""
     users, now = UserStore(engine), datetime.now(UTC)
     names = ("ana", "bob", "cleo")
     ana, bob, cleo = [(await users.add(name, Role.CLIENT, "$h")).id for name in names]
     for user in (ana, bob):
         await users.change(user, UserChange(keep_images=True))
-    keep(store, ana, now - DAY)  # its erasure has failed; since then she has allowed it again
+    keep(store, ana, now - DAY)  # its erasure has failed; she has consented again since
     young = keep(store, ana, now + DAY)
     for owner in (cleo, UNKNOWN):
         keep(store, owner, now - DAY)
@@ -167,7 +167,7 @@ async def test_upkeep_removes_what_may_not_be_kept(engine: AsyncEngine, store: S
 
 
 async def test_a_permission_during_the_upkeep(engine: AsyncEngine, store: StoreThread) -> None:
-    """A user who allows it while the upkeep works loses no image that is kept from then on."""
+    """A user who consents while the upkeep runs loses no image that is kept from then on."""
     users = UserStore(engine)
     ana = (await users.add("ana", Role.CLIENT, "$h")).id
     old = keep(store, ana, datetime.now(UTC) - DAY)

@@ -98,7 +98,7 @@ def test_images_are_kept_only_with_permission(
 def test_an_administrator_decides_for_a_user(
     client: TestClient, bearer: Headers, log_in: Any, sample: bytes, archive: ImageArchive
 ) -> None:
-    """An administrator can allow and withdraw it for a user; the audit log says so."""
+    """An administrator can give and withdraw a user's consent; the audit log records both."""
     admin, user_id = log_in(client, "adam"), find_user_id(client, bearer)
     response = client.patch(f"/v1/users/{user_id}", headers=admin, json={"keep_images": True})
     assert (response.status_code, response.json()["keep_images"]) == (200, True)
@@ -110,7 +110,7 @@ def test_an_administrator_decides_for_a_user(
 
 
 def test_a_failing_store_fails_no_prediction(settings: Settings, log_in: Any, sample: bytes, tmp_path: Path) -> None:
-    """Predictions go on while the store cannot be written; each image that is not kept is counted."""
+    """Predictions continue while the store cannot be written, and an image that is not kept is counted."""
     (tmp_path / "images").touch()
     registry = CollectorRegistry()
     with TestClient(create_app(settings, registry=registry)) as client:
@@ -149,7 +149,7 @@ def test_a_full_store(archive: ImageArchive) -> None:
 
 
 def test_a_slow_store(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a store is slow, images wait up to a number of bytes; further ones are not kept."""
+    """An image that would exceed the bytes allowed in the backlog is counted and not kept."""
     monkeypatch.setattr("api.services.personal_data.keeper.BACKLOG_BYTES", 1000)
     keeper, registry = make_keeper(archive)
     keeper.keep_later(OWNER, PREDICTION, bytes(1001))
@@ -159,7 +159,7 @@ def test_a_slow_store(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_withdrawal_while_an_image_is_written(archive: ImageArchive) -> None:
-    """An image is removed again if its owner withdraws while it is written: the erasure has not seen it."""
+    """An image is removed again if its owner withdraws consent while it is written, because the erasure missed it."""
     permissions = iter([True, False])
     keeper, registry = make_keeper(archive, allows=lambda _: next(permissions))
     keeper.keep_later(OWNER, PREDICTION, b"image")
@@ -169,7 +169,7 @@ def test_a_withdrawal_while_an_image_is_written(archive: ImageArchive) -> None:
 
 
 def test_a_store_at_its_limit_is_logged_once(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images that are kept and dropped by turns are one line of the log, and one after a minute without a problem."""
+    """Images that are alternately kept and dropped are logged once, and the recovery after a minute without drops."""
     monkeypatch.setattr("api.services.personal_data.keeper.BACKLOG_BYTES", 1000)
     now = 0.0
     keeper, registry = make_keeper(archive, clock=lambda: now)
@@ -189,7 +189,7 @@ def test_a_store_at_its_limit_is_logged_once(archive: ImageArchive, monkeypatch:
 
 
 async def test_permissions_are_read_again_after_a_failure() -> None:
-    """While the users cannot be read, a changed one counts as withdrawn; afterwards the database decides."""
+    """While users cannot be read, a changed user counts as not consenting; afterwards the database decides."""
     results: list[Any] = [{"ana", "bob"}, DatabaseUnavailable("down"), {"ana", "bob"}]
     reads = 0
 
@@ -218,7 +218,7 @@ async def test_permissions_are_read_again_after_a_failure() -> None:
     ],
 )
 def test_settings_that_contradict(settings: Settings, changes: dict[str, dict[str, Any]], problem: str) -> None:
-    """A store needs a key, and the ledger."""
+    """A store without a key, or without the ledger, is a settings error."""
     groups = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
     with pytest.raises(SettingsError, match=problem):
         open_image_archive(settings.model_copy(update=groups))
