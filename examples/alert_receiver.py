@@ -1,6 +1,6 @@
 """Print the alerts that Alertmanager posts to port 9099 of this machine: `python3 examples/alert_receiver.py`.
 
-It needs no installation. With the Compose stack, Alertmanager comes from another address: pass 0.0.0.0 as argument.
+It needs no installation. In the Compose stack, Alertmanager connects from another address: pass 0.0.0.0 as argument.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> Any:
-    """Return the JSON of the response. Raises OSError with the gateway's own sentence."""
+    """Return the JSON of the response. Raises OSError with the gateway's error message."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as response:
             return json.load(response)

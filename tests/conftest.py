@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def process_state() -> Iterator[None]:
-    """Fails a test that leaves to later tests what it has changed in the process."""
+    """Fail a test that does not restore the process state that it has changed."""
     before = read_process_state()
     yield
     changes = list_changes(before, read_process_state())
@@ -47,7 +47,7 @@ def process_state() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def home(process_state: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:  # noqa: ARG001  (ends last)
-    """The home of the commands and settings that this test uses: without it they would find the checkout's .env."""
+    """The ATALAYA_HOME of this test, without which commands and settings would read the checkout's .env."""
     monkeypatch.setenv("ATALAYA_HOME", str(tmp_path))
     return tmp_path
 
@@ -86,7 +86,7 @@ def redis_server(tmp_path: Path) -> Iterator[redis.Redis]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, once of each kind."""
+    """The URL of an empty database, once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/users.db"
     url: str = request.getfixturevalue("postgres_url")
@@ -103,7 +103,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: str) -> str:
-    """The name of a PostgreSQL database with all tables, from which the server makes those of the tests."""
+    """The name of a PostgreSQL database with all tables, from which the server creates those of the tests."""
     name = "migrated"
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -119,7 +119,7 @@ async def _migrate(url: str) -> None:
 
 @pytest.fixture
 def migrated_url(database_url: str, request: pytest.FixtureRequest) -> str:
-    """The URL of the database with all tables; `postgres_url` makes that of PostgreSQL."""
+    """The URL of a database with all tables; on PostgreSQL, `postgres_url` has created them."""
     if database_url.startswith("sqlite"):
         shutil.copy(request.getfixturevalue("migrated_file"), database_url.removeprefix("sqlite:///"))
     return database_url
@@ -127,7 +127,7 @@ def migrated_url(database_url: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def engine(migrated_url: str) -> AsyncIterator[AsyncEngine]:
-    """A database of each kind with all tables."""
+    """An engine for a database with all tables, once on SQLite and once on PostgreSQL."""
     engine = open_engine(migrated_url)
     yield engine
     await engine.dispose()
@@ -135,7 +135,7 @@ async def engine(migrated_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def new_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """Start a gateway that this test alone uses, with changed settings."""
+    """A function that starts a gateway that this test alone uses, with changed settings."""
     gateways: list[Gateway] = []
 
     def start(**changes: str) -> Gateway:
@@ -170,5 +170,5 @@ def provider() -> Iterator[IdentityProvider]:
 
 @pytest.fixture
 def within_one_month() -> None:
-    """Keeps a test that counts a monthly quota from running across the end of a UTC month."""
+    """Prevent a test that counts a monthly quota from running across the end of a UTC month."""
     wait_out_the_end_of_the_month()

@@ -4,7 +4,7 @@ It speaks version 2 of the Open Inference Protocol, with JSON and binary tensors
 and has no login: only gateways should reach it.
 """
 
-# Ray copies the routes when the class is defined: annotations must be objects, and functions defined before it.
+# Ray copies the routes when the class is defined: annotations must be objects, and functions defined before the class.
 import asyncio
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from model.backends.open import open_warm
 INPUT = "image"
 OUTPUTS = ("probabilities", "pooled")
 MAX_IMAGES = 64
-# A replica computes one request at a time, on one core. Ray starts further ones while more wait.
+# A replica computes one request at a time, on one core. Ray starts further replicas while more requests wait.
 _ONGOING_REQUESTS = 2
 
 app = FastAPI(title="Atalaya's model on Ray Serve", openapi_url=None)
@@ -52,7 +52,7 @@ def read_pixels(document: InferRequest, binary: memoryview, info: ModelInfo) -> 
 
 
 def choose_outputs(document: InferRequest) -> Sequence[tuple[str, bool]]:
-    """The names of the requested outputs, and whether each is to be binary. Raises BadInferRequest."""
+    """Return the names of the requested outputs, and whether each is to be binary. Raises BadInferRequest."""
     is_binary = document.parameters.get("binary_data_output") is True
     if document.outputs is None:
         return [(name, is_binary) for name in OUTPUTS]
@@ -126,7 +126,7 @@ class Engine:
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
-    """The application of the model in the folder `artefact`, with `min_replicas` to `max_replicas` replicas."""
+    """Build the application for the model in the folder `artefact`, with `min_replicas` to `max_replicas` replicas."""
     cores = os.cpu_count() or 1
     scaling = {
         "min_replicas": int(arguments.get("min_replicas", "1")),

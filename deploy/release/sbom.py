@@ -16,12 +16,12 @@ LIST = "from importlib.metadata import distributions as d; print(*(f'{i.name}=={
 
 
 def normalise(name: str) -> str:
-    """The normalised form of a distribution's name (PyPA: name normalization)."""
+    """Return the normalised form of a distribution's name (PyPA: name normalization)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read_components(sbom: dict[str, Any]) -> set[str]:
-    """NAME==VERSION of each component of a CycloneDX document, and of what it describes."""
+    """Return NAME==VERSION of each component of a CycloneDX document, and of what the document describes."""
     components = [sbom["metadata"]["component"], *sbom["components"]]
     return {f"{normalise(each['name'])}=={each['version']}" for each in components}
 

@@ -6,11 +6,11 @@ from bench.rounds import CONNECTIONS, Rounds, Sample
 
 
 def make_sample(rate: float, failed: int = 0) -> Sample:
-    """A sample whose latencies follow from its rate: those of one connection."""
+    """Make a sample whose latencies follow from its rate, as on one connection."""
     return Sample(rate, 1000 / rate, 2000 / rate, failed)
 
 
 def make_rounds(rates: dict[str, list[float]], connections: tuple[int, ...] = CONNECTIONS) -> Rounds:
-    """The same rates, one for each round, for every number of connections."""
+    """Make rounds with the same rates, one for each round, for every number of connections."""
     samples = {(name, count): list(map(make_sample, of)) for name, of in rates.items() for count in connections}
     return Rounds(samples)

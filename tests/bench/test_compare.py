@@ -54,7 +54,7 @@ def test_only_a_clear_fall_fails(ratios: list[float], slower: bool) -> None:
 
 
 def test_each_number_of_connections_is_judged() -> None:
-    """A fall at one number of connections is named, however fast the others are."""
+    """A fall at one number of connections is reported, however fast the others are."""
     results = make_rounds({THIS: [60.0] * 9, REFERENCE: STEADY})
     results.samples[THIS, 16] = make_rounds({THIS: [40.0] * 9}, (16,)).samples[THIS, 16]
     assert find_slower(results) == [16]
@@ -70,7 +70,7 @@ def test_the_previous_release_is_the_newest_in_the_change_log(repository: Path) 
 
 
 def test_a_tag_names_the_release(repository: Path) -> None:
-    """The tag of the newest version comes first: the change log may be dated before the release is complete."""
+    """The tag of the newest version takes precedence, as the change log may be dated before the release is complete."""
     commit_changelog(repository, "## 1.2.0 - 2026-02-01\n")
     tagged = commit_changelog(repository, "## Unreleased\n- More\n\n## 1.2.0 - 2026-02-01\n")
     git(repository, "tag", "v1.2.0")
@@ -79,14 +79,14 @@ def test_a_tag_names_the_release(repository: Path) -> None:
 
 
 def test_a_change_log_without_a_release_is_an_error(repository: Path) -> None:
-    """The error says that a commit must be named."""
+    """If the change log has no release, the error asks for the name of a commit."""
     commit_changelog(repository, "## Unreleased\n")
     with pytest.raises(ComparisonError, match="Name the commit"):
         find_previous_release(repository)
 
 
 def test_the_other_commit_is_checked_out_for_a_while(repository: Path) -> None:
-    """Its files are in a working tree of their own, which is removed at the end."""
+    """The files of the other commit are in a working tree of their own, which is removed at the end."""
     first = commit_changelog(repository, "first\n")
     commit_changelog(repository, "second\n")
     with checked_out(first, repository) as folder:
@@ -98,14 +98,14 @@ def test_the_other_commit_is_checked_out_for_a_while(repository: Path) -> None:
 
 
 def test_an_unknown_reference_is_an_error(repository: Path) -> None:
-    """The error contains what git says."""
+    """The error about an unknown commit names it."""
     commit_changelog(repository, "first\n")
     with pytest.raises(ComparisonError, match="nowhere"), checked_out("nowhere", repository):
         raise AssertionError
 
 
 def test_gateways_of_both_trees_are_measured() -> None:
-    """Both trees' gateways start with commands alone, and their predictions are counted in each round."""
+    """The gateways of both working trees are measured, and none of their predictions fails."""
     results = measure("HEAD", 1, 0.3, (1,))
     assert {name: [sample.failed for sample in samples] for (name, _), samples in results.samples.items()} == {
         THIS: [0],

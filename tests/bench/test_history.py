@@ -27,7 +27,7 @@ def test_rows_are_appended(tmp_path: Path) -> None:
 
 
 def test_other_columns_are_rejected(tmp_path: Path) -> None:
-    """A row is not written below the columns of another version."""
+    """A row is not appended to a file with other columns."""
     path = tmp_path / "history.csv"
     path.write_text("date,commit\n")
     with pytest.raises(ValueError, match="has the columns date,commit"):
@@ -44,7 +44,7 @@ def test_the_committed_history_has_these_columns() -> None:
 
 
 def test_machines_are_described_by_kind(tmp_path: Path) -> None:
-    """A machine is the number and model of its processors: its name is not recorded."""
+    """A machine is described by the number and model of its processors, not by its name."""
     processors = tmp_path / "cpuinfo"
     processors.write_text(
         "processor : 0\nmodel name\t: Some CPU @ 2.0GHz\nprocessor : 1\nmodel name\t: Some CPU @ 2.0GHz\n"
@@ -55,7 +55,7 @@ def test_machines_are_described_by_kind(tmp_path: Path) -> None:
 
 
 def test_the_commit_is_abbreviated() -> None:
-    """The commit is one that git finds."""
+    """The commit is described by its abbreviated hash."""
     commit = describe_commit(ROOT).removesuffix("-dirty")
     assert 7 <= len(commit) <= 40
     assert set(commit) <= set("0123456789abcdef")

@@ -20,7 +20,7 @@ def test_intervals_agree_with_tables(count: int, left_out: int, confidence: floa
 
 
 def test_one_disturbed_value_changes_nothing() -> None:
-    """A measurement that something else disturbed does not move the interval of nine values."""
+    """One disturbed measurement out of nine does not move the interval."""
     calm = [0.98, 0.99, 1.0, 1.0, 1.0, 1.01, 1.01, 1.02, 1.03]
     disturbed = [0.1, *calm[1:]]
     assert median_interval(disturbed) == median_interval(calm)
@@ -34,6 +34,6 @@ def test_intervals_contain_the_median_as_often_as_they_say() -> None:
 
 
 def test_no_values_have_no_interval() -> None:
-    """Without values there is no median."""
+    """Without values, there is no median: the function raises ValueError."""
     with pytest.raises(ValueError, match="at least one"):
         median_interval([])

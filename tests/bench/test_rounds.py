@@ -1,4 +1,4 @@
-"""Rounds: servers are measured in turn, and compared within each round."""
+"""Rounds, in which servers are measured in turn and compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.bench.samples import make_rounds, make_sample
 
 
 def test_the_order_alternates() -> None:
-    """Every other round measures the servers in reverse, so that none always runs after the same one."""
+    """Every other round measures the servers in reverse, so that no server always runs after the same one."""
     order: list[tuple[str, int]] = []
 
     def record(name: str) -> Measure:

@@ -1,4 +1,4 @@
-"""The simulation of many gateways agrees with queueing theory, and with a real gateway that was measured."""
+"""The simulation of many gateways."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_station_serves_in_order() -> None:
 
 
 def test_a_lock_is_held_by_one() -> None:
-    """A lock is passed on in the order of the requests for it."""
+    """A lock is granted in the order of the requests for it."""
     lock, order = Lock(), list[str]()
     for name in ("a", "b"):
         lock.acquire(partial(order.append, name))
@@ -60,7 +60,7 @@ def test_a_lock_is_held_by_one() -> None:
 
 
 def test_random_arrivals_wait_as_long_as_theory_says() -> None:
-    """At a server that is busy half of the time, random arrivals wait for half a service on average (M/D/1)."""
+    """At a server that is busy half of the time, random arrivals wait for half a service time on average (M/D/1)."""
     costs = replace(COSTS, redis_s=0.01, inference_s=[0.0], request_s=0.0)
     costs = replace(costs, writer_transaction_s=0.0, writer_entry_s=0.0)
     cluster = Cluster(SMALL, replace(costs, transaction_s=0.0, entry_s=0.0, commit_wait_s=0.0))
@@ -70,7 +70,7 @@ def test_random_arrivals_wait_as_long_as_theory_says() -> None:
 
 
 def test_a_request_without_a_queue_takes_the_sum_of_its_parts() -> None:
-    """One connection waits for every part once, and a run with the same seed is the same."""
+    """On one connection there is no queue: a request takes the sum of its parts."""
     cluster = Cluster(SMALL, COSTS)
     cluster.send_repeatedly(1, 1.0)
     assert cluster.latencies == pytest.approx([0.0281] * 35)
@@ -86,14 +86,14 @@ def test_a_request_without_a_queue_takes_the_sum_of_its_parts() -> None:
     ],
 )
 def test_the_first_part_to_saturate_is_named(change: dict[str, int], limit: str) -> None:
-    """What has too little capacity for the rate is named as the limit; with enough of everything nothing is."""
+    """The part with too little capacity for the rate is named as the limit; if all have enough, none is."""
     enough = Deployment(gateways=8, engines=2, engine_slots=32, database_cores=4, callers=10_000)
     assert simulate("enough", enough, COSTS, 1500, 2).limit == ""
     assert simulate("too little", replace(enough, **change), COSTS, 1500, 2).limit == limit
 
 
 def test_tables_have_a_line_for_each_run() -> None:
-    """Each change of a deployment is simulated under its name."""
+    """The table has one line for each simulated change of a deployment, which begins with its name."""
     names = [name for name, _ in list_changes(SMALL)]
     runs = [simulate(name, changed, COSTS, 100, 1) for name, changed in list_changes(SMALL)]
     heading, *lines = format_runs(runs)
@@ -102,7 +102,7 @@ def test_tables_have_a_line_for_each_run() -> None:
 
 
 def test_costs_are_read_as_they_were_written(tmp_path: Path) -> None:
-    """The file that a measurement writes is what the simulation reads."""
+    """Costs that were written to a file are read back unchanged."""
     costs = read_costs()
     write_costs(costs, path := tmp_path / "measured.json")
     assert read_costs(path) == costs
@@ -110,7 +110,7 @@ def test_costs_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["1 connection", "4 connections", "16 connections"])
 def test_the_simulation_agrees_with_a_real_gateway(number: int) -> None:
-    """From its costs alone, the simulation finds the rate of a gateway that was measured."""
+    """From its costs alone, the simulation reproduces the measured rate of a gateway to within 25 %."""
     costs = read_costs()
     observed = costs.observations[number]
     assert reproduce(costs, observed) == pytest.approx(observed.rate, rel=0.25)

@@ -2,8 +2,8 @@
 
     python -m tests.experiments.blocked_logs [--seconds 20] [--connections 8]
 
-Exit status 0 when the gateway served predictions and /livez throughout, counted the log lines that it dropped, and
-ended within 10 s of SIGTERM with status 0; 1 when not.
+Exit status 0 if the gateway served predictions and /livez throughout, counted the log lines that it dropped, and
+ended within 10 s of SIGTERM with status 0; 1 otherwise.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Results:
 
 @contextmanager
 def gateway_without_reader(folder: Path, **changes: str) -> Iterator[Gateway]:
-    """A started gateway that writes its log into a pipe which is never read."""
+    """Run a gateway that writes its log to a pipe that nobody reads."""
     gateway = make_gateway(folder, LIMITS__PREDICT="10000000/minute", LOG_LEVEL="debug", **changes)
     gateway.started = subprocess.Popen(
         gateway.command, cwd=folder, env=gateway.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -68,7 +68,7 @@ def gateway_without_reader(folder: Path, **changes: str) -> Iterator[Gateway]:
 
 
 async def load(gateway: Gateway, connections: int, seconds: float) -> tuple[LoadResults, float]:
-    """Send predictions, and requests for the public keys to fill the log; return the responses to the predictions."""
+    """Send predictions, and requests for public keys to fill the log; return the predictions and the slowest /livez."""
     request, until = build_request(gateway.token(), FOREST), time.monotonic() + seconds
     predictions, _, livez_s = await asyncio.gather(
         drive(gateway.port, request, connections, seconds),

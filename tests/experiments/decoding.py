@@ -12,12 +12,12 @@ from pathlib import Path
 from tests.support.linux.processes import peak_resident_bytes, resident_bytes
 
 MakeImage = Callable[[int], bytes]
-"""Builds the image of a number."""
+"""Builds the image with a number."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the decoding of one image ended, and what it took.
+    """How the decoding of one image ended, and what it used.
 
     `seconds` is processor time. `memory_share` is the peak of memory, the file included, divided by what a gateway
     reserves for it. `resident_bytes` is the memory of the process afterwards.
@@ -33,7 +33,7 @@ class Decoding:
 def decode_all(make: MakeImage, numbers: Sequence[int], warm_up: Iterable[bytes], results: Connection) -> None:
     """Send each image's number before decoding it, and its Decoding afterwards; None at the end.
 
-    The files in `warm_up` are decoded first, so that the images are not charged with what is imported once.
+    The files in `warm_up` are decoded first, so that one-time imports are not charged to an image.
     """
     from api.server.allocator import limit_memory_use
 
@@ -71,13 +71,13 @@ def decode(data: bytes) -> Decoding:
 
 
 class _PeakMemory:
-    """The resident memory that the block needs beyond what the process has before it."""
+    """Measures the resident memory that the block needs on top of what the process had before it."""
 
     def __enter__(self) -> _PeakMemory:
         from api.server.allocator import return_free_memory
 
         return_free_memory()
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the earlier peak
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         self._before = resident_bytes(os.getpid())
         return self
 

@@ -5,8 +5,8 @@
 
 The numbers are for each format. Every image must give pixels or a documented error, with at most 2 s of processor time,
 3 s for 50 megapixels, and 1.2 times the memory that a gateway reserves for it; over HTTP a 200 or a 4xx. No process may
-grow by more than 48 MB after its first tenth. Exit status 1 when one does not. `--only` writes one image that a line of
-the report names to standard output.
+grow by more than 48 MB after its first tenth. Exit status 0 if all of this holds; 1 otherwise. `--only` writes an image
+that a line of the report names to standard output.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Report:
 
 
 def fuzz_decoder(image: str, make: MakeImage, images: int) -> Report:
-    """Decode all images, continuing in a new process after each that made the last one crash or hang."""
+    """Decode all images; after one that makes the process crash or hang, continue in a new process."""
     report, early, latest, begin = Report(), 0, 0, 0
     if images == 0:
         return report
@@ -108,14 +108,14 @@ def fuzz_decoder(image: str, make: MakeImage, images: int) -> Report:
 
 
 def _receive(pipe: Connection, seconds: float) -> Any:
-    """The next object that the process sends. Raises TimeoutError, EOFError."""
+    """Return the next object that the process sends. Raises TimeoutError, EOFError."""
     if not pipe.poll(seconds):
         raise TimeoutError
     return pipe.recv()
 
 
 async def fuzz_gateway(gateway: Gateway, name: str, seed: int, requests: int) -> Report:
-    """Send images as the body itself and as a form, on several connections; none of them has been decoded before."""
+    """Send images as the body and in a form in turn, on several connections; none was sent to the decoder before."""
     report, files, early = Report(), corpus(), 0
     numbers = iter(range(1_000_000, 1_000_000 + requests))
 

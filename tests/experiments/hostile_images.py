@@ -1,12 +1,12 @@
-"""Send a gateway in a memory cgroup of 512 MiB images that are small but costly to decode, and ordinary ones beside.
+"""Send small images that are costly to decode, and ordinary ones, to a gateway in a memory cgroup of 512 MiB.
 
     python -m tests.experiments.hostile_images [--seconds 60] [--connections 16] [--megabytes 512] [--json]
 
 Half of the connections send ordinary images, the others TIFFs whose strips share their bytes, TIFFs with a JPEG that
-is taller than the image, and progressive JPEGs with arithmetic coding. Exit status 0 when no process was killed, at
+is taller than the image, and progressive JPEGs with arithmetic coding. Exit status 0 if no process was killed, at
 least three quarters of the ordinary images were served, /livez responded within 50 ms (on a slow machine: within three
-times what it takes under ordinary load) and SIGTERM ended the gateway within 10 s with status 0; 1 when not, and 77
-where no memory cgroup can be made (it takes root).
+times what it takes under ordinary load) and SIGTERM ended the gateway within 10 s with status 0; 77 if no memory cgroup
+can be created (which requires root); 1 otherwise.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Results:
 
 
 def make_shared_strips(strips: int) -> bytes:
-    """A TIFF of one strip for each row, all of which name the same packed bytes."""
+    """Make a TIFF with one strip for each row, all of which point to the same packed bytes."""
     packed = struct.pack("bB", -127, 255) * 8  # PackBits: eight runs of 128 white pixels
     width, offset = 1024, 8
     first_array = offset + len(packed)
@@ -96,7 +96,7 @@ def make_shared_strips(strips: int) -> bytes:
 
 
 def make_pictures() -> dict[str, Picture]:
-    """One picture of each kind, the ordinary one first."""
+    """Make one picture of each kind, the ordinary one first."""
     tiff, jpeg = "image/tiff", "image/jpeg"
     return {
         ORDINARY: (jpeg, FOREST.read_bytes()),
@@ -107,7 +107,7 @@ def make_pictures() -> dict[str, Picture]:
 
 
 async def measure_livez_s(gateway: Gateway, until: float) -> float:
-    """The longest that /livez takes until that time."""
+    """Return the longest time that /livez takes until `until`."""
     longest_s = 0.0
     async with httpx.AsyncClient(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
         await client.get("/livez")  # connect
@@ -129,7 +129,7 @@ async def load(gateway: Gateway, kinds: list[str], seconds: float) -> tuple[dict
 
 
 def run(seconds: float, connections: int, limit_bytes: int) -> Results:
-    """One run. Raises NoControlGroup."""
+    """Run the experiment once. Raises NoControlGroup."""
     _, *hostile = make_pictures()
     kinds = [ORDINARY if index % 2 else hostile[index // 2 % len(hostile)] for index in range(connections)]
     with memory_group(limit_bytes) as group:

@@ -5,9 +5,9 @@
 The versions have the same graph, and the gateway serves its prepared copy, as it does from its second start on. With
 --unprepared it opens the artefact's graph, whose small blocks leave more fragments of pages behind (ADR 0058).
 
-Exit status 0 when every request succeeded, no response or ledger entry had parts of two versions, all workers followed
-every move, and no process of the gateway needs over 10 MB more at rest than before; 1 when not. The limit is for each
-process, because what remains of earlier versions are fragments of pages between the blocks of one process.
+Exit status 0 if every request succeeded, no response or ledger entry had parts of two versions, all workers followed
+every move, and no process of the gateway needs over 10 MB more at rest than before; 1 otherwise. The limit applies to
+each process, because earlier versions leave fragments of pages between the blocks of each process.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def has_switched(gateway: Gateway, expected: float) -> bool:
 
 
 def move_repeatedly(gateway: Gateway, registry: ModelRegistry, results: Results, moves: int) -> None:
-    """Promote the other version, and wait until all workers have followed, so many times."""
+    """Promote the other version and wait until all workers have followed, `moves` times."""
     workers = len(gateway.workers()) or 1
     for _ in range(moves):
         started, expected = time.monotonic(), gateway.metric(SWITCHED) + workers
@@ -122,7 +122,7 @@ async def load(gateway: Gateway, registry: ModelRegistry, results: Results, move
 
 
 def measure_memory(gateway: Gateway) -> Mapping[int, int]:
-    """The least memory of the parent and of each worker over two seconds at rest."""
+    """Return the least memory of the parent and of each worker over two seconds at rest."""
     time.sleep(_RELEASE_S)
     samples: dict[int, list[int]] = {process: [] for process in [gateway.pid, *gateway.workers()]}
     for _ in range(_MEMORY_SAMPLES):

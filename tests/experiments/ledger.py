@@ -2,8 +2,8 @@
 
     python -m tests.experiments.ledger [--rounds 20] [--seconds 10]
 
-Prints one line for each experiment. Exit status 0 when every prediction that was returned is recorded exactly once, and
-every chain is valid; 1 when not.
+Prints one line for each experiment. Exit status 0 if every prediction that was returned is recorded exactly once and
+every chain is valid; 1 otherwise.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TrackedGateway:
         return load
 
     def kill_under_load(self, seconds: float) -> None:
-        """Start the load, and send SIGKILL after so many seconds."""
+        """Start the load, and send SIGKILL after `seconds`."""
 
         async def run() -> LoadResults:
             loading = asyncio.create_task(drive(self.gateway.port, self.request, CONNECTIONS, seconds + 1))
@@ -90,7 +90,7 @@ class TrackedGateway:
         self.ids += asyncio.run(run()).ids
 
     def load_during(self, seconds: float, fault: Callable[[], object], heal: Callable[[], object]) -> LoadResults:
-        """Load from one second before the fault to one second after `heal`; the fault lasts so many seconds."""
+        """Send load from one second before `fault` to one second after `heal`; the fault lasts for `seconds`."""
 
         async def run() -> LoadResults:
             loading = asyncio.create_task(
@@ -138,7 +138,7 @@ class TrackedGateway:
 
 
 def kill_repeatedly(tracked: TrackedGateway, rounds: int, name: str) -> Outcome:
-    """In each round send SIGKILL at a random moment under load, start again and check."""
+    """In each round, send SIGKILL at a random moment under load, restart and check."""
     for done in range(rounds):
         tracked.renew_token()
         tracked.kill_under_load(random.uniform(0.3, 1.2))  # noqa: S311  (not a secret)
@@ -163,7 +163,7 @@ def lock_sqlite(tracked: TrackedGateway, seconds: float) -> Outcome:
 
 
 def open_lock(tracked: TrackedGateway) -> sqlite3.Connection:
-    """A connection to the gateway's database that locks it with BEGIN IMMEDIATE."""
+    """Open a connection to the gateway's database, which it can lock with BEGIN IMMEDIATE."""
     return sqlite3.connect(tracked.gateway.database_path, isolation_level=None, check_same_thread=False)
 
 
@@ -222,7 +222,7 @@ def fill_disk(seconds: float) -> Outcome:
 
 @contextmanager
 def small_disk() -> Iterator[Path]:
-    """A file system of 24 MB. Raises PermissionError where none may be mounted."""
+    """Mount a file system of 24 MB. Raises PermissionError if that is not possible."""
     folder = Path(tempfile.mkdtemp(prefix="atalaya-disk-"))
     options = ["-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(["mount", *options], check=False, capture_output=True).returncode:
@@ -237,7 +237,7 @@ def small_disk() -> Iterator[Path]:
 
 @contextmanager
 def fresh(database: str = "", folder: Path | None = None, **changes: str) -> Iterator[TrackedGateway]:
-    """A gateway that is stopped at the end, or killed after an error; without a folder, in a temporary one."""
+    """Run a gateway, in a temporary folder by default; stop it at the end, or kill it after an error."""
     own = Path(tempfile.mkdtemp(prefix="atalaya-faults-"))
     tracked = TrackedGateway(folder or own, database, **changes)
     try:

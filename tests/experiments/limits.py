@@ -1,9 +1,9 @@
-"""Check that rate limits are exact over several processes, and what happens while Redis does not respond.
+"""Check that rate limits are exact across processes, and that the event loop stays free while Redis does not respond.
 
     python -m tests.experiments.limits [--rounds 5]
 
-Prints one line for each experiment. Exit status 0 when four processes together allow exactly what one would, and no
-outage of Redis blocked the event loop; 1 when not.
+Prints one line for each experiment. Exit status 0 if four processes together allow exactly what one would, and no
+outage of Redis blocked the event loop; 1 otherwise.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from tests.support.polling import PATIENCE_S, wait_until_async
 
 PROCESSES, REQUESTS, AT_ONCE = 4, 10_000, 50
 ALLOWED = parse("4000/hour")
-# The event loop may be late by 50 ms, or on a slow machine by three times what it is while Redis responds.
+# The event loop may be late by 50 ms, or, on a slow machine, by three times its delay while Redis responds.
 LONGEST_LAG_S, LONGEST_LAG_TIMES_HEALTHY = 0.05, 3.0
-# Recovery is tried four times a second. Without that it would never come.
+# Recovery is attempted four times a second. Without that it would never happen.
 LONGEST_RECOVERY_S = 10.0
 TICK_S = 0.002
 
 
 async def count(store: str) -> None:
-    """One of the processes: count its share of the requests in a Redis or a file, once standard input has a line."""
+    """Be one of the processes: once standard input has a line, count a share of the requests in Redis or a file."""
     windows = RedisWindows(store) if store.startswith("redis") else MachineWindows(Path(store))
     await windows.open()
     print("open", flush=True)
@@ -58,7 +58,7 @@ async def count(store: str) -> None:
 
 
 def allowed_by_processes(store: str) -> int:
-    """How many of the requests all processes together allow."""
+    """Return how many of the requests all processes together allow."""
     command = [sys.executable, "-m", "tests.experiments.limits", "--count", store]
     workers = [
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -75,7 +75,7 @@ def allowed_by_processes(store: str) -> int:
 
 
 def waited_for_a_core_s() -> float:
-    """How long this thread has waited for a processor; 0 where the system does not count it."""
+    """Return how long this thread has waited for a processor; 0 if the system does not count that."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     except OSError:
@@ -83,7 +83,7 @@ def waited_for_a_core_s() -> float:
 
 
 async def worst_lag_s(windows: Windows) -> float:
-    """The longest delay that the event loop's own work caused while requests arrived for 1.5 times the time-out."""
+    """Return the longest delay that the event loop's own work causes during requests for 1.5 times the timeout."""
     worst, ended = 0.0, asyncio.Event()
 
     async def tick() -> None:
@@ -118,7 +118,7 @@ class Outage:
 
 
 async def outage(server: redis.Redis, how: signal.Signals) -> Outage:
-    """Suspend or kill the server under requests, and bring it back."""
+    """Suspend or kill the server during requests, then resume or restart it."""
     windows = make_windows(Settings(redis_url=server.url), Metrics(CollectorRegistry()), Activity(None))
     await windows.open()
     assert not windows.reduced
@@ -136,7 +136,7 @@ async def outage(server: redis.Redis, how: signal.Signals) -> Outage:
 
 
 def experiments(folder: Path, rounds: int) -> Iterator[tuple[str, str, bool]]:
-    """Name, result and success of each experiment."""
+    """Yield name, result and success of each experiment."""
 
     def exact(store: str) -> tuple[str, bool]:
         began = time.monotonic()

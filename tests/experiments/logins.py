@@ -2,8 +2,8 @@
 
     python -m tests.experiments.logins [--seconds 10]
 
-Prints one line for each kind of attack. Exit status 0 when every log-in of the other users succeeded in time; 1 when
-not.
+Prints one line for each kind of attack. Exit status 0 if every log-in of the other users succeeded in time; 1
+otherwise.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Send a gateway in a memory cgroup of 512 MiB more large images than fit, and check that it survives.
+"""Send more large images than fit to a gateway in a memory cgroup of 512 MiB, and check that it survives.
 
     python -m tests.experiments.memory [--seconds 120] [--connections 32] [--megabytes 512] [--json]
 
 Half of the connections send small images, the rest images of 48 megapixels: JPEG, progressive JPEG and PNG. Exit
-status 0 when no process was killed and the gateway served small images throughout, 1 when not, and 77 where no memory
-cgroup can be made (it takes root). The group lies below this process's own and is removed at the end.
+status 0 if no process was killed and the gateway served small images throughout; 77 if no memory cgroup can be created
+(which requires root); 1 otherwise. The group lies below this process's own and is removed at the end.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Tally:
 
     @property
     def share(self) -> float:
-        """The share of requests that was served."""
+        """The share of requests that were served."""
         return self.statuses["200"] / max(1, self.statuses.total())
 
     @property
@@ -108,9 +108,9 @@ class Results:
 
 
 def make_pictures() -> dict[str, Picture]:
-    """One picture of each kind, the small one first."""
+    """Make one picture of each kind, the small one first."""
     with Image.open(FOREST) as sample:
-        # Doubled at the end, or the PNG would be larger than the gateway accepts.
+        # Doubled at the end: otherwise the PNG would be larger than the gateway accepts.
         large = sample.convert("RGB").resize((4000, 3000)).resize((8000, 6000), Image.Resampling.NEAREST)
     jpeg, progressive, png = (io.BytesIO() for _ in range(3))
     large.save(jpeg, "JPEG", quality=85)
@@ -126,7 +126,7 @@ def make_pictures() -> dict[str, Picture]:
 
 @contextmanager
 def gateway_in(group: MemoryGroup) -> Iterator[Gateway]:
-    """A started gateway whose processes are members of the group."""
+    """Run a gateway whose processes are members of the group."""
     with tempfile.TemporaryDirectory(prefix="atalaya-memory-") as folder:
         gateway = make_gateway(Path(folder), LIMITS__PREDICT="1000000/minute")
         gateway.command = ["sh", "-c", f"echo $$ > {group.members} && exec {ATALAYA} serve"]
@@ -139,7 +139,7 @@ def gateway_in(group: MemoryGroup) -> Iterator[Gateway]:
 
 
 def slowest_alone_s(gateway: Gateway, pictures: dict[str, Picture]) -> float:
-    """The longest that one of the pictures takes while the gateway has nothing else to do."""
+    """Return how long the slowest of the pictures takes while the gateway is idle."""
     client, durations = gateway.client(), []
     for media_type, body in pictures.values():
         response = client.post("/v1/predictions", content=body, headers={"Content-Type": media_type})
@@ -185,7 +185,7 @@ async def load(gateway: Gateway, pictures: dict[str, Picture], seconds: float, c
 
 
 def run(seconds: float, connections: int, limit_bytes: int) -> Results:
-    """One run. Raises NoControlGroup."""
+    """Run the experiment once. Raises NoControlGroup."""
     pictures = make_pictures()
     with memory_group(limit_bytes) as group:
         with gateway_in(group) as gateway:
@@ -213,7 +213,7 @@ class Report(Protocol):
     """The results of an experiment."""
 
     def failures(self) -> list[str]:
-        """What was not as it should be."""
+        """Return descriptions of the criteria that were not met."""
         ...
 
     def show(self) -> None: ...
@@ -222,7 +222,7 @@ class Report(Protocol):
 def run_from_command_line(
     description: str | None, run: Callable[[float, int, int], Report], *, seconds: float, connections: int
 ) -> int:
-    """Run an experiment in a memory group with the options of the command line; returns the exit status."""
+    """Run an experiment in a memory group with the options of the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=seconds)
     parser.add_argument("--connections", type=int, default=connections)

@@ -1,9 +1,9 @@
-"""Send a gateway ten times what it can serve: admitted requests keep a short latency, the rest are rejected at once.
+"""Send a gateway ten times the load that it can serve, and check the latency of the requests that it admits.
 
     python -m tests.experiments.overload [--seconds 20] [--times 10]
 
-Exit status 0 when the 99th percentile of admitted requests stays under three times that of a single caller, every other
-response is a 503 with Retry-After, memory stays flat and /livez responds within 50 ms; 1 when not.
+Exit status 0 if the 99th percentile of admitted requests stays under three times that of a single caller, every other
+response is a 503, memory stays flat, /livez responds within 50 ms and the gateway is ready afterwards; 1 otherwise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A short run of the experiment in hostile_images.py."""
+"""A gateway that receives images that are costly to decode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.requirements import missing
 
 
 def test_images_that_are_costly_to_decode_stop_no_other_client() -> None:
-    """In a memory cgroup of 512 MiB ordinary images are served beside hostile ones, and SIGTERM ends in order."""
+    """In 512 MiB, a gateway serves ordinary images, rejects hostile ones beside them, and ends soon after SIGTERM."""
     command = [sys.executable, "-m", "tests.experiments.hostile_images", "--seconds=8", "--connections=8", "--json"]
     experiment = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     if experiment.returncode == NO_MEMORY_GROUP:

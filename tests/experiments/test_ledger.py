@@ -1,4 +1,4 @@
-"""A short run of the experiments in ledger.py."""
+"""The ledger when gateways are killed and their storage fails."""
 
 from __future__ import annotations
 

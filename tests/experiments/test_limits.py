@@ -1,4 +1,4 @@
-"""A short run of the experiments in limits.py."""
+"""Rate limits that several processes share, and outages of Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short run of the experiment in memory.py."""
+"""A gateway that receives more large images than fit into its memory."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _CALLERS = 16
 class Callers:
     """Sixteen callers; every second one keeps its connection for as long as the gateway allows.
 
-    `outcomes` counts statuses, "gone" where the gateway no longer accepts connections, and "lost: …" where a connection
+    `outcomes` counts statuses, "gone" when the gateway no longer accepts connections, and "lost: …" when a connection
     ended before the response. `turns` counts the outcomes of each caller.
     """
 
@@ -76,7 +76,7 @@ class Callers:
 
 
 async def send_prediction(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str) -> tuple[str, bool]:
-    """The status of one prediction, and whether the connection stays open."""
+    """Send one prediction; return its status, and whether the connection stays open."""
     head = f"POST /v1/predictions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
     head += f"Content-Type: image/jpeg\r\nContent-Length: {len(_IMAGE)}\r\n\r\n"
     writer.write(head.encode() + _IMAGE)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 @cache
 def public_trust() -> ssl.SSLContext:
-    """The context that httpx would make for each request without a client: reading its certificates takes 60 ms."""
+    """Return one context for requests without a client: httpx would make one for each, which takes 60 ms."""
     return ssl.create_default_context()
 
 
@@ -33,14 +33,14 @@ class Authority:
         return self.folder / "ca.pem"
 
     def ssl_context(self, certificate: tuple[str, str] | None = None) -> ssl.SSLContext:
-        """A client's context that trusts this authority, with a client certificate and its key where they are given."""
+        """Make a client's context that trusts this authority, and has a client certificate if one is given."""
         context = ssl.create_default_context(cafile=str(self.path))
         if certificate is not None:
             context.load_cert_chain(*certificate)
         return context
 
     def issue(self, subject: str) -> tuple[str, str]:
-        """Paths of a client certificate, which is also valid for a server on loopback, and of its key."""
+        """Issue a client certificate, which is also valid for a server on loopback; return the paths of both files."""
         key = ec.generate_private_key(ec.SECP256R1())
         signed = _certificate(subject, key.public_key(), self.certificate.subject, self.key, authority=False)
         return self._write(signed, key, subject.partition(",")[0].replace("=", "-"))
@@ -77,7 +77,7 @@ def _certificate(
 
 
 def make_authority(folder: Path) -> Authority:
-    """A new authority in a new folder."""
+    """Create a new authority in a new folder."""
     folder.mkdir()
     key, name = ec.generate_private_key(ec.SECP256R1()), "CN=Test CA"
     certificate = _certificate(name, key.public_key(), x509.Name.from_rfc4514_string(name), key, authority=True)

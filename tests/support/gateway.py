@@ -90,7 +90,7 @@ class Gateway:
         return self.started is not None and self.started.poll() is None
 
     def workers(self) -> list[int]:
-        """Process ids of the workers; none where the gateway is a single process."""
+        """Process ids of the workers; none if the gateway is a single process."""
         return processes.children(self.pid)
 
     def resident_bytes(self) -> int:
@@ -98,12 +98,12 @@ class Gateway:
         return sum(map(processes.resident_bytes, [self.pid, *self.workers()]))
 
     def with_settings(self, **changes: str) -> Gateway:
-        """The same folder, database and keys with changed settings; not started."""
+        """Return a gateway with the same folder, database and keys, and changed settings; not started."""
         environment = {**self.environment, **changes}
         return replace(self, environment=environment, command=[str(ATALAYA), "serve"], started=None, clients=[])
 
     def replica(self, folder: Path, **changes: str) -> Gateway:
-        """Another gateway on the same database and keys, under the same issuer, on ports of its own; not started."""
+        """Return another gateway with the same database, keys and issuer, on ports of its own; not started."""
         issuer = self.environment.get("AUTH__ISSUER", f"http://localhost:{self.port}")
         folder.mkdir(exist_ok=True)
         ports = {"PORT": str(free_port()), "METRICS_PORT": str(free_port())}
@@ -134,7 +134,7 @@ class Gateway:
     def start(self, output: int | None = None) -> None:
         """Start the process and return once it is ready. Raises AssertionError.
 
-        It writes to the file that `log` reads, or else to the descriptor `output`.
+        It writes to the file that `log` reads, or to the descriptor `output` if there is one.
         """
         began = time.perf_counter()
         with (self.folder / "gateway.log").open("wb") as file:
@@ -169,9 +169,9 @@ class Gateway:
         return (self.folder / "gateway.log").read_text()
 
     def complete_log(self) -> str:
-        """The log with the lines of all responses so far, which a process writes after them. For a single process."""
+        """Return the log once it has the lines of all responses so far, which are written later. For one process."""
         request_id = uuid.uuid4().hex
-        # A request that succeeds: while many are refused, not each of those is logged.
+        # A request that succeeds, because refused ones are sampled when there are many.
         self.get("/.well-known/jwks.json", headers={"X-Request-ID": request_id}, verify=False)
         wait_until(lambda: request_id in self.log(), message=self.log)
         return self.log()
@@ -185,11 +185,11 @@ class Gateway:
         return httpx.post(f"{self.base_url}{path}", timeout=TIMEOUT_S, **{"verify": public_trust(), **options})
 
     def log_in(self, user: str = "ana", password: str = PASSWORD) -> httpx.Response:
-        """The response of the token endpoint to a user name and a password."""
+        """Return the response of the token endpoint to a user name and a password."""
         return self.post("/auth/token", data={"grant_type": "password", "username": user, "password": password})
 
     def token(self, user: str = "ana") -> str:
-        """A new access token. Raises RuntimeError."""
+        """Return a new access token. Raises RuntimeError."""
         response = self.log_in(user)
         if not response.is_success:
             raise RuntimeError(response.text)
@@ -200,14 +200,14 @@ class Gateway:
         return FreshToken(lambda: self.token(user))
 
     def client(self, user: str = "ana") -> httpx.Client:
-        """A client that sends the user's token and renews it before it expires; `stop` closes it."""
+        """Make a client that sends the user's token and renews it before it expires; `stop` closes it."""
         token, trust = self.fresh_token(user), public_trust()
         client = httpx.Client(base_url=self.base_url, auth=token, timeout=TIMEOUT_S, verify=trust)
         self.clients.append(client)
         return client
 
     def metric(self, sample: str) -> float:
-        """The value of one sample, named with its labels as it is exposed; 0 while there is none."""
+        """Return the value of one sample, named with its labels as it is exposed; 0 if there is none."""
         lines = httpx.get(self.metrics_url, timeout=TIMEOUT_S, verify=public_trust()).text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} ")), 0.0)
 
@@ -230,7 +230,7 @@ _PREDICTION_ROUTES = ("/predict-land-use", "/v1/predictions")
 
 
 def make_gateway(folder: Path, **changes: str) -> Gateway:
-    """A gateway with its users, on SQLite and the shipped model unless `changes` say otherwise; not started."""
+    """Make a gateway with its users, on SQLite and with the shipped model unless changed; not started."""
     environment = {
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         "ATALAYA_HOME": str(folder),
@@ -263,7 +263,7 @@ def create_database(url: str, **users: Role) -> None:
 
 @cache
 def _build_database(users: tuple[tuple[str, Role], ...]) -> bytes:
-    """The file of a database with the users, of which others are copies: migrations and password hashes take 0.2 s."""
+    """Return a database file with the users, to be copied: migrations and password hashes take 0.2 s."""
     with tempfile.TemporaryDirectory(prefix="atalaya-seed-") as folder:
         path = Path(folder) / "gateway.db"
         _add_users(f"sqlite:///{path}", users)
@@ -281,10 +281,10 @@ def _add_users(url: str, users: Iterable[tuple[str, Role]]) -> None:
 
 @contextmanager
 def running_gateway(folder: Path | None = None, **changes: str) -> Iterator[Gateway]:
-    """A started gateway without rate limits on predictions; without a folder, in one that is removed at the end.
+    """Run a gateway without rate limits on predictions; without a folder, in one that is removed at the end.
 
-    It serves the prepared copy of the shipped model, as after its first start. If `changes` choose another model, only
-    MODEL__PREPARE=true has a copy prepared.
+    It serves the prepared copy of the shipped model, as after its first start. If `changes` choose another model, a
+    copy is prepared only with MODEL__PREPARE=true.
     """
     own = Path(tempfile.mkdtemp(prefix="atalaya-gateway-"))
     prepare = {} if "MODEL__URL" in changes else {"MODEL__PREPARE": "true"}

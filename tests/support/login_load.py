@@ -16,7 +16,7 @@ from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway, running_gateway
 
 ATTACKERS, OTHERS = ("eve", "mallory"), ("ada", "bob", "cleo", "dora")
 CONNECTIONS = 8  # of each attacker
-# A log-in takes 50 ms of a core. A user whose log-ins wait for all of the attackers' would get none of them.
+# A log-in takes 50 ms of a core. If a user's log-ins waited for all of the attackers', none would finish in time.
 LOGIN_WITHIN_S = 20.0
 ATTACKING_ADDRESS = "127.66.0.1"
 # Without rate limits, all load reaches the slots that share the hashing between callers.
@@ -71,7 +71,7 @@ def log_in(name: str, password: str = PASSWORD) -> Request:
 
 @contextmanager
 def attacked_gateway() -> Iterator[Gateway]:
-    """A running gateway with the accounts of the attackers and of the others."""
+    """Run a gateway with the accounts of the attackers and of the others."""
     with running_gateway(None, MODEL__URL="stub://", **UNLIMITED) as gateway:
         gateway.add_user("adam", "admin")
         admin = gateway.client("adam")
@@ -82,7 +82,7 @@ def attacked_gateway() -> Iterator[Gateway]:
 
 
 def list_attacks(gateway: Gateway) -> dict[str, Callable[[str], Request]]:
-    """What the attackers may send, by a description: each function makes the next request of a named attacker."""
+    """Return the attacks by description: each function makes the next request of a named attacker."""
     tokens = {name: gateway.token(name) for name in ATTACKERS}
     confirmation, numbers = json.dumps({"current_password": PASSWORD}), count()
     return {
@@ -95,7 +95,7 @@ def list_attacks(gateway: Gateway) -> dict[str, Callable[[str], Request]]:
 
 
 async def attack(port: int, make_request: Callable[[str], Request], seconds: float) -> LoginResults:
-    """Let the attackers send requests for so many seconds, and the others log in, each one after the other."""
+    """Let the attackers send requests, and the other users log in again and again, for `seconds`."""
     results = LoginResults()
     until = time.monotonic() + seconds
 

@@ -42,7 +42,7 @@ def restored_logging() -> Iterator[None]:
 
 @contextmanager
 def discarded_logging() -> Iterator[None]:
-    """Discard what this project's code logs: a gateway in the process would write between the output of a command."""
+    """Discard this project's log, which a gateway in this process would write between the output of a command."""
     with restored_logging():
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
         yield

@@ -1,4 +1,4 @@
-"""Monthly quotas start again with each UTC month, which must not happen while a test counts."""
+"""Monthly quotas are reset at the end of each UTC month, which must not happen while a test counts."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _lock = threading.Lock()
 def free_port() -> int:
     """Return an unused port on loopback, which no other call or test process gets while this process runs.
 
-    Raises OSError when there is none left.
+    Raises OSError if there is none left.
     """
     with _lock:
         for port in _unused:
@@ -32,9 +32,9 @@ def free_port() -> int:
 
 
 def _claim_ports() -> Iterator[int]:
-    """The ports of one block after another; a process claims a block by taking the UDP port of its first number."""
+    """Yield the ports of one block after another; a process claims a block by binding its first UDP port."""
     blocks = range(_PORTS.start, _PORTS.stop, _BLOCK)
-    # Not `random` itself, which pytest-randomly seeds alike in parallel processes.
+    # Not `random` itself, which pytest-randomly seeds identically in parallel processes.
     for start in secrets.SystemRandom().sample(blocks, len(blocks)):
         claim = socket.socket(type=socket.SOCK_DGRAM)
         try:
@@ -51,7 +51,7 @@ _unused = _claim_ports()
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port on loopback that refuses connections until the context ends: no other process can listen on it."""
+    """Yield a port on loopback that refuses connections until the context ends: no other process can listen on it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

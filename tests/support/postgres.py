@@ -18,9 +18,9 @@ _OPTIONS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync
 
 
 class Postgres:
-    """A server in a temporary folder; not started. Raises LookupError where PostgreSQL is not installed.
+    """A server in a temporary folder; not started. Raises LookupError if PostgreSQL is not installed.
 
-    Only if it is `durable`, it waits for the disk.
+    It waits for the disk only if it is `durable`.
     """
 
     def __init__(self, *, durable: bool = False) -> None:
@@ -46,7 +46,7 @@ class Postgres:
         self._run("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", self._options)
 
     def require_passwords(self) -> None:
-        """Accept every user but `postgres` only with a password."""
+        """Require a password from every user except `postgres`."""
         rules = ["host all postgres 127.0.0.1/32 trust", "host all all 127.0.0.1/32 scram-sha-256", ""]
         (self._folder / "data" / "pg_hba.conf").write_text("\n".join(rules))
         self._run("pg_ctl", "reload")
@@ -76,7 +76,7 @@ class Postgres:
 
 
 def _send_signal(number: signal.Signals, processes: Iterable[int]) -> None:
-    """Send a signal to those processes that have not ended."""
+    """Send a signal to the processes that have not ended."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, number)
@@ -84,7 +84,7 @@ def _send_signal(number: signal.Signals, processes: Iterable[int]) -> None:
 
 @contextmanager
 def running(*, durable: bool = False) -> Iterator[Postgres]:
-    """A started server, which is stopped and removed at the end. Raises LookupError."""
+    """Run a server, which is stopped and removed at the end. Raises LookupError."""
     server = Postgres(durable=durable)
     try:
         server.start()

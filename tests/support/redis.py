@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 
 
 class Redis:
-    """A server on a port of its own; not started. Raises LookupError where Redis is not installed."""
+    """A server on a port of its own; not started. Raises LookupError if Redis is not installed."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("redis-server") is None:
@@ -35,7 +35,7 @@ class Redis:
         wait_until(lambda: self.ask(b"PING") == b"+PONG\r\n", message="Redis does not respond")
 
     def ask(self, command: bytes) -> bytes:
-        """The reply to an inline command; empty while the server does not respond."""
+        """Return the reply to an inline command; empty if the server does not respond."""
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
             connection.sendall(command + b"\r\n")
             return connection.recv(65536)
@@ -55,7 +55,7 @@ class Redis:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Redis]:
-    """A started server, which is killed at the end. Raises LookupError."""
+    """Run a server, which is killed at the end. Raises LookupError."""
     server = Redis(folder)
     server.start()
     try:

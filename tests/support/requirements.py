@@ -12,16 +12,16 @@ import pytest
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip the running test; fail it when CI=true, because a build server may skip nothing."""
+    """Skip the running test; fail it if CI=true, because a build server must not skip tests."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def find_program(name: str, packages: str | None = None) -> str:
-    """The path of a program; without it the test is skipped, or failed when CI=true.
+    """Return the path of a program; without it the test is skipped, or fails if CI=true.
 
-    `packages` are the Debian packages that install it, where their names differ from the program's.
+    `packages` are the Debian packages that install it, if their names differ from the program's.
     """
     path = shutil.which(name)
     if path is None:

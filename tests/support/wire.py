@@ -61,7 +61,7 @@ class Wire:
 
 
 def receive_response(connection: socket.socket) -> bytes:
-    """Read until a whole response has come or the gateway has closed the connection."""
+    """Read until a whole response has been received or the gateway has closed the connection."""
     received = b""
     with suppress(ConnectionResetError):
         while not _is_whole(received) and (chunk := connection.recv(65536)):

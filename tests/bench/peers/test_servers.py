@@ -1,4 +1,4 @@
-"""The peers do the gateway's job, with the gateway's versions, and leave no process behind."""
+"""The peer servers of the benchmark: their packages, predictions, requests and processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.paths import ARTEFACT, FOREST, MODEL_URL, ROOT
 from tests.support.polling import wait_until
 
 SHARED = ("numpy", "onnxruntime", "pillow")
-# Starts a child that ignores SIGTERM, and returns its process id and what the server was given.
+# Starts a child that ignores SIGTERM, and responds with its process id and what the server received.
 SERVER = """
 import http.server, json, os, signal, subprocess, sys
 stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -47,7 +47,7 @@ def read_pins(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("peer", ["litserve", "bentoml"])
 def test_peers_use_the_versions_of_the_gateway(peer: str) -> None:
-    """Every server decodes and infers with the same packages."""
+    """The peers decode and infer with the same versions of packages as the gateway."""
     own, pinned = read_pins("run.txt"), read_pins(f"peers/{peer}.txt")
     assert peer in pinned
     assert {name: pinned[name] for name in SHARED} == {name: own[name] for name in SHARED}
@@ -55,7 +55,7 @@ def test_peers_use_the_versions_of_the_gateway(peer: str) -> None:
 
 @pytest.mark.parametrize("image", sorted((ROOT / "samples").glob("*.jpg")), ids=lambda path: path.stem)
 def test_peers_predict_what_the_gateway_predicts(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The peers' preprocessing and model give the gateway's probabilities, to 1e-4."""
+    """The peers' preprocessing and model yield the gateway's probabilities to within 1e-4."""
     monkeypatch.setenv("MODEL_FOLDER", str(ARTEFACT))
     backend = open_backend(MODEL_URL)
     pixels = decode_image(image.read_bytes(), backend.info.input_spec).pixels
@@ -79,7 +79,7 @@ def test_requests_carry_the_image() -> None:
 
 
 def test_a_peer_leaves_no_process_behind(tmp_path: Path) -> None:
-    """All processes of a peer are counted while it runs, and ended with it, also those that ignore SIGTERM."""
+    """All processes of a peer are counted while it runs, and ended with it, even those that ignore SIGTERM."""
     (tmp_path / "server.py").write_text(SERVER)
     command = ("python", str(tmp_path / "server.py"), "{port}", "{workers}")
     request = make_peers(FOREST.read_bytes())[1].request
@@ -95,7 +95,7 @@ def test_a_peer_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether the process is gone, or only waits for its parent to read its status."""
+    """Return whether the process is gone, or a zombie."""
     try:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

@@ -2,12 +2,12 @@
 
     python -m tests.experiments.compose
 
-Takes an engine with Compose 2.24 or newer and BuildKit, and the ports that docker-compose.yml publishes. Images that
-Docker neither has nor can pull are replaced by ones with Debian's packages, which takes root, mmdebstrap and Debian's
-mirror; without Grafana's image, Grafana is not started.
+Requires an engine with Compose 2.24 or newer and BuildKit, and the ports that docker-compose.yml publishes. Images that
+Docker neither has nor can pull are replaced by ones with Debian's packages, which requires root, mmdebstrap and a
+Debian mirror; without Grafana's image, Grafana is not started.
 
-Prints one line for each check, and ends with the first that fails. Exit status 0 when all succeeded; 1 when not.
-Removes what it made.
+Prints one line for each check, and stops at the first that fails. Exit status 0 if all succeeded; 1 otherwise.
+Removes everything that it created.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.experiments.compose.stand_ins import is_available, stand_ins
 
 
 def list_checks(checks: Checks) -> dict[str, Callable[[], str]]:
-    """The checks by what they show, in their order."""
+    """Return the checks by what they show, in order."""
     return {
         "every service starts": checks.start,
         "a prediction through TLS": checks.predict,
@@ -45,7 +45,7 @@ def list_checks(checks: Checks) -> dict[str, Callable[[], str]]:
 
 
 def run(name: str, check: Callable[[], str]) -> bool:
-    """Run one check and print its line; whether it succeeded."""
+    """Run one check and print its line; return whether it succeeded."""
     started = time.monotonic()
     try:
         found, verdict = check(), "ok"

@@ -1,4 +1,4 @@
-"""What is checked, in this order. Each check returns what it found, and raises AssertionError where it fails."""
+"""The checks of the experiment. Each returns what it found, and raises AssertionError if it fails."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ REPLICAS = ("gateway", "gateway-2", "gateway-3")
 MOST_AT_REST_PERCENT = 50.0
 SETTINGS = {
     "LIMITS__PREDICT": "1000000/minute",
-    # A slow machine is not overloaded.
+    # Avoid overload on a slow machine.
     "MODEL__QUEUE_SECONDS": "60",
     "MODEL__DEADLINE_SECONDS": "300",
 }
-# Docker starts no container again that `docker kill` ended. Process 1 is Docker's init process.
+# Docker does not restart a container that `docker kill` has ended. Process 1 is Docker's init process.
 _CRASH = "import os; os.kill(min(int(name) for name in os.listdir('/proc') if name.isdecimal() and name != '1'), 9)"
 
 
@@ -79,7 +79,7 @@ class Checks:
         return ", ".join(f"{count} {job}" for job, count in expected.items())
 
     def crash_replica(self) -> str:
-        """A crashed gateway fails no request but those that it had, and Docker starts it again."""
+        """When a gateway crashes, only the requests that it was serving fail, and Docker restarts it."""
         with load(self.client) as outcomes:
             wait_until(lambda: len(outcomes) > CONNECTIONS)
             self.project.compose("exec", "-T", REPLICAS[1], "python3", "-c", _CRASH)
@@ -94,7 +94,7 @@ class Checks:
         return f"{len(outcomes)} requests, {len(failed)} failed"
 
     def restart(self, service: str) -> str:
-        """A service that Compose restarts fails no request."""
+        """No request fails while Compose restarts a service."""
         with load(self.client) as outcomes:
             wait_until(lambda: len(outcomes) > CONNECTIONS)
             self.project.compose("restart", service)
@@ -106,7 +106,7 @@ class Checks:
         return f"{len(outcomes)} requests, 0 failed"
 
     def verify_ledger(self) -> str:
-        """The ledger has every prediction that was returned once, and its chains are valid."""
+        """The ledger has every returned prediction exactly once, and its chains are valid."""
         returned = {outcome.id for outcome in self.outcomes if not outcome.is_failed}
         wait_until(lambda: returned <= self.project.count_recorded().keys())
         assert set(self.project.count_recorded().values()) == {1}
@@ -114,7 +114,7 @@ class Checks:
         return f"{len(returned)} predictions, {verified['entries']} entries valid"
 
     def rest(self) -> str:
-        """A gateway at rest uses less than half of the memory that it may use."""
+        """A gateway at rest uses less than half of its memory limit."""
         (container,) = self.project.compose("ps", "--quiet", REPLICAS[0]).decode().split()
         usage = docker("stats", "--no-stream", "--format", "{{.MemPerc}} {{.MemUsage}}", container).decode().strip()
         percent, _, used = usage.partition("% ")

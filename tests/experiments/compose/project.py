@@ -68,24 +68,24 @@ class Project:
         self.compose("up", "--detach", "--wait", "--wait-timeout", "300")
 
     def states(self) -> dict[str, str]:
-        """The state of each container, such as `running (healthy)`, by the name of its service."""
+        """Return the state of each container, such as `running (healthy)`, by the name of its service."""
         lines = self.compose("ps", "--all", "--format", "json").decode().splitlines()
         containers = [json.loads(line) for line in lines]
         return {each["Service"]: f"{each['State']} ({each['Health']})" for each in containers}
 
     def restarts(self, service: str) -> int:
-        """How often Docker has started the service's container again because it ended."""
+        """Return how often Docker has restarted the service's container."""
         (container,) = self.compose("ps", "--all", "--quiet", service).decode().split()
         return int(docker("inspect", "--format", "{{.RestartCount}}", container))
 
     def trusted(self) -> ssl.SSLContext:
-        """Trusts the certification authority that Caddy made for localhost."""
+        """Return a context that trusts the certification authority that Caddy created for localhost."""
         path = self.folder / "caddy-root.crt"
         self.compose("cp", "caddy:/data/caddy/pki/authorities/local/root.crt", str(path))
         return ssl.create_default_context(cafile=path)
 
     def client(self, trusted: ssl.SSLContext, **headers: str) -> httpx.Client:
-        """A client of Caddy's published port."""
+        """Make a client of Caddy's published port."""
         return httpx.Client(
             base_url="https://localhost", verify=trusted, headers=headers, timeout=TIMEOUT_S, trust_env=False
         )
@@ -99,7 +99,7 @@ class Project:
         return str(response.json()["access_token"])
 
     def count_recorded(self) -> dict[str, int]:
-        """How often the ledger has each prediction, by its id."""
+        """Return how often the ledger has each prediction, by its id."""
         statement = "SELECT id, count(*) FROM ledger_payloads WHERE status = 200 GROUP BY id"
         psql = ["psql", "--username=atalaya", "--tuples-only", "--no-align", f"--command={statement}"]
         rows = self.compose("exec", "-T", "postgres", *psql).decode().split()
@@ -111,7 +111,7 @@ class Project:
 
 
 def copy_repository(folder: Path) -> Project:
-    """Copy the files that git tracks; changes that are not committed are copied, too."""
+    """Copy the files that git tracks, including changes that are not committed."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

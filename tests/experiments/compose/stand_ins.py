@@ -22,9 +22,9 @@ _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 @contextmanager
 def stand_ins() -> Iterator[list[str]]:
-    """Make the images that Docker neither has nor can pull; the value are the options to build the gateway's with.
+    """Build the images that Docker neither has nor can pull; yield the options for building the gateway's image.
 
-    Afterwards these images and the gateway's are removed.
+    These images and the gateway's are removed at the end.
     """
     services = read_compose_file({})["services"]
     images = {name: services[name]["image"] for name in SERVICES if not is_available(services[name]["image"])}
@@ -41,7 +41,7 @@ def stand_ins() -> Iterator[list[str]]:
 
 
 def is_available(image: str) -> bool:
-    """Whether Docker has an image, or can pull it."""
+    """Return whether Docker has an image, or can pull it."""
     for command in (("image", "inspect", image), ("pull", "--quiet", image)):
         try:
             docker(*command)

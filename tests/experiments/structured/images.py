@@ -1,4 +1,4 @@
-"""Images that are built part by part, so that decoders get far into them. A seed and a number determine each."""
+"""Images that are built part by part, so that decoders read far into them. A seed and a number determine each."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ _MAKERS: dict[str, Callable[[Random], bytes]] = {
 
 
 def make_structured(name: str, seed: int, number: int) -> bytes:
-    """Image `number` of a format."""
+    """Build image `number` of a format."""
     return _MAKERS[name](Random(f"{seed} structured {name} {number}"))  # noqa: S311  (reproducible, not secret)

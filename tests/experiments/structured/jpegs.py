@@ -33,7 +33,7 @@ def make_jpeg(random: Random) -> bytes:
 
 
 def make_stream(random: Random, size: tuple[int, int]) -> bytes:
-    """A JPEG whose headers are valid and whose scans are short, repeated, dense or empty."""
+    """Build a JPEG whose headers are valid and whose scans are short, repeated, dense or empty."""
     process, samplings = random.choice(_PROCESSES), random.choice(_SAMPLINGS)
     parts = [*_make_metadata(random), jpegs.make_tables(), *_make_tables(random)]
     if random.random() < 0.3:
@@ -44,7 +44,7 @@ def make_stream(random: Random, size: tuple[int, int]) -> bytes:
 
 
 def _encode(random: Random) -> bytes:
-    """What an ordinary encoder writes."""
+    """Encode an image as an ordinary encoder does."""
     buffer = io.BytesIO()
     width, height = choose_size(random)
     image = Image.effect_noise((min(width, 64), min(height, 64)), 60).convert(random.choice(("L", "RGB", "CMYK")))
@@ -64,7 +64,7 @@ def _make_metadata(random: Random) -> list[bytes]:
 
 
 def _make_tables(random: Random) -> list[bytes]:
-    """Huffman tables in which coefficients take two bits, and tables that are repeated."""
+    """Build Huffman tables in which coefficients take two bits, and repeated tables."""
     parts = []
     if random.random() < 0.6:
         dense = bytes([0x10, 1, 1]) + bytes(14) + bytes([random.choice((0x01, 0x02, 0x11, 0xF0)), 0x00])

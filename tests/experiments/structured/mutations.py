@@ -95,7 +95,7 @@ def corpus() -> dict[str, list[bytes]]:
 
 
 def mutant(files: Mapping[str, Sequence[bytes]], name: str, seed: int, number: int) -> bytes:
-    """Image `number` of a format: one of its files after a few changes; many PNGs get correct checksums again."""
+    """Build image `number` of a format: one of its files after a few changes, with corrected checksums in many PNGs."""
     random = Random(f"{seed} {name} {number}")  # noqa: S311  (reproducible, not secret)
     data = bytearray(random.choice(files[name]))
     for _ in range(random.choice(_CHANGES)):
@@ -110,7 +110,7 @@ def mutant(files: Mapping[str, Sequence[bytes]], name: str, seed: int, number: i
 
 
 def _position(data: bytearray, random: Random) -> int:
-    """Half of the changes go to the first 256 bytes, where the headers are."""
+    """Choose a position, in half of the cases in the first 256 bytes, where the headers are."""
     end = max(1, len(data))
     return random.randrange(min(end, 256)) if random.random() < 0.5 else random.randrange(end)
 
@@ -192,7 +192,7 @@ def _splice(data: bytearray, other: bytes, random: Random) -> None:
 
 
 def _with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks all have correct checksums: the decoder reads no further at a wrong one."""
+    """Correct the checksums of all chunks of a PNG, because the decoder stops at a wrong one."""
     fixed, position = data[:8], 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)

@@ -1,4 +1,4 @@
-"""PNGs of every kind of pixels, interlaced or not, with large compressed chunks, animations and many parts."""
+"""PNGs of every pixel type, interlaced or not, with large compressed chunks, animations and many parts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_png(random: Random) -> bytes:
 
 
 def _make_pixels(random: Random, row: int, height: int) -> list[bytes]:
-    """Rows with any filter, of zeros or of noise that repeats, sometimes too few or too many of them."""
+    """Make rows with any filter, of zeros or repeated noise, sometimes too few or too many."""
     noise = random.randbytes(min(row - 1, 1_000))
     first = bytes([random.randrange(_FILTERS)]) + (noise * ceil(row / max(1, len(noise))) if noise else b"")[: row - 1]
     rows = round(height * random.choice((1, 1, 1, 0.5, 2)) + random.choice((0, 0, 8)))

@@ -11,7 +11,7 @@ _MOST_SIDE = 65_000
 
 
 def choose_size(random: Random, area: int | None = None) -> tuple[int, int]:
-    """Width and height of any proportion. Without an `area` at most 49 megapixels, usually far fewer."""
+    """Choose width and height of any proportion. Without an `area`, at most 49 megapixels and usually far fewer."""
     area = area or random.choice(_LARGE_AREAS if random.random() < _LARGE_SHARE else _AREAS)
     width = round(area**0.5 * 2 ** random.uniform(-4, 4)) if random.random() < 0.5 else round(area**0.5)
     width = min(max(width, 1), area, _MOST_SIDE)

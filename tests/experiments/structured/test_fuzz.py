@@ -1,4 +1,4 @@
-"""A short run of the experiment in fuzz_images.py: `make faults` sends ten thousand images of each format."""
+"""Decoding mutated and structured images. `make faults` tests ten thousand of each format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_hostile_images_are_decoded_or_rejected() -> None:
 
 @pytest.fixture
 def bad_fax() -> bytes:
-    """A TIFF of one bit per pixel of which the fax decoder can read no row."""
+    """A TIFF with one bit per pixel, of which the fax decoder cannot read any row."""
     buffer = io.BytesIO()
     Image.effect_noise((800, 800), 99).convert("1").save(buffer, "TIFF", compression="group3")
     data = bytearray(buffer.getvalue())
@@ -48,7 +48,7 @@ def bad_fax() -> bytes:
 
 
 def test_the_decoder_writes_nothing_to_the_log(bad_fax: bytes) -> None:
-    """libtiff writes no message for each unreadable row to the log, which any caller could fill that way."""
+    """libtiff does not log a message for each unreadable row, with which any caller could fill the log."""
     program = (
         "import sys; from model.imaging.decode import decode_image; from model.imaging.input_spec import DEFAULT_INPUT;"
         "decode_image(sys.stdin.buffer.read(), DEFAULT_INPUT)"

@@ -41,7 +41,7 @@ Values = dict[int, tuple[int, Sequence[float]]]
 
 
 def make_tiff(random: Random) -> bytes:
-    """Headers that are valid as far as Pillow and libtiff check them; what they point to is anything."""
+    """Make a TIFF whose headers are valid as far as Pillow and libtiff check them, and point to anything."""
     width, height = choose_size(random)
     compression = random.choice(_COMPRESSIONS)
     photometric, samples, bits = random.choice(_KINDS_BY_COMPRESSION.get(compression, _KINDS))
@@ -73,7 +73,7 @@ def make_tiff(random: Random) -> bytes:
 
 
 def _choose_blocks(random: Random, size: tuple[int, int]) -> tuple[tuple[int, int], Values, int]:
-    """The size of a strip or tile, its tags, and how many of them cover the image."""
+    """Choose the size of a strip or tile; return it with its tags and the number of them that cover the image."""
     width, height = size
     if random.random() < 0.6:
         rows = random.choice((1, 8, 16, height, height, 2**31))
@@ -85,10 +85,10 @@ def _choose_blocks(random: Random, size: tuple[int, int]) -> tuple[tuple[int, in
 
 
 def _pack(random: Random, compression: int, block: tuple[int, int], size: int, samples: int) -> bytes:
-    """Compressed zeros or repeated noise: as much as the block holds, or several times that."""
+    """Compress zeros or repeated noise: as much as the block holds, half of it or three times as much."""
     if compression in (_JPEG, _OLD_JPEG):
         return _pack_jpeg(random, block, samples)
-    # The last makes 16-bit samples of 10 bits in either byte order.
+    # The last one makes 16-bit samples that use 10 bits, in either byte order.
     plain = random.choice((b"\0", b"\xff", random.randbytes(97), b"\3\1"))
     length = min(round(size * random.choice((1, 1, 1, 0.5, 3))), _MOST_BYTES)
     raw = plain * (length // len(plain)) + plain[: length % len(plain)]
@@ -105,7 +105,7 @@ def _pack(random: Random, compression: int, block: tuple[int, int], size: int, s
 
 
 def _pack_jpeg(random: Random, block: tuple[int, int], samples: int) -> bytes:
-    """A JPEG of the block's size, or of any other."""
+    """Make a JPEG of the block's size, or of another size."""
     if random.random() < 0.4:
         return make_stream(random, random.choice((block, choose_size(random), (block[0], 65_000))))
     buffer = io.BytesIO()
@@ -119,7 +119,7 @@ def _pack_jpeg(random: Random, block: tuple[int, int], samples: int) -> bytes:
 def _arrange(
     random: Random, contents: Sequence[bytes], count: int, start: int
 ) -> tuple[bytes, Sequence[int], Sequence[int]]:
-    """The bytes of the blocks, their offsets and their lengths."""
+    """Return the bytes of the blocks, their offsets and their lengths."""
     kind = random.choice(("apart", "apart", "apart", "shared", "overlapping", "outside", "zero", "few"))
     chosen = [contents[index % len(contents)] for index in range(count)]
     lengths = [len(content) for content in chosen]
@@ -137,7 +137,7 @@ def _arrange(
 
 
 def _make_rare_tags(random: Random, photometric: int, bits: int, samples: int) -> Values:
-    """A palette, a predictor, orientations, pointers to further directories, and metadata."""
+    """Make tags for a palette, a predictor, orientations, pointers to further directories, and metadata."""
     tags: Values = {}
     if photometric == 3:
         tags[320] = (tiffs.SHORT, [index % 65_536 for index in range(3 << bits)])

@@ -30,7 +30,7 @@ def _choose_size(random: Random) -> tuple[int, int]:
 
 
 def _encode(random: Random, size: tuple[int, int]) -> bytes:
-    """What an ordinary encoder writes, at its fastest."""
+    """Encode an image as an ordinary encoder does, at its fastest settings."""
     buffer = io.BytesIO()
     tile = Image.effect_noise((min(size[0], 64), min(size[1], 64)), 60).convert(random.choice(("RGB", "RGBA")))
     image = tile.resize(size)
@@ -46,7 +46,7 @@ def _encode(random: Random, size: tuple[int, int]) -> bytes:
 
 
 def _build(random: Random) -> bytes:
-    """A bitstream with many prefix codes, as pixels, as an alpha channel, or in the frame of an animation."""
+    """Build a bitstream with many prefix codes, as pixels, as an alpha channel, or in the frame of an animation."""
     width, height = random.randint(4, 240), random.randint(4, 240)
     groups = min(random.choice((1, 300, 900, 1_100, 4_000)), (width + 3) // 4 * ((height + 3) // 4))
     canvas = random.choice(((width, height), (width * 20, height * 20)))
@@ -65,7 +65,7 @@ def _build(random: Random) -> bytes:
 
 
 def _encode_lossy(width: int, height: int) -> bytes:
-    """The chunk of lossy pixels."""
+    """Return the chunk of lossy pixels."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), "grey").save(buffer, "WEBP", method=0)
     return buffer.getvalue()[12:]

@@ -18,7 +18,7 @@ def make_tag(tag: int, kind: int, values: Sequence[float]) -> ExtraTag:
 
 
 def georeference(side: float, top: float = 4_900_000.0, left: float = 500_000.0) -> list[ExtraTag]:
-    """Pixels of `side` in the units of the reference system, the first row at the northing or latitude `top`."""
+    """Return tags for pixels of `side` in the reference system's units, the first row at northing or latitude `top`."""
     return [
         make_tag(PIXEL_SCALE, DOUBLE, (side, side, 0.0)),
         make_tag(TIEPOINTS, DOUBLE, (0.0, 0.0, 0.0, left, top, 0.0)),
@@ -30,7 +30,7 @@ def georeference_by_matrix(matrix: Sequence[float]) -> list[ExtraTag]:
 
 
 def describe_system(keys: Mapping[int, int | float]) -> list[ExtraTag]:
-    """The keys of the reference system; floats go into the doubles."""
+    """Return the tags with the keys of the reference system; floats go into GEO_DOUBLES."""
     entries, doubles = [1, 1, 0, len(keys)], list[float]()
     for key, value in sorted(keys.items()):
         entries += [key, GEO_DOUBLES, 1, len(doubles)] if isinstance(value, float) else [key, 0, 1, value]

@@ -14,13 +14,13 @@ def make_segment(marker: int, body: bytes) -> bytes:
 
 
 def make_tables() -> bytes:
-    """A quantisation table of ones, and Huffman tables in which one bit ends a block."""
+    """Make a quantisation table of ones, and Huffman tables in which one bit ends a block."""
     huffman = b"".join(make_segment(_TABLES, bytes([kind, 1]) + bytes(15) + b"\0") for kind in (0x00, 0x10))
     return make_segment(_QUANTISATION, b"\0" + b"\1" * 64) + huffman
 
 
 def make_frame(process: int, width: int, height: int, samplings: Sequence[int] = (0x11,), bits: int = 8) -> bytes:
-    """A frame header with one component for each of `samplings`, such as 0x22."""
+    """Make a frame header with one component for each of `samplings`, such as 0x22."""
     components = b"".join(bytes([index, sampling, 0]) for index, sampling in enumerate(samplings, start=1))
     return make_segment(process, struct.pack(">BHHB", bits, height, width, len(samplings)) + components)
 
@@ -28,7 +28,7 @@ def make_frame(process: int, width: int, height: int, samplings: Sequence[int] =
 def make_scan(
     components: Sequence[int] = (1,), band: tuple[int, int] = (0, 63), precision: int = 0, content: bytes = b""
 ) -> bytes:
-    """A scan of the coefficients in `band`. `precision` has the bits of Ah and Al."""
+    """Make a scan of the coefficients in `band`. `precision` has the bits of Ah and Al."""
     selectors = b"".join(bytes([component, 0]) for component in components)
     return make_segment(_SCAN, bytes([len(components)]) + selectors + bytes([*band, precision])) + content
 

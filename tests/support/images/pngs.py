@@ -24,12 +24,12 @@ def make_png(*chunks: bytes) -> bytes:
 
 
 def compress_bomb(length: int) -> bytes:
-    """`length` zeros, compressed to a thousandth."""
+    """Compress `length` zeros, to a thousandth of their size."""
     return zlib.compress(bytes(length), 9)
 
 
 def make_white_png() -> bytes:
-    """The image whose prediction never ends with the back end `stub://?hang=white`."""
+    """Make the image whose prediction never ends with the back end `stub://?hang=white`."""
     encoded = io.BytesIO()
     Image.new("RGB", (64, 64), "white").save(encoded, "PNG")
     return encoded.getvalue()

@@ -26,7 +26,7 @@ Tags = Mapping[int, tuple[int, Sequence[float]]]
 def describe_strips(
     size: tuple[int, int], compression: int, offsets: Sequence[int], lengths: Sequence[int], rows: int
 ) -> dict[int, tuple[int, Sequence[int]]]:
-    """The tags of an 8-bit grey image in strips."""
+    """Return the tags of an 8-bit grey image in strips."""
     return {
         256: (LONG, [size[0]]),
         257: (LONG, [size[1]]),
@@ -41,7 +41,7 @@ def describe_strips(
 
 
 def make_tiff(tags: Tags, content: bytes = b"", *, order: str = "<", big: bool = False, following: int = 0) -> bytes:
-    """`content` comes right after the header, at offset 8, or 16 in a BigTIFF; then the directory and its values."""
+    """Build a TIFF: the header, `content` at offset 8 (16 in a BigTIFF), then the directory and its values."""
     width, offset = (8, "Q") if big else (4, "I")
     start = (16 if big else 8) + len(content)
     after = start + (8 if big else 2) + (20 if big else 12) * len(tags) + width

@@ -18,7 +18,7 @@ class BitWriter:
         self._bits.append(f"{value:0{count}b}"[::-1] if count else "")
 
     def put_code(self, code: int, length: int) -> None:
-        """A prefix code, most significant bit first."""
+        """Append a prefix code, most significant bit first."""
         self._bits.append(f"{code:0{length}b}")
 
     def finish(self) -> bytes:
@@ -44,12 +44,12 @@ def make_extended_header(flags: int, width: int, height: int) -> bytes:
 
 
 def make_frame(width: int, height: int, *chunks: bytes) -> bytes:
-    """An animation's frame at the canvas' corner."""
+    """Make an animation's frame in the corner of the canvas."""
     return make_chunk(b"ANMF", bytes(6) + pack_size(width, height) + bytes(4) + b"".join(chunks))
 
 
 def make_grouped_pixels(width: int, height: int, groups: int, *, with_header: bool = True) -> bytes:
-    """A lossless bitstream of black pixels in which each block of 4x4 has one of `groups` groups of prefix codes."""
+    """Make a lossless bitstream of black pixels; each 4x4 block has one of `groups` groups of prefix codes."""
     bits = BitWriter()
     if with_header:
         bits.put(0x2F, 8)
@@ -72,12 +72,12 @@ def make_grouped_pixels(width: int, height: int, groups: int, *, with_header: bo
 
 
 def _put_zero_code(bits: BitWriter) -> None:
-    """A code of symbol 0 alone."""
+    """Append a code of symbol 0 alone."""
     bits.put(1, 4)
 
 
 def _put_full_code(bits: BitWriter, alphabet: int) -> None:
-    """A code in which the symbols below 256 have 8 bits and the others none."""
+    """Append a code in which the symbols below 256 have 8 bits and the others none."""
     bits.put(0, 1)
     bits.put(len(_CODE_LENGTH_ORDER) - 4, 4)
     for symbol in _CODE_LENGTH_ORDER:

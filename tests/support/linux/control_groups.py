@@ -13,7 +13,7 @@ PERIOD_US = 100_000
 
 
 class NoControlGroup(Exception):
-    """This machine or this account cannot make a control group of this kind."""
+    """This machine or this account cannot create a control group of this kind."""
 
 
 class ControlGroup:
@@ -69,13 +69,13 @@ class MemoryGroup(ControlGroup):
         return int(self._file("memory.max_usage_in_bytes", "memory.peak").read_text())
 
     def oom_kills(self) -> int:
-        """How many processes of the group the kernel has killed because memory ran out."""
+        """Return how many processes of the group the kernel has killed because memory ran out."""
         lines = self._file("memory.oom_control", "memory.events").read_text().splitlines()
         return int(dict(line.split() for line in lines)["oom_kill"])
 
 
 class ProcessorGroup(ControlGroup):
-    """A group that limits the total processors of its processes, as `docker run --cpus` does."""
+    """A group that limits the total processor time of its processes, as `docker run --cpus` does."""
 
     def __init__(self, processors: float) -> None:
         v1 = {"cpu.cfs_period_us": str(PERIOD_US), "cpu.cfs_quota_us": str(int(processors * PERIOD_US))}
@@ -83,19 +83,19 @@ class ProcessorGroup(ControlGroup):
 
 
 def _limit_processors(processors: float) -> dict[str, str]:
-    """The file of version 2."""
+    """Return the limit's file of version 2."""
     return {"cpu.max": f"{int(processors * PERIOD_US)} {PERIOD_US}"}
 
 
 def _read_groups() -> dict[str, str]:
-    """The group of this process by controller of version 1; that of version 2 under an empty name."""
+    """Return the groups of this process by controller in version 1; that of version 2 under an empty name."""
     entries = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     return {name: group.lstrip("/") for _, names, group in entries for name in names.split(",")}
 
 
 @contextmanager
 def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
-    """A group that is removed at the end. Raises NoControlGroup."""
+    """Create a group that is removed at the end. Raises NoControlGroup."""
     group = MemoryGroup(limit_bytes)
     try:
         yield group
@@ -105,7 +105,7 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
 
 @contextmanager
 def container_groups(processors: float, limit_bytes: int) -> Iterator[list[ControlGroup]]:
-    """The groups that limit both, which are removed at the end; a process is in one of version 2 at a time.
+    """Create groups that limit both and are removed at the end: only one in version 2, as a process can join only one.
 
     Raises NoControlGroup.
     """

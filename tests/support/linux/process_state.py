@@ -21,7 +21,7 @@ _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, re
 
 
 def read_process_state() -> dict[str, Any]:
-    """The state of this process by the name of each part, in values that can be compared."""
+    """Return the state of this process by the name of each part, as values that can be compared."""
     root = logging.getLogger()
     return {
         **{f"environment: {name}": os.environ[name] for name in os.environ.keys() - _VARIABLES_OF_LIBRARIES},
@@ -39,12 +39,12 @@ def read_process_state() -> dict[str, Any]:
 
 
 def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The names of the parts that differ, without their values: a variable may hold a secret."""
+    """Return the names of the parts that differ, without their values, because a variable may contain a secret."""
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def _read_umask() -> int:
-    """The mask, which os.umask returns only when it sets one."""
+    """Return the mask, which os.umask returns only when it sets one."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

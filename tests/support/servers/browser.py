@@ -13,7 +13,7 @@ from tests.support.requirements import find_program
 
 @contextmanager
 def running_chromium() -> Iterator[Browser]:
-    """A headless browser, until the context ends. Raises LookupError if Chromium is not installed."""
+    """Run a headless browser until the context ends. Skips the test if Chromium is not installed."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_program("chromium"), args=["--no-sandbox"], timeout=PATIENCE_S * 1000

@@ -28,14 +28,14 @@ class IdentityProvider(ThreadingHTTPServer):
         self.rotate()
 
     def rotate(self) -> None:
-        """Replace the signing key, and publish the new one alone."""
+        """Replace the signing key, and publish only the new one."""
         self.key = load_signing_key("ES256", generate_signing_key("ES256"))
         metadata = {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks"}
         jwks = {"keys": [self.key.public_jwk()]}
         self.documents = {"/.well-known/openid-configuration": metadata, "/jwks": jwks}
 
     def token(self, key: SigningKey | None = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
-        """An access token with changed claims, signed with the published key or with another.
+        """Return an access token with changed claims, signed with the published key or with another.
 
         A claim or header member whose value is `...` is left out.
         """
@@ -53,7 +53,7 @@ def token(provider: IdentityProvider, key: Any = None, header: dict[str, Any] | 
 
 
 def encode_part(part: dict[str, Any] | bytes) -> str:
-    """One part of a compact JWS: base64url without padding, of bytes or of JSON without the members that are `...`."""
+    """Encode bytes, or JSON without members that are `...`, as a part of a compact JWS: base64url without padding."""
     if isinstance(part, dict):
         part = json.dumps({name: value for name, value in part.items() if value is not ...}).encode()
     return base64.urlsafe_b64encode(part).rstrip(b"=").decode()

@@ -13,7 +13,7 @@ Server = TypeVar("Server", bound=BaseServer)
 
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """Serve until the block ends, also if it ends with an error."""
+    """Serve until the block ends, even if it ends with an error."""
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

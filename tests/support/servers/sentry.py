@@ -36,7 +36,7 @@ class Sink(ThreadingHTTPServer):
         ]
 
 
-# The SDK uses Brotli where a library for it is installed.
+# The SDK uses Brotli if a library for it is installed.
 _DECOMPRESS: dict[str | None, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "br": brotli.decompress}
 
 

@@ -1,4 +1,4 @@
-"""The shipped network as each engine of the tests computes it: with ONNX Runtime, in the environment of the engine."""
+"""The shipped network as each engine computes it in tests: with ONNX Runtime, in the environment of the engine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A Triton that serves the shipped network in its Python back end: run_triton HTTP_PORT GRPC_PORT METRICS_PORT GRAPH.
 
-The program is the tritonserver that PyTriton contains, which has no back end for ONNX. It takes the place of this
-process.
+The program is the tritonserver that PyTriton contains, which has no back end for ONNX. It replaces this process.
 """
 
 from __future__ import annotations

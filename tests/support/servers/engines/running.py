@@ -55,7 +55,7 @@ class RunningEngine:
             raise LookupError(f"{self.name} is not installed: make engines")
         module = f"tests.support.servers.engines.run_{self.name}"
         ports = [str(self.port), str(free_port()), str(free_port())]
-        # No proxy, no telemetry, no home: the engine sees what it needs to start.
+        # Without proxies, telemetry and the user's home: the engine gets only what it needs to start.
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "TMPDIR": str(self.folder)}
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -97,7 +97,7 @@ def running_engines(folder: Path, *names: str) -> Iterator[list[RunningEngine]]:
             wait_until(engine.is_ready, message=f"{engine.name} is not ready")
         yield engines
     except LookupError as error:
-        from tests.support.requirements import missing  # imports pytest, which benchmarks have not
+        from tests.support.requirements import missing  # imports pytest, which benchmarks do not have
 
         missing(str(error))
     finally:
