@@ -206,7 +206,7 @@ def _find_scans(connection: Connection, statement: str, parameters: Any) -> list
 def reads_one_page(statement: str) -> bool:
     """Whether the rows are read in the order of an index until the page is full, without skipping any.
 
-    The audit log is in the order of time within seconds, so that all rows in the range of a filter by time match.
+    The audit log is ordered by time to within seconds, so that all rows in the range of a filter by time match.
     """
     conditions = statement.partition("WHERE")[2].partition("ORDER BY")[0]
     return "LIMIT" in statement and (not conditions or "audit_events.at" in conditions)

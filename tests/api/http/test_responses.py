@@ -21,7 +21,7 @@ from tests.support.servers.sentry import KeepingReporter
     [("GET", "/nowhere", 404, "not_found"), ("DELETE", "/v1/predictions", 405, "method_not_allowed")],
 )
 def test_unknown_paths_and_methods(client: TestClient, method: str, path: str, status: int, code: str) -> None:
-    """An unknown path and an unsupported method are answered with problem documents."""
+    """A request for an unknown path or with an unsupported method gets a problem document."""
     response = client.request(method, path)
     assert response.status_code == status
     assert response.json() == {

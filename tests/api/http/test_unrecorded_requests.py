@@ -65,7 +65,7 @@ def test_a_key_stays_as_it_is(client: TestClient, tmp_path: Path, bearer: dict[s
 
 
 def test_a_user_stays_as_it_is(settings: Settings, make_client: Any, log_in: Any, tmp_path: Path) -> None:
-    """Users are neither created, changed nor deleted while the audit log cannot be written; afterwards they are."""
+    """Users are neither created, changed nor deleted while the audit log cannot be written; later requests succeed."""
     run_with_accounts(settings, lambda accounts: accounts.add("adam", Role.ADMIN, "correct horse battery"))
     client = make_client()
     admin = log_in(client, "adam")

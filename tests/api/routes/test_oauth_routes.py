@@ -100,7 +100,7 @@ def test_the_password_grant_can_be_switched_off(
 
 
 def test_a_revoked_access_token_is_refused_at_once(client: TestClient, log_in_form: dict[str, str]) -> None:
-    """The owner revokes one access token; the session continues."""
+    """An access token that its owner revokes is rejected at once, but its session continues."""
     pair = post(client, "/auth/token", log_in_form).json()
     headers = bearer(pair["access_token"])
     assert client.get("/v1/me", headers=headers).status_code == 200

@@ -130,7 +130,7 @@ def test_a_request_over_the_quota_is_refused(client: TestClient, bearer: Bearer,
 
 
 def test_megapixels_are_checked_by_the_size_in_the_header(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """An image whose header exceeds the remaining megapixels is rejected; a smaller one is accepted."""
+    """An image whose size exceeds the remaining megapixels is rejected; a smaller one is accepted."""
     limit(megapixels=1)
     assert predict(client, bearer, png(1000, 900)).status_code == 200
     refused = predict(client, bearer, png(1000, 101))

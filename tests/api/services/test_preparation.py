@@ -82,7 +82,7 @@ async def test_each_version_in_service_is_prepared(settings: Settings, service: 
 async def test_a_build_has_a_session_of_its_own(
     settings: Settings, service: PredictionService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in the terminal of the gateway does not interrupt a build: the process leads a session."""
+    """Ctrl-C in the terminal of the gateway does not interrupt a build, because its process leads a session."""
     program = tmp_path / "python"
     record = "(Path(__file__).parent / 'leads').write_text(str(os.getsid(0) == os.getpid()))"
     program.write_text(f"#!{sys.executable}\nimport os\nfrom pathlib import Path\n{record}\nraise SystemExit(1)\n")

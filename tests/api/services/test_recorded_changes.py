@@ -55,7 +55,7 @@ def recording(trail: AuditTrail, outcome: str) -> Record[object]:
 
 @asynccontextmanager
 async def unwritable(engine: AsyncEngine) -> AsyncIterator[None]:
-    """The audit log cannot be written in the block, which must fail for that reason."""
+    """Make the audit log unwritable in the block, which must fail for that reason."""
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE audit_events RENAME TO elsewhere"))
     with pytest.raises(AuditUnavailable):

@@ -48,7 +48,7 @@ def test_the_first_pages_are_translated() -> None:
 
 @both
 def test_commands_and_output_are_those_of_the_original(translated: Path, original: Path) -> None:
-    """A translated page has the code blocks of the original in the same order, where tests execute them."""
+    """A translated page has the code blocks of the original in the same order, so one test covers both."""
     assert read_blocks(translated) == read_blocks(original)
 
 

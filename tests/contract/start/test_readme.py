@@ -1,4 +1,4 @@
-"""README.md's first steps, pasted into real shells while a gateway serves that `make run` has started."""
+"""README.md's first steps, pasted into real shells while the gateway of `make run` serves."""
 
 from __future__ import annotations
 

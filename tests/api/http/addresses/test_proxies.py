@@ -105,7 +105,7 @@ async def test_certificate_comes_from_a_trusted_proxy() -> None:
 
 
 async def test_a_service_forwards_addresses_but_no_certificates() -> None:
-    """The address that a proxy service forwards counts; a Client-Cert header, which its clients can send, does not."""
+    """The address that a proxy service forwards is used; a Client-Cert header, which its clients can send, is not."""
     value = f":{base64.b64encode(b'der').decode()}:"
     scope = await send_through("104.16.0.1", [("X-Forwarded-For", "203.0.113.9"), ("Client-Cert", value)])
     assert scope["client"][0] == "203.0.113.9"
