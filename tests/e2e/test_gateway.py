@@ -51,7 +51,7 @@ def test_curl_gets_a_prediction(gateway: Gateway, label: str) -> None:
 
 
 def test_concurrent_predictions_succeed(new_gateway: Callable[..., Gateway]) -> None:
-    """All of 160 predictions on sixteen connections succeed, and /livez responds meanwhile."""
+    """All 160 predictions on sixteen connections succeed, and /livez responds meanwhile."""
     # On a slow machine sixteen predictions may take longer than the queue usually allows.
     gateway = new_gateway(MODEL__QUEUE_SECONDS="60")
     client = gateway.client()

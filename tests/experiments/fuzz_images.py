@@ -115,7 +115,7 @@ def _receive(pipe: Connection, seconds: float) -> Any:
 
 
 async def fuzz_gateway(gateway: Gateway, name: str, seed: int, requests: int) -> Report:
-    """Send images as the body and in a form in turn, on several connections; none was sent to the decoder before."""
+    """Send images alternately as the body and in a form, on several connections; none was decoded before."""
     report, files, early = Report(), corpus(), 0
     numbers = iter(range(1_000_000, 1_000_000 + requests))
 

@@ -45,7 +45,7 @@ TICK_S = 0.002
 
 
 async def count(store: str) -> None:
-    """Be one of the processes: once standard input has a line, count a share of the requests in Redis or a file."""
+    """Run as one of the processes: once standard input has a line, count a share of the requests in Redis or a file."""
     windows = RedisWindows(store) if store.startswith("redis") else MachineWindows(Path(store))
     await windows.open()
     print("open", flush=True)

@@ -94,7 +94,7 @@ def render(log_format: str, event: dict[str, Any] = EVENT) -> str:
     ],
 )
 def test_json_forms_differ_in_their_names(log_format: str, expected: dict[str, object]) -> None:
-    """The JSON formats of OpenTelemetry, Elastic Common Schema and Datadog name the same fields as each defines."""
+    """Each JSON format names the fields as OpenTelemetry, Elastic Common Schema or Datadog defines them."""
     assert json.loads(render(log_format)) == expected
 
 

@@ -26,7 +26,7 @@ async def test_the_last_success_and_failure_are_kept(engine: AsyncEngine) -> Non
 
 
 async def test_tasks_of_a_newer_release_are_ignored(engine: AsyncEngine) -> None:
-    """A task that this release does not know is left out, so that the metrics' label values stay bounded."""
+    """A task that is unknown to this release is left out, so that the metrics' label values stay bounded."""
     async with writing(engine) as connection:
         await connection.execute(insert(task_runs).values(task="invented", succeeded_at=1, failures=0))
     assert await TaskRunStore(engine).list() == []

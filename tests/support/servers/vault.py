@@ -1,6 +1,6 @@
 """A fake HashiCorp Vault on loopback for the requests that hvac sends for log-ins, leases and a key-value store.
 
-It follows the requests that hvac sends, as no Vault program is available where the tests run. Any other request fails.
+It is modelled on these, because no Vault program is available where the tests run. Any other request fails.
 """
 
 from __future__ import annotations
