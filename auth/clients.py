@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -21,6 +20,7 @@ from auth.errors import ClientExists, ClientNotFound, InvalidClient
 from auth.principal import Scope, format_scopes, parse_scopes
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import clients
+from auth.tokens.digests import hash_text
 from storage.transactions import Record, reading, record_nothing, writing
 
 SECRET_PREFIX = "ats_"  # noqa: S105  (how each secret begins)
@@ -58,7 +58,7 @@ class ClientStore:
         row = {"id": client.id, "name": name, "scopes": format_scopes(client.scopes), "created_at": client.created_at}
         try:
             async with writing(self._engine) as connection:
-                await connection.execute(insert(clients).values(**row, secret_digest=_digest(secret)))
+                await connection.execute(insert(clients).values(**row, secret_digest=hash_text(secret)))
                 await record(connection, client)
         except IntegrityError:
             raise ClientExists(f"There is already a client {name}. Choose another name.") from None
@@ -67,8 +67,8 @@ class ClientStore:
     async def authenticate(self, client_id: str, secret: str) -> Client:
         """Return the client. Raises InvalidClient, with the same message for every reason."""
         row = await self._find(client_id) if _ID.fullmatch(client_id) else None
-        expected = row.secret_digest if row else _digest("")
-        if not hmac.compare_digest(expected, _digest(secret)) or row is None or row.disabled_at is not None:
+        expected = row.secret_digest if row else hash_text("")
+        if not hmac.compare_digest(expected, hash_text(secret)) or row is None or row.disabled_at is not None:
             raise InvalidClient
         return _client(row)
 
@@ -92,7 +92,7 @@ class ClientStore:
     async def rotate_secret(self, name: str, *, record: Record[Client] = record_nothing) -> tuple[Client, str]:
         """Return the client and its new secret. Tokens that the client holds stay valid. Raises ClientNotFound."""
         secret = _generate_secret()
-        return await self._update(name, record, secret_digest=_digest(secret)), secret
+        return await self._update(name, record, secret_digest=hash_text(secret)), secret
 
     async def delete(self, name: str, *, record: Record[Client] = record_nothing) -> Client:
         """Remove the client and revoke its tokens. Raises ClientNotFound."""
@@ -126,8 +126,3 @@ def _client(row: Row[Any] | None, name: str = "") -> Client:
     if row is None:
         raise ClientNotFound(f"There is no client {name}. `atalaya clients list` prints the names.")
     return Client(row.id, row.name, parse_scopes(row.scopes), row.created_at, row.disabled_at)
-
-
-def _digest(secret: str) -> str:
-    """Hash a secret; 256 random bits need no slow password hash."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

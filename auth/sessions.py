@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from auth.changes import announce
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import ROLE_SCOPES, Role, Scope, format_scopes, parse_scopes, select_scopes
 from auth.tables import refresh_tokens, sessions, users
+from auth.tokens.digests import hash_text
 from storage.transactions import Record, reading, record_nothing, writing
 
 REFRESH_PREFIX = "atr_"
@@ -222,7 +222,7 @@ async def _find(connection: AsyncConnection, refresh_token: str, *, lock: bool =
         .add_columns(users.c.name, users.c.role, users.c.disabled_at)
         .join(sessions, token.session_id == sessions.c.id)
         .join(users, sessions.c.user_id == users.c.id)
-        .where(token.digest == _digest(refresh_token))
+        .where(token.digest == hash_text(refresh_token))
     )
     if lock:
         statement = statement.with_for_update(key_share=True, of=sessions)
@@ -247,14 +247,9 @@ def _renew(row: Row[Any]) -> Session:
 
 
 async def _add_token(connection: AsyncConnection, token: str, session_id: str, now: datetime) -> None:
-    row = {"digest": _digest(token), "session_id": session_id, "created_at": now}
+    row = {"digest": hash_text(token), "session_id": session_id, "created_at": now}
     await connection.execute(insert(refresh_tokens).values(**row))
 
 
 def _new_token() -> str:
     return REFRESH_PREFIX + secrets.token_urlsafe(32)
-
-
-def _digest(token: str) -> str:
-    """Hash a token; 256 random bits need no slow password hash."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -19,7 +19,8 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> Any:
         problem = json.load(error)
         raise OSError(problem.get("detail") or problem["error_description"]) from None
     except urllib.error.URLError as error:
-        raise OSError(f"{url} cannot be reached: {error.reason}") from None
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise OSError(f"{url} cannot be reached: {reason}") from None
 
 
 def main(url: str, user: str, *images: str) -> None:

@@ -17,7 +17,7 @@ from api.commands.database import command_actor, recorded_run, run_with_engine
 from api.commands.options.anchors import parse_anchor
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.options.times import parse_time
-from api.commands.output import JsonFlag, print_json
+from api.commands.output import JsonFlag, format_count, format_entries, print_json
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
@@ -105,22 +105,24 @@ def _check_report(report: VerificationReport) -> None:
 
 
 def _format_report(report: VerificationReport) -> str:
-    return f"{report.entries} entries, unchanged. Keep this elsewhere: {report.anchor.number}:{report.anchor.hash}"
+    return (
+        f"{format_entries(report.entries)}, unchanged. Keep this elsewhere: {report.anchor.number}:{report.anchor.hash}"
+    )
 
 
 @app.command("prune")
 def prune(yes: Yes = False, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
     """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; the rest still verifies."""
     settings = load_settings()
-    older = f"entries older than {settings.monitoring.audit_keep_days} days"
+    age = f"older than {format_count(settings.monitoring.audit_keep_days, 'day')}"
     count = count_older_entries(settings)
     if not dry_run:
-        confirm(f"Remove {count} {older} from the audit log permanently?", yes=yes, needed=count > 0)
+        confirm(f"Remove {format_entries(count)} {age} from the audit log permanently?", yes=yes, needed=count > 0)
         count = prune_audit_log(settings)
     if as_json:
         print_json({"would_remove" if dry_run else "removed": count})
     else:
-        typer.echo(f"{count} {older} {'would be ' if dry_run else ''}removed.")
+        typer.echo(f"{format_entries(count)} {age} {'would be ' if dry_run else ''}removed.")
 
 
 def count_older_entries(settings: Settings) -> int:
@@ -175,7 +177,7 @@ def _export(selected: AuditFilter, path: Path) -> None:
                 written += 1
         return written
 
-    typer.echo(f"{_with_store(write)} entries exported.", err=True)
+    typer.echo(f"{format_entries(_with_store(write))} exported.", err=True)
 
 
 def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:

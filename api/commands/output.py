@@ -80,6 +80,12 @@ def format_count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def format_entries(count: int, kind: str = "") -> str:
+    """Format a number of entries of a ledger or log, such as "1 audit entry" or "2 entries"."""
+    noun = "entry" if count == 1 else "entries"
+    return f"{count} {kind} {noun}" if kind else f"{count} {noun}"
+
+
 def to_printable(text: str) -> str:
     """Escape control characters, which a terminal would obey."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

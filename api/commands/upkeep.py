@@ -29,7 +29,7 @@ from api.commands.database import record_run, run_with_engine
 from api.commands.gateway.log_outputs import find_log_files
 from api.commands.ledger.upkeep import EarlierKeys, count_older_predictions, prune_ledger
 from api.commands.options.confirmation import Yes, confirm
-from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.output import JsonFlag, format_count, format_entries, print_json, print_table
 from api.errors import CommandFailed
 from api.services.personal_data.archive import find_end_of_retention, open_image_archive
 from api.services.personal_data.store_thread import StoreThread
@@ -94,8 +94,8 @@ def _remove(
     """
     entries = count_older_entries(settings)
     predictions = count_older_predictions(settings) if settings.ledger.enabled else 0
-    question = f"Remove {entries} audit entries and {predictions} predictions beyond their retention permanently?"
-    confirm(question, yes=yes, needed=entries + predictions > 0)
+    expired = f"{format_entries(entries, 'audit')} and {format_count(predictions, 'prediction')}"
+    confirm(f"Remove {expired} beyond their retention permanently?", yes=yes, needed=entries + predictions > 0)
     removals: list[Callable[[], Mapping[str, int]]] = [
         lambda: run_with_engine(settings, _remove_expired),
         lambda: {"audit_events": prune_audit_log(settings)},

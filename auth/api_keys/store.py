@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -24,6 +23,7 @@ from auth.networks import Network
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, format_scopes, parse_scopes
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import api_keys, users
+from auth.tokens.digests import hash_text
 from storage.transactions import Record, reading, record_nothing, writing
 
 KEY_PREFIX = "atl_"
@@ -97,7 +97,7 @@ class KeyStore:
             "id": key_id,
             "user_id": user_id,
             "name": terms.name,
-            "secret_digest": _digest(secret),
+            "secret_digest": hash_text(secret),
             "scopes": format_scopes(terms.scopes),
             "addresses": " ".join(map(str, terms.addresses)),
             "rate": terms.rate,
@@ -158,7 +158,7 @@ class KeyStore:
         """
         now, secret = self._now(), secrets.token_urlsafe(32)
         values: dict[str, Any] = {
-            "secret_digest": _digest(secret),
+            "secret_digest": hash_text(secret),
             "previous_digest": api_keys.c.secret_digest,
             "previous_until": now + overlap,
         }
@@ -204,7 +204,7 @@ class KeyStore:
         match = _KEY.fullmatch(credential)
         row = await self._find(match[1]) if match else None
         now = self._now()
-        until = _find_expiry(row, _digest(match[2])) if match and row else None
+        until = _find_expiry(row, hash_text(match[2])) if match and row else None
         if row is None or until is None or until <= now:
             raise InvalidToken("This is not a valid API key. Check it, or create another.")
         key, role = _key(row), Role(row.role)
@@ -290,8 +290,3 @@ def _key(row: Row[Any]) -> ApiKey:
 
 def _format_key(key_id: str, secret: str) -> str:
     return f"{KEY_PREFIX}{key_id}_{secret}"
-
-
-def _digest(secret: str) -> str:
-    """Hash a secret; 256 random bits need no slow password hash."""
-    return hashlib.sha256(secret.encode()).hexdigest()

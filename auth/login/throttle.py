@@ -11,7 +11,6 @@ own counter.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from auth.accounts.service import is_user_name
 from auth.errors import LoginThrottled
 from auth.networks import client_network
 from auth.tables import known_addresses, login_failures, users
+from auth.tokens.digests import hash_text
 from storage.engine import dialect_insert
 from storage.transactions import reading, writing
 
@@ -202,7 +202,7 @@ def _make_counters(name: str, network: str, factor: Factor) -> Counters:
     prefix = "" if factor is Factor.PASSWORD else f"{factor} "
     account, address = f"{prefix}account:{name}", f"address:{network}"
     pair = f"{account} {address}"
-    return Counters(_digest(account), _digest(prefix + address), _digest(pair), _digest(f"early {pair}"))
+    return Counters(hash_text(account), hash_text(prefix + address), hash_text(pair), hash_text(f"early {pair}"))
 
 
 def list_counter_keys(name: str, networks: Iterable[str]) -> Sequence[str]:
@@ -271,7 +271,3 @@ async def _subtract(connection: AsyncConnection, key: str, failures: int, attemp
         values["last_at"] = case((_last_at == attempt.counted_at, attempt.previous[key]), else_=_last_at)
     await connection.execute(update(login_failures).where(_key == key).values(**values))
     await connection.execute(delete(login_failures).where(_key == key, _failures <= 0))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

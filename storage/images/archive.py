@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from storage.images.blobs import Blobs, is_uuid
 from storage.images.sealing import ImageSeal
 
 _BATCH = 1000  # images in one removal
+_WRITE_LIMIT = timedelta(hours=1)  # an image that is still incomplete after it is the remains of a failed process
 
 
 class ImageArchive:
@@ -34,11 +35,14 @@ class ImageArchive:
 
     def erase(self, owner: str) -> int:
         """Remove all images of an owner; returns their number. Only users, whose ids are UUIDs, have images."""
-        return self._remove(owner, None) if is_uuid(owner) else 0
+        return self._remove(owner, self._blobs.list(owner)) if is_uuid(owner) else 0
 
     def remove_old(self, owner: str, before: datetime) -> int:
-        """Remove an owner's images of predictions made before that time; returns their number."""
-        return self._remove(owner, before)
+        """Remove an owner's images of predictions made before that time; returns their number.
+
+        Incomplete images are removed after an hour: until then, another process may be writing them.
+        """
+        return self._remove(owner, _select_old(self._blobs.list(owner), before))
 
     def discard(self, owner: str, prediction: str) -> None:
         """Remove one image, if it exists."""
@@ -51,11 +55,9 @@ class ImageArchive:
         """Return the stored size of all images in bytes."""
         return self._blobs.measure()
 
-    def _remove(self, owner: str, before: datetime | None) -> int:
+    def _remove(self, owner: str, names: Iterable[str]) -> int:
         removed, batch = 0, list[str]()
-        for name in self._blobs.list(owner):
-            if before is not None and not is_older(name, before):
-                break  # they are sorted by time
+        for name in names:
             batch.append(name)
             if len(batch) == _BATCH:
                 self._blobs.remove(owner, batch)
@@ -66,8 +68,21 @@ class ImageArchive:
 
 
 def is_older(prediction: str, before: datetime) -> bool:
-    """Whether the prediction was made before that time. Other names, of incomplete images, are always old."""
+    """Whether the prediction was made before that time. Other names are always old."""
     if not is_uuid(prediction):
         return True
     milliseconds = UUID(prediction).int >> 80  # RFC 9562, section 5.7
     return datetime.fromtimestamp(milliseconds / 1000, UTC) < before
+
+
+def _select_old(names: Iterable[str], before: datetime) -> Iterator[str]:
+    """Select from sorted names those of images made before that time, and of images that were left incomplete."""
+    abandoned_before = datetime.now(UTC) - _WRITE_LIMIT
+    for name in names:
+        if not is_uuid(name):
+            if is_older(name.removeprefix("."), abandoned_before):
+                yield name
+        elif is_older(name, before):
+            yield name
+        else:
+            return  # complete images are sorted by time

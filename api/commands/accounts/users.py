@@ -24,7 +24,16 @@ from api.commands.database import (
 from api.commands.gateway.issuer import find_issuer
 from api.commands.ledger.upkeep import count_predictions, erase_predictions
 from api.commands.options.confirmation import Yes, confirm
-from api.commands.output import JsonFlag, PasswordStdin, format_time, print_json, print_table, read_password
+from api.commands.output import (
+    JsonFlag,
+    PasswordStdin,
+    format_count,
+    format_entries,
+    format_time,
+    print_json,
+    print_table,
+    read_password,
+)
 from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
 from api.services.personal_data.archive import describe_erased_images, erase_images, open_image_archive
@@ -106,7 +115,7 @@ def role(name: str, role: Annotated[Role, typer.Option()], force: Force = False,
 def totp_reset(name: str, as_json: JsonFlag = False) -> None:
     """Remove a user's one-time codes, for a user who has lost them."""
     user = _change_user(name, UserChange(reset_totp=True), describe_user_event("changed", fields="totp"))
-    _print_user(user, "one-time codes removed", as_json)
+    _print_user(user, "one-time codes are off", as_json)
 
 
 @app.command("passwd")
@@ -131,7 +140,7 @@ def delete(
     user_id = user.id if user else name
     has_ledger = settings.ledger.enabled or settings.ledger.signing_key is not None
     predictions = count_predictions(settings, user_id) if has_ledger else 0
-    confirm(f"Delete {name} and erase {predictions} predictions permanently?", yes=yes)
+    confirm(f"Delete {name} and erase {format_count(predictions, 'prediction')} permanently?", yes=yes)
     if user is not None:
         _delete_account(settings, user, force=force)
         time.sleep(IN_FLIGHT_S)
@@ -152,8 +161,8 @@ def delete(
             }
         )
     else:
-        erased = f"{predictions} predictions, {entries} audit entries and {describe_erased_images(images)}"
-        typer.echo(f"{name}: deleted; erased {erased}.")
+        records = f"{format_count(predictions, 'prediction')}, {format_entries(entries, 'audit')}"
+        typer.echo(f"{name}: deleted; erased {records} and {describe_erased_images(images)}.")
 
 
 def token(

@@ -16,7 +16,7 @@ from api.commands.backup.loading import load_backup
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, read_passphrase
 from api.commands.backup.verification import verify_restored
 from api.commands.ledger.upkeep import EarlierKeys
-from api.commands.output import JsonFlag, print_json
+from api.commands.output import JsonFlag, format_count, format_entries, print_json
 from api.errors import CommandFailed
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
@@ -64,8 +64,9 @@ def restore(
             }
         )
         return
-    typer.echo(f"Restored {loaded.rows} rows. The backup was made at {manifest.made_at} by release {manifest.release}.")
-    typer.echo(f"Audit log: {audit} entries, unchanged. {_describe_ledger(ledger)}")
+    rows = format_count(loaded.rows, "row")
+    typer.echo(f"Restored {rows}. The backup was made at {manifest.made_at} by release {manifest.release}.")
+    typer.echo(f"Audit log: {format_entries(audit)}, unchanged. {_describe_ledger(ledger)}")
     if added:
         typer.echo(f"Models restored to the registry: {', '.join(added)}.")
     if left_out:
@@ -76,7 +77,7 @@ def restore(
 def _describe_ledger(entries: int | None) -> str:
     if entries is None:
         return "The ledger was not verified: set LEDGER__SIGNING_KEY, and run `atalaya ledger verify`."
-    return f"Ledger: {entries} entries, unchanged."
+    return f"Ledger: {format_entries(entries)}, unchanged."
 
 
 def _open_registry(settings: Settings) -> RegistryRestore | None:

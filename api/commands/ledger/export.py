@@ -17,7 +17,7 @@ from api.commands.database import CommandEvent, record_event, run_with_engine
 from api.commands.ledger.database import check_model_recorded, find_subject, open_snapshot
 from api.commands.ledger.verify import NO_PARQUET
 from api.commands.options.times import parse_time
-from api.commands.output import JsonFlag, print_json, progress_bar
+from api.commands.output import JsonFlag, format_entries, print_json, progress_bar
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 from monitoring.chains.timestamps import format_timestamp
@@ -65,7 +65,7 @@ def export(
     if as_json:
         print_json({"entries": entries, "payloads": payloads})
     else:
-        typer.echo(f"{entries} entries exported, {payloads} with their payload.", err=True)
+        typer.echo(f"{format_entries(entries)} exported, {payloads} with a payload.", err=True)
 
 
 def _export(settings: Settings, header: StreamHeader, path: Path, export_format: ExportFormat) -> tuple[int, int]:

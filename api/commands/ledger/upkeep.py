@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
-from api.commands.output import JsonFlag, print_json, progress_bar
+from api.commands.output import JsonFlag, format_count, print_json, progress_bar
 from api.errors import CommandFailed
 from api.services.personal_data.archive import describe_erased_images, erase_images, open_image_archive
 from api.settings import Settings, load_settings
@@ -43,15 +43,17 @@ EarlierKeys = Annotated[
 def prune(public_key: EarlierKeys = None, yes: Yes = False, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
     """Remove the predictions older than LEDGER__KEEP_DAYS; the rest still verifies."""
     settings = load_settings()
-    older = f"predictions older than {settings.ledger.keep_days} days"
     count = count_older_predictions(settings)
+    age = f"older than {format_count(settings.ledger.keep_days, 'day')}"
     if not dry_run:
-        confirm(f"Remove {count} {older} from the ledger permanently?", yes=yes, needed=count > 0)
+        confirm(
+            f"Remove {format_count(count, 'prediction')} {age} from the ledger permanently?", yes=yes, needed=count > 0
+        )
         count = prune_ledger(settings, public_key or ())
     if as_json:
         print_json({"would_remove" if dry_run else "removed": count})
     else:
-        typer.echo(f"{count} {older} {'would be ' if dry_run else ''}removed.")
+        typer.echo(f"{format_count(count, 'prediction')} {age} {'would be ' if dry_run else ''}removed.")
 
 
 def count_older_predictions(settings: Settings) -> int:
@@ -90,13 +92,13 @@ def erase(
     if subject.startswith(MODEL_SUBJECT):
         raise CommandFailed("Only what a person's entries contain is erased. The history of a model is kept.")
     count = count_predictions(settings, subject)
-    confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
+    confirm(f"Erase {format_count(count, 'prediction')} of {principal} permanently?", yes=yes)
     erased = erase_predictions(settings, subject)  # first, because it records who erased them
     images = erase_images(archive, subject)
     if as_json:
         print_json({"erased": erased, "erased_images": images})
     else:
-        typer.echo(f"Erased {erased} predictions and {describe_erased_images(images)} of {principal}.")
+        typer.echo(f"Erased {format_count(erased, 'prediction')} and {describe_erased_images(images)} of {principal}.")
 
 
 def count_predictions(settings: Settings, subject: str) -> int:

@@ -13,7 +13,7 @@ import typer
 from api.commands.database import recorded_run
 from api.commands.ledger.database import open_snapshot
 from api.commands.options.anchors import parse_anchor
-from api.commands.output import JsonFlag, format_count, print_json
+from api.commands.output import JsonFlag, format_count, format_entries, print_json
 from api.errors import CommandFailed, SettingsError
 from api.settings import load_settings
 from api.settings.home import describe_installation
@@ -115,8 +115,7 @@ def _open_records(export: Path | None) -> Iterator[Iterable[Record]]:
 def _format_report(report: LedgerReport) -> str:
     if not report.writers and not report.checkpoints:
         return "The ledger is empty: nothing was ever written, or everything was deleted. --anchor can tell which."
-    entries = "entry" if report.entries == 1 else "entries"
-    parts = [f"{report.entries} {entries} of {format_count(report.writers, 'writer')}, unchanged."]
+    parts = [f"{format_entries(report.entries)} of {format_count(report.writers, 'writer')}, unchanged."]
     if report.erased:
         parts.append(f"{report.erased} were erased.")
     if report.withheld:

@@ -41,4 +41,6 @@ def erase_images(archive: ImageArchive | None, subject: str) -> int | None:
 
 def describe_erased_images(count: int | None) -> str:
     """Describe the result of `erase_images`. A gateway elsewhere may use a store that is not configured here."""
-    return "no images (IMAGES__URL is not set)" if count is None else f"{count} images"
+    if count is None:
+        return "no images (IMAGES__URL is not set)"
+    return "1 image" if count == 1 else f"{count} images"

@@ -182,12 +182,12 @@ def test_old_entries_are_pruned(command: Command, tmp_path: Path, monkeypatch: p
     assert command("audit", "prune", "--yes") == "0 entries older than 365 days removed.\n"
     change_rows(tmp_path, "UPDATE audit_events SET at = '2020' || substr(at, 5)")
     monkeypatch.setenv("MONITORING__AUDIT_KEEP_DAYS", "30")
-    assert command("audit", "prune", "--dry-run") == "1 entries older than 30 days would be removed.\n"
+    assert command("audit", "prune", "--dry-run") == "1 entry older than 30 days would be removed.\n"
     assert json.loads(command("audit", "prune", "--dry-run", "--json")) == {"would_remove": 1}
     assert json.loads(command("audit", "prune", "--yes", "--json")) == {"removed": 1}
     (entry,) = read_log(command)
     assert (entry["event"], entry["outcome"], entry["actor"]) == ("audit", "pruned", ME)
-    assert command("audit", "verify").startswith("1 entries, unchanged.")
+    assert command("audit", "verify").startswith("1 entry, unchanged.")
 
 
 def test_the_signing_key_is_not_rotated_unrecorded(start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,13 +132,18 @@ def test_an_unusable_folder(tmp_path: Path) -> None:
 
 
 def test_incomplete_files(tmp_path: Path) -> None:
-    """A partial file, left by a process that was killed while writing, cannot be read, and is removed as old."""
-    archive = ImageArchive(open_blobs(f"file://{tmp_path}"), SEAL)
-    name = name_at(NOW)
-    archive.keep(ANA, name, IMAGE)
-    (tmp_path / ANA / name).rename(tmp_path / ANA / f".{name}")
-    assert archive.read(ANA, name) is None
-    assert archive.remove_old(ANA, NOW - timedelta(days=7)) == 1
+    """An incomplete image cannot be read. Upkeep removes it after an hour: until then, it may still be written."""
+    archive, now = ImageArchive(open_blobs(f"file://{tmp_path}"), SEAL), datetime.now(UTC)
+    old, recent = name_at(now - timedelta(hours=2)), name_at(now)
+    for name in (old, recent):
+        archive.keep(ANA, name, IMAGE)
+        (tmp_path / ANA / name).rename(tmp_path / ANA / f".{name}")
+        assert archive.read(ANA, name) is None
+    complete = name_at(now - timedelta(days=8))
+    archive.keep(ANA, complete, IMAGE)
+    assert archive.remove_old(ANA, now - timedelta(days=7)) == 2
+    assert os.listdir(tmp_path / ANA) == [f".{recent}"]
+    assert archive.erase(ANA) == 1
 
 
 def test_an_unusable_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_one_time_codes_are_required_and_reset(command: Command) -> None:
     assert (status, "one-time code" in error) == (1, True)
     assert request_token(command, "--totp", "abcdef") == 1
     assert request_token(command, "--totp", totp.at(datetime.now(UTC) + timedelta(seconds=30))) == 0
-    assert command("users", "totp-reset", "ana")[:2] == (0, "ana (client): one-time codes removed.\n")
+    assert command("users", "totp-reset", "ana")[:2] == (0, "ana (client): one-time codes are off.\n")
     assert request_token(command) == 0
 
 

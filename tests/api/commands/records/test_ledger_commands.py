@@ -80,7 +80,7 @@ def test_only_json_lines_go_to_standard_output(ledger: Run) -> None:
     status, out, err = ledger("export", "-")
     assert status == 0
     assert [json.loads(line)["kind"] for line in out.splitlines()].count("entry") == 6
-    assert err == "6 entries exported, 6 with their payload.\n"
+    assert err == "6 entries exported, 6 with a payload.\n"
     for options in (["--json"], ["--format", "parquet"]):
         assert ledger("export", "-", *options)[:2] == (2, "")
 

@@ -49,14 +49,14 @@ def test_pruning_is_shown_first_and_confirmed(ledger: Run, monkeypatch: pytest.M
     """`prune --dry-run` only counts; without a terminal `prune` and `erase` require --yes and remove nothing."""
     monkeypatch.setenv("LEDGER__KEEP_DAYS", "1")
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert ledger("prune", "--dry-run")[:2] == (0, "6 predictions older than 1 days would be removed.\n")
+    assert ledger("prune", "--dry-run")[:2] == (0, "6 predictions older than 1 day would be removed.\n")
     assert json.loads(ledger("prune", "--dry-run", "--json")[1]) == {"would_remove": 6}
     for command in (("prune",), ("erase", "--principal", "ana")):
         status, out, err = ledger(*command)
         assert (status, out) == (1, "")
         assert err == ("error: Nothing was removed: there is no terminal to confirm it on. Use --yes in scripts.\n")
     assert json.loads(ledger("verify", "--json")[1])["entries"] == 6
-    assert ledger("prune", "--yes")[:2] == (0, "6 predictions older than 1 days removed.\n")
+    assert ledger("prune", "--yes")[:2] == (0, "6 predictions older than 1 day removed.\n")
     assert json.loads(ledger("verify", "--json")[1])["entries"] == 0
 
 
