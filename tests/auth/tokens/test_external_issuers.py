@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import json
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import ROLE_SCOPES, Role, Scope
 from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.jws import generate_signing_key, load_signing_key
-from tests.support.servers.identity_provider import NOW, MakeIssuers, token
+from tests.support.servers.identity_provider import NOW, MakeIssuers, encode_part, token
 
 ROLES = {"operators": Role.OPERATOR, "staff": Role.CLIENT}
 UNKNOWN_KIDS: list[Any] = ["", "unknown", "../jwks", None, 7, []]
@@ -31,25 +30,17 @@ P384_PEM = (
 P384 = jwk.construct(P384_PEM, "ES384").to_dict()
 
 
-def b64(data: bytes | dict[str, Any]) -> str:
-    data = json.dumps(data).encode() if isinstance(data, dict) else data
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def drop_ellipsis(members: dict[str, Any]) -> dict[str, Any]:
-    """Return the members without those whose value is `...`."""
-    return {name: value for name, value in members.items() if value is not ...}
-
-
 def make_rsa_token(provider: Any, header: dict[str, Any] | None = None) -> str:
-    message = f"{b64({'alg': 'RS256', 'kid': 'rsa', 'typ': 'JWT'} | (header or {}))}.{token(provider).split('.')[1]}"
-    return f"{message}.{b64(RSA_KEY.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+    protected = encode_part({"alg": "RS256", "kid": "rsa", "typ": "JWT", **(header or {})})
+    message = f"{protected}.{token(provider).split('.')[1]}"
+    return f"{message}.{encode_part(RSA_KEY.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
 
 def make_rsa_jwk(key: rsa.RSAPrivateKey = RSA_KEY, **members: Any) -> dict[str, Any]:
     numbers = key.public_key().public_numbers()
     n = numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8)
-    return drop_ellipsis({"kty": "RSA", "kid": "rsa", "n": b64(n), "e": "AQAB", **members})
+    document = {"kty": "RSA", "kid": "rsa", "n": encode_part(n), "e": "AQAB", **members}
+    return {name: value for name, value in document.items() if value is not ...}
 
 
 async def assert_rejected(issuers: ExternalIssuers, credential: str, error: type[Exception] = InvalidToken) -> None:
@@ -80,7 +71,7 @@ async def test_only_configured_issuers_are_accepted(provider: Any, make_issuers:
         token(provider, iss=...),
     ):
         assert not issuers.accepts(credential)
-    for noise in ("", "a.b.c", "atl_1_2", "\ud800.a.b", f"{b64(b'[' * 5000)}.{b64(b'[' * 5000)}.x"):
+    for noise in ("", "a.b.c", "atl_1_2", "\ud800.a.b", f"{encode_part(b'[' * 5000)}.{encode_part(b'[' * 5000)}.x"):
         assert not issuers.accepts(noise)
 
 
@@ -111,9 +102,11 @@ async def test_untrusted_headers_are_rejected(provider: Any, make_issuers: MakeI
 
 async def test_the_public_key_is_rejected_as_an_hmac_secret(provider: Any, make_issuers: MakeIssuers) -> None:
     """A token signed with HMAC, with the provider's public key as the secret, is rejected."""
-    message = f"{b64({'alg': 'HS256', 'kid': provider.key.kid, 'typ': 'at+jwt'})}.{token(provider).split('.')[1]}"
+    protected = encode_part({"alg": "HS256", "kid": provider.key.kid, "typ": "at+jwt"})
+    message = f"{protected}.{token(provider).split('.')[1]}"
     for secret in (provider.key.public.to_pem(), json.dumps(provider.key.public_jwk()).encode()):
-        await assert_rejected(make_issuers(), f"{message}.{b64(hmac.digest(secret, message.encode(), 'sha256'))}")
+        signature = encode_part(hmac.digest(secret, message.encode(), "sha256"))
+        await assert_rejected(make_issuers(), f"{message}.{signature}")
 
 
 async def test_wrong_signatures_are_rejected(provider: Any, make_issuers: MakeIssuers) -> None:
@@ -236,7 +229,7 @@ async def test_a_key_without_an_algorithm_gets_the_first_that_fits(provider: Any
         make_rsa_jwk(d="AQAB"),
         make_rsa_jwk(rsa.generate_private_key(65537, 1024)),  # noqa: S505
         make_rsa_jwk(n="AQAB"),
-        make_rsa_jwk(n=b64(b"\xff" * 1025)),
+        make_rsa_jwk(n=encode_part(b"\xff" * 1025)),
         make_rsa_jwk(n="?"),
         make_rsa_jwk(n=7),
         make_rsa_jwk(e=...),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 
@@ -15,21 +14,18 @@ from auth.principal import Role, Scope
 from auth.tokens.access import TokenAuthority, TokenPolicy
 from auth.tokens.jws import generate_signing_key, load_signing_key
 from auth.tokens.keyring import Keyring
+from tests.support.servers.identity_provider import encode_part
 
 PEM = generate_signing_key("ES256")
 SECRET = generate_signing_key("HS256")
 KEY = load_signing_key("ES256", PEM)
 
 
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def test_the_kid_is_the_rfc_7638_thumbprint() -> None:
     """The kid of a key is its RFC 7638 thumbprint, the same in every process."""
     public = {name: KEY.public.to_dict()[name] for name in ("crv", "kty", "x", "y")}
     canonical = json.dumps(public, sort_keys=True, separators=(",", ":")).encode()
-    assert KEY.kid == b64(hashlib.sha256(canonical).digest())
+    assert KEY.kid == encode_part(hashlib.sha256(canonical).digest())
     assert load_signing_key("ES256", PEM).kid == KEY.kid
     assert load_signing_key("ES256", generate_signing_key("ES256")).kid != KEY.kid
     assert load_signing_key("HS256", SECRET).kid == load_signing_key("HS256", SECRET + "\n").kid
@@ -79,7 +75,7 @@ def test_hs256_requires_256_bits(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [hashlib.sha256(b"").hexdigest(), SECRET, b64(bytes(range(32))), "a phrase, long enough: 32 chars!!"],
+    [hashlib.sha256(b"").hexdigest(), SECRET, encode_part(bytes(range(32))), "a phrase, long enough: 32 chars!!"],
     ids=["hexadecimal", "generated", "base64", "text"],
 )
 def test_hs256_accepts_hexadecimal_base64_and_text(text: str) -> None:

@@ -38,6 +38,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
+def flip_a_bit(path: Path) -> None:
+    """Flip one bit in the middle of the file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 def change_bundle(folder: Path, change: Change) -> None:
     """Change the bundle without updating its signature."""
     bundle = json.loads((folder / SIGNATURE).read_bytes())

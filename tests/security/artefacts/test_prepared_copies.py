@@ -26,6 +26,7 @@ from model.backends.prepared.copies import (
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import read_manifest
 from tests.model.backends.tiny_onnx import write_tiny_artefact
+from tests.model.signing.forging import flip_a_bit
 
 KEY = derive_key("the gateway's secret")
 Change = Callable[[Path], object]
@@ -48,12 +49,6 @@ def prepared(artefact: Path, tmp_path: Path) -> Path:
     copies = PreparedCopies(tmp_path / "prepared", KEY)
     build_copy(copies, artefact, read_digest(artefact))
     return copies.folder / copies.name_copy(read_digest(artefact))
-
-
-def flip_a_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def replace_with_link(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.security.authorization.predictions import predict
 from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
@@ -29,11 +30,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     wait_until(lambda: "images_removed" in gateway.log(), message=gateway.log)
     yield gateway
     assert gateway.stop() == 0, gateway.log()
-
-
-def predict(client: httpx.Client) -> None:
-    response = client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
-    assert response.status_code == 200, response.text
 
 
 def allow(client: httpx.Client, keep: bool) -> httpx.Response:

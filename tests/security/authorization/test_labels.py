@@ -5,15 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.security.authorization.predictions import NEVER_ISSUED, comparable, predict
 from tests.support.gateway import Gateway, make_gateway
-from tests.support.paths import FOREST
-
-NEVER_ISSUED = "01a2073c-bc9a-7019-bf0d-15032078e849"
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +23,8 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     assert gateway.stop() == 0, gateway.log()
 
 
-def predict(client: httpx.Client) -> str:
-    response = client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
-    assert response.status_code == 200, response.text
-    prediction_id: str = response.json()["id"]
-    return prediction_id
-
-
 def send_label(client: httpx.Client, prediction: str, label: str = "forest") -> httpx.Response:
     return client.post(f"/v1/predictions/{prediction}/label", json={"label": label})
-
-
-def comparable(response: httpx.Response) -> dict[str, Any]:
-    """A problem document without its request id, which always differs."""
-    return {**response.json(), "request_id": ""}
 
 
 def test_another_callers_prediction_cannot_be_labelled(stub: Gateway) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import pytest
 
+from tests.security.authorization.predictions import NEVER_ISSUED, comparable, predict
 from tests.support.gateway import TIMEOUT_S, Gateway
-from tests.support.paths import FOREST
-
-NEVER_ISSUED = "01a2073c-bc9a-7019-bf0d-15032078e849"
 
 
 @pytest.fixture(scope="module")
@@ -18,18 +14,6 @@ def cleo(gateway: Gateway) -> httpx.Client:
     """A second user with the role of `ana`."""
     gateway.add_user("cleo")
     return gateway.client("cleo")
-
-
-def predict(client: httpx.Client) -> str:
-    response = client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
-    assert response.status_code == 200, response.text
-    prediction_id: str = response.json()["id"]
-    return prediction_id
-
-
-def comparable(response: httpx.Response) -> dict[str, Any]:
-    """A problem document without its request id, which always differs."""
-    return {**response.json(), "request_id": ""}
 
 
 def test_another_users_prediction_is_not_found(gateway: Gateway, cleo: httpx.Client) -> None:

@@ -19,7 +19,7 @@ from model.signing.errors import ArtefactChanged
 from model.signing.folder import sign_folder, verify_folder
 from model.signing.keys import encode_public_key
 from tests.model.backends.tiny_onnx import write_tiny_artefact
-from tests.model.signing.forging import new_key
+from tests.model.signing.forging import flip_a_bit, new_key
 from tests.support.gateway import Gateway
 from tests.support.paths import ARTEFACT
 
@@ -35,12 +35,6 @@ def artefact(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def change_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def rewrite_manifest(folder: Path) -> None:
     """Change the version in the manifest."""
     document = json.loads((folder / MANIFEST).read_text())
@@ -51,8 +45,8 @@ def rewrite_manifest(folder: Path) -> None:
     ("change", "problem"),
     [
         (lambda folder: (folder / SIGNATURE).unlink(), "is not signed: it has no model.sig"),
-        (lambda folder: change_byte(folder / "model.onnx"), r"model\.onnx in .* is not as it was signed"),
-        (lambda folder: change_byte(folder / HEAD_FILE), f"{HEAD_FILE} in .* is not as it was signed"),
+        (lambda folder: flip_a_bit(folder / "model.onnx"), r"model\.onnx in .* is not as it was signed"),
+        (lambda folder: flip_a_bit(folder / HEAD_FILE), f"{HEAD_FILE} in .* is not as it was signed"),
         (rewrite_manifest, f"{MANIFEST} in .* is not as it was signed"),
         (lambda folder: (folder / "extra.bin").touch(), r"extra\.bin in .* is not signed"),
         (lambda folder: sign_folder(folder, new_key()), "Another key made the signature"),
@@ -75,7 +69,7 @@ def test_production_serves_the_shipped_artefact_and_no_changed_one(
     folder = Path(shutil.copytree(ARTEFACT, tmp_path / "model", ignore=shutil.ignore_patterns("*.keras")))
     gateway = new_gateway(ENVIRONMENT="production", AUTH__ISSUER="https://localhost", MODEL__URL=f"onnx://{folder}")
     assert gateway.get("/readyz").is_success
-    change_byte(folder / HEAD_FILE)
+    flip_a_bit(folder / HEAD_FILE)
     check_no_start(gateway.with_settings(PORT="0", METRICS_PORT=""), f"{HEAD_FILE} in {folder} is not as it was signed")
     (folder / SIGNATURE).unlink()
     check_no_start(gateway.with_settings(PORT="0", METRICS_PORT=""), f"{folder} is not signed")
@@ -125,7 +119,7 @@ def test_files_that_change_after_the_verification_are_not_opened(artefact: Path)
     signed = verify_folder(artefact, KEY.public_key()).files
     for name, error in ((MANIFEST, ArtefactChanged), ("model.onnx", DigestMismatch), (HEAD_FILE, DigestMismatch)):
         original = (artefact / name).read_bytes()
-        change_byte(artefact / name)
+        flip_a_bit(artefact / name)
         with pytest.raises(error, match=name):
             OnnxBackend(artefact, signed=signed)
         (artefact / name).write_bytes(original)

@@ -52,10 +52,15 @@ def token(provider: IdentityProvider, key: Any = None, header: dict[str, Any] | 
     return provider.token(key, header, **{"exp": NOW + 900, "iat": NOW, **changes})
 
 
-def encode_part(part: dict[str, Any] | bytes) -> str:
-    """Encode bytes, or JSON without members that are `...`, as a part of a compact JWS: base64url without padding."""
+def encode_part(part: dict[str, Any] | str | bytes) -> str:
+    """Encode bytes, text, or JSON without members that are `...`, as base64url without padding: a part of a JWS.
+
+    Text can be JSON that no dictionary can express.
+    """
     if isinstance(part, dict):
-        part = json.dumps({name: value for name, value in part.items() if value is not ...}).encode()
+        part = json.dumps({name: value for name, value in part.items() if value is not ...})
+    if isinstance(part, str):
+        part = part.encode()
     return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
 
 
