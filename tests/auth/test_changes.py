@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -15,7 +16,7 @@ from auth.changes import ChangeFeed, announce
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.transactions import reading, writing
-from tests.support.polling import PATIENCE_S
+from tests.support.polling import PATIENCE_S, wait_until_async
 
 LATER = timedelta(hours=1)
 
@@ -41,6 +42,18 @@ def held(monkeypatch: pytest.MonkeyPatch) -> HeldRead:
     read = HeldRead()
     monkeypatch.setattr("auth.changes.reading", read)
     return read
+
+
+@asynccontextmanager
+async def following(feed: ChangeFeed, *arguments: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """Within the block, a task runs `follow`; afterwards it has ended."""
+    task = asyncio.create_task(feed.follow(*arguments))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def announce_change(engine: AsyncEngine, target: str, *, revoked: bool = True, lasts: timedelta = LATER) -> None:
@@ -127,12 +140,9 @@ async def test_the_feed_keeps_trying_without_a_database() -> None:
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
     feed = ChangeFeed(engine)
     with capture_logs() as logs:
-        following = asyncio.create_task(feed.follow())
-        async with asyncio.timeout(30):
-            while not logs:  # noqa: ASYNC110  (log lines cannot be awaited)
-                await asyncio.sleep(0.05)
-    assert not following.done()
-    following.cancel()
+        async with following(feed) as task:
+            await wait_until_async(lambda: logs)
+            assert not task.done()
     await engine.dispose()
     assert [entry["event"] for entry in logs] == ["revocations_unreachable"]
     assert feed.age_s > 0
@@ -162,12 +172,14 @@ async def test_a_paused_feed_is_read_before_it_is_used(engine: AsyncEngine) -> N
 
 async def test_a_paused_feed_is_not_used_without_a_database() -> None:
     """A paused feed that cannot read the changes it has missed fails each time it should become current."""
-    feed = ChangeFeed(open_engine("postgresql://ana@127.0.0.1:1/none"))
+    engine = open_engine("postgresql://ana@127.0.0.1:1/none")
+    feed = ChangeFeed(engine)
     feed.pause()
     assert feed.age_s == 0
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
             await feed.ensure_current()
+    await engine.dispose()
 
 
 async def test_a_read_that_began_before_a_pause_does_not_end_it(engine: AsyncEngine, held: HeldRead) -> None:
@@ -228,12 +240,11 @@ async def test_a_pause_that_begins_while_another_ends(engine: AsyncEngine) -> No
     feed.before_resuming(pause_again)
     feed.pause()
     await announce_change(engine, "jti:1")
-    following = asyncio.create_task(feed.follow(sleep))
-    async with asyncio.timeout(PATIENCE_S):
-        await idle.wait()
-    await announce_change(engine, "jti:2")
-    await feed.ensure_current()
-    following.cancel()
+    async with following(feed, sleep):
+        async with asyncio.timeout(PATIENCE_S):
+            await idle.wait()
+        await announce_change(engine, "jti:2")
+        await feed.ensure_current()
     assert feed.is_revoked("jti:2")
 
 
@@ -248,12 +259,8 @@ async def test_the_feed_continues_after_an_unexpected_error(engine: AsyncEngine)
     feed.subscribe(fail_once)
     await announce_change(engine, "jti:1")
     with capture_logs() as logs:
-        following = asyncio.create_task(feed.follow())
-        async with asyncio.timeout(PATIENCE_S):
-            while not logs:  # noqa: ASYNC110  (log lines cannot be awaited)
-                await asyncio.sleep(0.05)
+        async with following(feed):
+            await wait_until_async(lambda: logs)
             await announce_change(engine, "jti:2")
-            while not feed.is_revoked("jti:2"):  # noqa: ASYNC110  (the feed has no event for it)
-                await asyncio.sleep(0.05)
-    following.cancel()
+            await wait_until_async(lambda: feed.is_revoked("jti:2"))
     assert [entry["event"] for entry in logs] == ["revocations_not_read"]

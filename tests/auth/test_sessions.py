@@ -9,7 +9,6 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import User, UserChange, UserStore
-from auth.changes import ChangeFeed
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused, UnknownScope
 from auth.principal import Role, Scope
 from auth.sessions import Session, SessionStore
@@ -124,29 +123,6 @@ async def test_a_disabled_user_cannot_start_a_session(engine: AsyncEngine, store
     await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(BadCredentials):
         await store.begin(user.id, user.credentials_version, SCOPES)
-
-
-async def test_disabling_a_user_ends_the_sessions(
-    engine: AsyncEngine, store: SessionStore, user: User, session: Session
-) -> None:
-    """Disabling a user ends the user's sessions in every process."""
-    feed = ChangeFeed(engine)
-    await UserStore(engine).change(user.id, UserChange(disabled=True))
-    with pytest.raises(InvalidGrant):
-        await store.rotate(session.refresh_token)
-    await feed.catch_up()
-    assert feed.is_revoked(f"sid:{session.id}")
-
-
-async def test_a_new_password_ends_the_other_sessions(
-    engine: AsyncEngine, store: SessionStore, user: User, session: Session
-) -> None:
-    """A password change ends all sessions but the one that made it."""
-    other = await store.begin(user.id, user.credentials_version, SCOPES)
-    await UserStore(engine).change(user.id, UserChange(password_hash="other hash"), keep_session=session.id)
-    assert (await store.rotate(session.refresh_token)).id == session.id
-    with pytest.raises(InvalidGrant):
-        await store.rotate(other.refresh_token)
 
 
 async def test_only_digests_are_stored(engine: AsyncEngine, session: Session) -> None:

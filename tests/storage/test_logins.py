@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from storage.engine import open_blocking_engine
@@ -30,32 +33,46 @@ def test_only_the_login_can_change(url: str, replaced: bool) -> None:
     assert DatabaseLogin(URL).replace(url) is replaced
 
 
-def test_a_malformed_url_changes_nothing() -> None:
-    """Replacing the login with a URL that cannot be read raises DatabaseUnavailable."""
-    with pytest.raises(DatabaseUnavailable):
-        DatabaseLogin(URL).replace("mysql://db/land")
+@contextmanager
+def existing_user(postgres_url: str, name: str) -> Iterator[None]:
+    """Within the block, the PostgreSQL server has a user of this name, without a password."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+        try:
+            yield
+        finally:
+            connection.execute(f"DROP ROLE {name}")
+
+
+def find_user(engine: Engine) -> str:
+    """Return the user of a new connection, which is closed."""
+    with engine.connect() as connection:
+        user: str = connection.execute(text("SELECT current_user")).scalar_one()
+    engine.dispose()
+    return user
+
+
+def test_a_rejected_url_changes_nothing(postgres_url: str) -> None:
+    """After a URL that cannot be read or has another server is rejected, connections still use the earlier user."""
+    login = DatabaseLogin(postgres_url)
+    engine = open_blocking_engine(postgres_url, login=login)
+    with existing_user(postgres_url, "eva"):
+        with pytest.raises(DatabaseUnavailable):
+            login.replace("mysql://eva@db/land")
+        assert not login.replace("postgresql://eva@other/land")
+        assert find_user(engine) == "postgres"
 
 
 def test_the_earlier_login_is_tried_until_the_new_one_works(postgres_url: str) -> None:
     """While the new user does not exist, the earlier one connects; once the new one works, only it is used."""
     login = DatabaseLogin(postgres_url)
     engine = open_blocking_engine(postgres_url, login=login)
-
-    def find_user() -> str:
-        engine.dispose()
-        with engine.connect() as connection:
-            user: str = connection.execute(text("SELECT current_user")).scalar_one()
-            return user
-
     assert login.replace(postgres_url.replace("//postgres@", "//ana@"))
-    assert find_user() == "postgres"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE ana LOGIN")
-        assert find_user() == "ana"
-        engine.dispose()
-        connection.execute("DROP ROLE ana")
+    assert find_user(engine) == "postgres"
+    with existing_user(postgres_url, "ana"):
+        assert find_user(engine) == "ana"
     with pytest.raises(OperationalError, match="ana"):  # the earlier one is no longer tried
-        find_user()
+        find_user(engine)
 
 
 def test_the_login_that_worked_is_kept_through_two_changes(postgres_url: str) -> None:
@@ -64,6 +81,4 @@ def test_the_login_that_worked_is_kept_through_two_changes(postgres_url: str) ->
     engine = open_blocking_engine(postgres_url, login=login)
     for user in ("bea", "eva"):
         assert login.replace(postgres_url.replace("//postgres@", f"//{user}@"))
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT current_user")).scalar_one() == "postgres"
-    engine.dispose()
+    assert find_user(engine) == "postgres"

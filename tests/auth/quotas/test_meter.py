@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +22,6 @@ from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge, list_owners
 from auth.tables import users
 from storage.driver import DriverConnection
-from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
 from tests.support.polling import PATIENCE_S
@@ -77,6 +78,10 @@ class MeterSetup:
     async def charge_all(self, charges: list[QuotaCharge]) -> list[QuotaExceeded | None]:
         async with writing(self.engine) as connection:
             return await connection.run_sync(lambda blocking: self.meter.charge(DriverConnection(blocking), charges))
+
+    async def charge_deferred(self, charges: list[QuotaCharge]) -> None:
+        async with writing(self.engine) as connection:
+            await connection.run_sync(lambda blocking: self.meter.charge_deferred(DriverConnection(blocking), charges))
 
     async def limit(self, requests: int | None = None, megapixels: int | None = None) -> None:
         values = {"monthly_requests": requests, "monthly_megapixels": megapixels}
@@ -204,9 +209,7 @@ async def test_known_callers_are_admitted_without_a_query(setup: MeterSetup) -> 
 async def test_deferred_charges_are_counted_beyond_the_quota(setup: MeterSetup) -> None:
     """Deferred charges are all counted, even beyond the quota, and further requests are rejected."""
     await setup.limit(requests=1)
-    async with writing(setup.engine) as connection:
-        charges = [make_charge(setup.ana)] * 3
-        await connection.run_sync(lambda blocking: setup.meter.charge_deferred(DriverConnection(blocking), charges))
+    await setup.charge_deferred([make_charge(setup.ana)] * 3)
     assert await setup.used() == [(3, 3)]
     with pytest.raises(QuotaExceeded):
         await setup.meter.admit(setup.ana, 1)
@@ -227,26 +230,38 @@ def refuse_connection(*_: object) -> None:
     raise ConnectionRefusedError
 
 
-async def test_without_a_database_the_cached_totals_decide(setup: MeterSetup) -> None:
-    """While the database is unavailable, a known caller is checked against cached totals and deferred charges."""
-    await setup.limit(requests=2)
-    await setup.charge(setup.ana, 1)
+@asynccontextmanager
+async def unavailable_database(setup: MeterSetup) -> AsyncIterator[None]:
+    """Within the block, the database refuses connections."""
     await setup.engine.dispose()
     event.listen(setup.engine.sync_engine, "do_connect", refuse_connection)
     with pytest.raises(DatabaseUnavailable):
         await setup.used()
-    setup.meter.charge_later(await setup.meter.admit(setup.ana, 1))
+    yield
+    event.remove(setup.engine.sync_engine, "do_connect", refuse_connection)
+
+
+async def test_without_a_database_the_cached_totals_decide(setup: MeterSetup) -> None:
+    """While the database is unavailable, a known caller is checked against cached totals and deferred charges."""
+    await setup.limit(requests=2)
+    await setup.charge(setup.ana, 1)
+    async with unavailable_database(setup):
+        setup.meter.charge_later(await setup.meter.admit(setup.ana, 1))
+        with pytest.raises(QuotaExceeded):
+            await setup.meter.admit(setup.ana, 1)
+
+
+async def test_without_a_database_unknown_callers_are_admitted(setup: MeterSetup) -> None:
+    """A caller without cached totals is admitted while the database is unavailable, and charged later."""
+    await setup.limit(requests=1)
+    async with unavailable_database(setup):
+        charges = [await setup.meter.admit(setup.ana, 5) for _ in range(2)]
+        for charge in charges:
+            setup.meter.charge_later(charge)
+    await setup.charge_deferred(charges)
+    assert await setup.used() == [(2, 10)]
     with pytest.raises(QuotaExceeded):
         await setup.meter.admit(setup.ana, 1)
-
-
-async def test_without_a_database_unknown_callers_are_admitted() -> None:
-    """A caller without cached totals is admitted while the database is unavailable."""
-    engine = open_engine("postgresql://127.0.0.1:1/nowhere")
-    caller = Principal("ana", "ana", None, frozenset(), None)
-    admitted = await UsageMeter(engine, lambda: datetime(2026, 11, 15, tzinfo=UTC).timestamp()).admit(caller, 5)
-    assert admitted == make_charge(caller, 5)
-    await engine.dispose()
 
 
 @pytest.mark.usefixtures("within_one_month")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ async def test_an_issuer_may_end_with_a_slash(provider: Any, open_keys: OpenKeys
 
 
 async def test_a_slow_provider_times_out(open_keys: OpenKeys) -> None:
-    """The fetch from a provider that sends its response slowly times out."""
+    """A provider that sends its response slowly is given five seconds, and is then unavailable."""
     disconnected = asyncio.Event()
 
     async def send_slowly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -174,8 +175,10 @@ async def test_a_slow_provider_times_out(open_keys: OpenKeys) -> None:
         disconnected.set()
 
     server = await asyncio.start_server(send_slowly, "127.0.0.1", 0)
+    started = time.monotonic()
     async with server, asyncio.timeout(60):
         assert await get_retry_after_s(open_keys(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), "k")
+        assert time.monotonic() - started >= 5
         await disconnected.wait()
 
 

@@ -81,23 +81,26 @@ def test_kept_images_are_encrypted(gateway: Gateway) -> None:
 
 
 def test_withdrawing_erases(gateway: Gateway) -> None:
-    """T65: when a user withdraws the permission, the kept images are erased, and no further ones are kept."""
+    """T65: when a user withdraws the permission, only that user's images are erased, and no further ones are kept."""
     client, cleo = gateway.client(), gateway.client("cleo")
     keep_one(gateway, client)
     keep_one(gateway, cleo)
+    others = list_kept(gateway, cleo)
     assert allow(client, keep=False).json() == {"keep": False, "keep_days": 365}
     wait_until(lambda: not list_kept(gateway, client))
     predict(client)
     keep_one(gateway, cleo)
     assert list_kept(gateway, client) == []
+    assert set(others) <= set(list_kept(gateway, cleo))
 
 
 def test_deleting_a_user_erases(gateway: Gateway) -> None:
-    """T65: the command that deletes a user erases the user's images, and reports how many."""
-    client = gateway.client("eva")
+    """T65: the command that deletes a user erases only that user's images, and reports how many."""
+    client, cleo = gateway.client("eva"), gateway.client("cleo")
     keep_one(gateway, client)
-    keep_one(gateway, gateway.client("cleo"))  # images are written in order: all of eva's were written
-    kept = list_kept(gateway, client)
+    keep_one(gateway, cleo)  # images are written in order: all of eva's were written
+    kept, others = list_kept(gateway, client), list_kept(gateway, cleo)
     deleted = gateway.run("users", "delete", "eva", "--yes")
     assert f"and {len(kept)} images." in deleted.stdout
     assert not any(path.exists() for path in kept)
+    assert all(path.exists() for path in others)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import httpx
 import pytest
@@ -25,6 +27,14 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 def send_label(client: httpx.Client, prediction: str, label: str = "forest") -> httpx.Response:
     return client.post(f"/v1/predictions/{prediction}/label", json={"label": label})
+
+
+def export_labels(gateway: Gateway) -> list[dict[str, Any]]:
+    """Return the labels in the ledger, in the order in which they were sent."""
+    exported = gateway.run("ledger", "export", "ledger.jsonl")
+    assert exported.returncode == 0, exported.stderr
+    entries = map(json.loads, (gateway.folder / "ledger.jsonl").read_text().splitlines())
+    return [entry["label"] for entry in entries if entry.get("kind") == "label"]
 
 
 def test_another_callers_prediction_cannot_be_labelled(stub: Gateway) -> None:
@@ -48,13 +58,16 @@ def test_who_may_promote_may_label(stub: Gateway) -> None:
 
 
 def test_a_callers_own_label_cannot_hide_an_earlier_one(stub: Gateway) -> None:
-    """T58: every label stays in the record of the prediction, even when a later one counts instead."""
-    owner = stub.client()
+    """T58: every label stays in the ledger with the subject who sent it, even when a later one counts instead."""
+    owner, operator = stub.client(), stub.client("olga")
     prediction = predict(owner)
-    for label in ("river", "forest", "river"):
-        assert send_label(owner, prediction, label).status_code == 201
+    for client, label in ((owner, "river"), (operator, "forest"), (owner, "river")):
+        assert send_label(client, prediction, label).status_code == 201
     labels = owner.get(f"/v1/predictions/{prediction}").json()["labels"]
     assert [each["label"] for each in labels] == ["river", "forest", "river"]
+    ana, olga = (client.get("/v1/me").json()["subject"] for client in (owner, operator))
+    recorded = [entry for entry in export_labels(stub) if entry["prediction"] == prediction]
+    assert [(each["label"], each["by"]) for each in recorded] == [("river", ana), ("forest", olga), ("river", ana)]
     verified = stub.run("ledger", "verify")
     assert verified.returncode == 0, verified.stderr
 

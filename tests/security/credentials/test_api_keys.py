@@ -11,13 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.security.credentials.revocation import assert_soon_rejected, request_me
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
-
-# The gateway promises one second; a slow and busy machine may need many more. Without the feed of revocations
-# a key that was accepted before stays valid until it expires.
-REVOKED_WITHIN_S = 45.0
 
 
 def create_key(gateway: Gateway, user: str = "ana", **terms: Any) -> dict[str, Any]:
@@ -25,14 +22,6 @@ def create_key(gateway: Gateway, user: str = "ana", **terms: Any) -> dict[str, A
     assert response.status_code == 201, response.text
     created: dict[str, Any] = response.json()
     return created
-
-
-def request_me(gateway: Gateway, key: str) -> int:
-    return gateway.get("/v1/me", headers={"X-API-Key": key}).status_code
-
-
-def assert_soon_rejected(gateway: Gateway, key: str) -> None:
-    wait_until(lambda: request_me(gateway, key) == 401, within_s=REVOKED_WITHIN_S)
 
 
 @pytest.fixture(scope="module")

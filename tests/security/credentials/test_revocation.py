@@ -11,13 +11,11 @@ import httpx
 import pytest
 
 from auth.tokens.jws import generate_signing_key, read_header
+from tests.security.credentials.revocation import REVOKED_WITHIN_S
 from tests.support.gateway import PASSWORD, Gateway
 from tests.support.polling import wait_until
 from tests.support.wire import Wire
 
-# The gateway promises one second; a slow and busy machine may need many more. Without the feed of revocations
-# a token that was accepted before stays valid until it expires, after fifteen minutes.
-REVOKED_WITHIN_S = 45.0
 EXPECT = ("Expect: 100-continue", "Connection: close")
 
 

@@ -16,7 +16,7 @@ from tests.support.polling import wait_until
 
 
 def test_sessions_of_a_user_are_limited(gateway: Gateway) -> None:
-    """T68: a log-in beyond 1000 sessions ends another one; only sessions with valid access tokens are announced."""
+    """T68: a log-in beyond 1000 sessions ends the least recently refreshed; only usable sessions are announced."""
     gateway.add_user("sam")
     engine = open_blocking_engine(gateway.environment["DATABASE_URL"])
     sam = select(users.c.id).where(users.c.name == "sam").scalar_subquery()
@@ -24,15 +24,19 @@ def test_sessions_of_a_user_are_limited(gateway: Gateway) -> None:
     announced = select(func.count()).select_from(changes)
     before = datetime.now(UTC) - timedelta(hours=2)
     ids = [str(uuid4()) for _ in range(MAX_SESSIONS)]
+    least_recent = ids[MAX_SESSIONS // 2]
     with engine.execution_options(**WRITING).begin() as connection:
         row = {"scopes": "predict", "created_at": before, "expires_at": before + timedelta(days=30)}
         row["user_id"] = connection.execute(select(sam)).scalar_one()
         connection.execute(insert(sessions), [{"id": each, **row} for each in ids])
         tokens = [{"digest": uuid4().hex, "session_id": each, "created_at": before} for each in ids]
+        tokens[ids.index(least_recent)]["created_at"] = before - timedelta(seconds=1)
         connection.execute(insert(refresh_tokens), tokens)
     client = gateway.client("sam")
+    ended = select(sessions.c.id).where(sessions.c.user_id == sam, sessions.c.revoked_at.is_not(None))
     with engine.connect() as connection:
         assert connection.execute(live).scalar_one() == MAX_SESSIONS
+        assert connection.execute(ended).scalars().all() == [least_recent]
         announced_before = connection.execute(announced).scalar_one()
     assert client.get("/v1/me").is_success
     assert gateway.run("users", "disable", "sam").returncode == 0

@@ -64,18 +64,39 @@ def test_a_changed_byte_is_found(files: dict[str | None, bytes], passphrase: str
 @both
 @pytest.mark.parametrize("missing", [1, 600_000, 1_100_000, 2_500_000])
 def test_a_missing_end_is_found(files: dict[str | None, bytes], passphrase: str | None, missing: int) -> None:
-    """A file that ends too early is reported as incomplete, whichever frame it ends in."""
+    """A file that ends within a frame is reported as incomplete, whichever frame that is."""
     with pytest.raises(BackupDamaged, match="incomplete"):
         read(files[passphrase][:-missing], passphrase)
 
 
+def find_frames(data: bytes) -> list[int]:
+    """Return where each frame begins, and where the last one ends."""
+    position = data.index(b"\n") + 1
+    position += 0 if b"null" in data[:position] else 16
+    positions = [position]
+    while position < len(data):
+        position += 5 + int.from_bytes(data[position : position + 4], "big")
+        positions.append(position)
+    return positions
+
+
+@both
+def test_a_file_that_ends_between_two_frames_is_incomplete(
+    files: dict[str | None, bytes], passphrase: str | None
+) -> None:
+    """A file that ends where a frame begins is reported as incomplete, although each of its frames is intact."""
+    data = files[passphrase]
+    *starts, end = find_frames(data)
+    assert (len(starts), end) == (3, len(data))
+    for start in starts:
+        with pytest.raises(BackupDamaged, match="incomplete"):
+            read(data[:start], passphrase)
+
+
 def swap_frames(data: bytes) -> bytes:
     """Exchange the first two frames, which have the same length."""
-    end = data.index(b"\n") + 1
-    start = end + (16 if b"null" not in data[:end] else 0)
-    length = 5 + int.from_bytes(data[start : start + 4], "big")
-    first, second = data[start : start + length], data[start + length : start + 2 * length]
-    return data[:start] + second + first + data[start + 2 * length :]
+    first, second, third, _ = find_frames(data)
+    return data[:first] + data[second:third] + data[first:second] + data[third:]
 
 
 def append_byte(data: bytes) -> bytes:

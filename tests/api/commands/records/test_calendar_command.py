@@ -16,6 +16,7 @@ from api.cli import run
 from api.commands.database import run_with_engine
 from api.services.personal_data.archive import open_image_archive
 from api.settings import Settings, load_settings
+from monitoring.audit.tables import audit_events
 from monitoring.chains.ids import new_id
 from monitoring.ledger.tables import ledger_entries
 from monitoring.tasks.runs import Task
@@ -101,6 +102,26 @@ def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Se
     runs = {each.task: each for each in run_with_engine(environment, lambda engine: TaskRunStore(engine).list())}
     assert runs[Task.LEDGER_VERIFY].failures == 1
     assert runs[Task.UPKEEP].failures == 0
+
+
+def test_records_are_pruned_by_their_retention(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upkeep removes the audit entries and predictions that are older than their retention, and counts each kind."""
+    assert run(["users", "disable", "ana"]) == 0
+    run_with_engine(load_settings(), _age_audit_log)
+    removed = []
+    for days in ("10000", "30"):
+        monkeypatch.setenv("MONITORING__AUDIT_KEEP_DAYS", days)
+        monkeypatch.setenv("LEDGER__KEEP_DAYS", days if days == "10000" else "1")
+        status, out, error = upkeep("--yes", "--json")
+        assert (status, error) == (0, "")
+        removed.append([json.loads(out)["removed"][kind] for kind in ("audit_events", "ledger_entries")])
+    assert removed == [[0, 0], [1, 6]]
+
+
+async def _age_audit_log(engine: AsyncEngine) -> None:
+    """Make all entries of the audit log years old."""
+    async with writing(engine) as connection:
+        await connection.execute(update(audit_events).values(at="2020-01-01T00:00:00.000000Z"))
 
 
 def test_kept_images_are_removed(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
