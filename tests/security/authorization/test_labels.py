@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 
 import httpx
 import pytest
@@ -29,12 +28,14 @@ def send_label(client: httpx.Client, prediction: str, label: str = "forest") -> 
     return client.post(f"/v1/predictions/{prediction}/label", json={"label": label})
 
 
-def export_labels(gateway: Gateway) -> list[dict[str, Any]]:
-    """Return the labels in the ledger, in the order in which they were sent."""
-    exported = gateway.run("ledger", "export", "ledger.jsonl")
+def read_labels(gateway: Gateway, prediction: str) -> list[tuple[str, str]]:
+    """Return the labels of a prediction in the ledger, oldest first, each with the subject who sent it."""
+    exported = gateway.run("ledger", "export", "-")
     assert exported.returncode == 0, exported.stderr
-    entries = map(json.loads, (gateway.folder / "ledger.jsonl").read_text().splitlines())
-    return [entry["label"] for entry in entries if entry.get("kind") == "label"]
+    payloads = [record.get("payload") for record in map(json.loads, exported.stdout.splitlines())]
+    events = [json.loads(payload["document"]) for payload in payloads if payload]
+    labels = [event["label"] for event in events if event.get("kind") == "label"]
+    return [(label["label"], label["by"]) for label in labels if label["prediction"] == prediction]
 
 
 def test_another_callers_prediction_cannot_be_labelled(stub: Gateway) -> None:
@@ -66,8 +67,7 @@ def test_a_callers_own_label_cannot_hide_an_earlier_one(stub: Gateway) -> None:
     labels = owner.get(f"/v1/predictions/{prediction}").json()["labels"]
     assert [each["label"] for each in labels] == ["river", "forest", "river"]
     ana, olga = (client.get("/v1/me").json()["subject"] for client in (owner, operator))
-    recorded = [entry for entry in export_labels(stub) if entry["prediction"] == prediction]
-    assert [(each["label"], each["by"]) for each in recorded] == [("river", ana), ("forest", olga), ("river", ana)]
+    assert read_labels(stub, prediction) == [("river", ana), ("forest", olga), ("river", ana)]
     verified = stub.run("ledger", "verify")
     assert verified.returncode == 0, verified.stderr
 

@@ -1,4 +1,4 @@
-"""Threat T36: hundreds of half-sent heads, forms and documents hold bounded memory."""
+"""Threat T36: many half-sent heads, forms, documents and images hold bounded memory."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ JPEG = {"Content-Type": "image/jpeg"}
 # Without a limit the heads would take 31 MB of memory. The gateway's other work takes some megabytes meanwhile.
 HEADS, HEAD_BYTES, MOST_GROWTH_BYTES = 700, 31_000, 20_000_000
 DOCUMENTS = 200
+# Each reserves some four times its length: without a limit they would reserve all of the memory.
+IMAGES, IMAGE_BYTES = 60, 100_000
 # Parsing takes 30 times as much. If that were reserved too, two of one caller would exceed the limit for bodies.
 INFERENCE_BYTES = 300_000
 
@@ -62,8 +64,8 @@ def count_rejected(connections: list[socket.socket]) -> int:
     return rejected
 
 
-def is_served(gateway: Gateway) -> bool:
-    return gateway.client().post("/v1/predictions", content=FOREST.read_bytes(), headers=JPEG).status_code == 200
+def is_served(gateway: Gateway, user: str = "ana") -> bool:
+    return gateway.client(user).post("/v1/predictions", content=FOREST.read_bytes(), headers=JPEG).status_code == 200
 
 
 def test_half_sent_heads_hold_bounded_memory(gateway: Gateway) -> None:
@@ -93,6 +95,18 @@ def test_half_sent_documents_reserve_memory(gateway: Gateway, path: str, content
         assert BUDGET_BYTES / 8 < gateway.metric(RESERVED) <= BUDGET_BYTES / 4
         response = client.post("/v1/predictions", content=FOREST.read_bytes(), headers=JPEG)
         assert response.status_code == 200, response.text
+    wait_until(lambda: gateway.metric(RESERVED) == 0)
+
+
+def test_half_sent_images_of_one_caller_leave_memory_to_others(gateway: Gateway) -> None:
+    """T36: half-sent images of one caller reserve at most a quarter of the memory; another caller is still served."""
+    gateway.add_user("cleo")
+    head = f"POST /v1/predictions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {gateway.token()}\r\n"
+    head += f"Content-Type: image/jpeg\r\nContent-Length: {IMAGE_BYTES}\r\n\r\n"
+    with half_sent(gateway, IMAGES, head.encode() + bytes(IMAGE_BYTES // 2)) as connections:
+        wait_until(lambda: gateway.metric(RESERVED) > BUDGET_BYTES / 8 and count_rejected(connections) > IMAGES // 10)
+        assert gateway.metric(RESERVED) <= BUDGET_BYTES / 4
+        assert is_served(gateway, "cleo")
     wait_until(lambda: gateway.metric(RESERVED) == 0)
 
 
