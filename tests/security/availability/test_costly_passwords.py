@@ -7,20 +7,22 @@ import unicodedata
 from pathlib import Path
 
 from tests.support.gateway import PASSWORD, Gateway, make_gateway
+from tests.support.linux.processes import cpu_seconds
 
 COSTLY = "a" + "\u0344" * 12_000 + "\u0323" * 12_000
 
 
 def test_a_costly_password_is_refused_before_it_is_normalised(gateway: Gateway) -> None:
-    """T69: a new password of combining marks is refused in a quarter of the time that normalising takes."""
+    """T69: to refuse a new password of combining marks takes a quarter of the processor time of normalising it."""
     body = {"current_password": PASSWORD, "new_password": COSTLY}
     headers = {"Authorization": f"Bearer {gateway.token()}"}
-    started = time.perf_counter()
+    started_s = time.process_time()
     unicodedata.normalize("NFKC", COSTLY)
-    normalised = time.perf_counter()
+    normalising_s = time.process_time() - started_s
+    before_s = cpu_seconds(gateway.pid)
     response = gateway.post("/v1/me/password", json=body, headers=headers)
     assert (response.status_code, response.json()["code"]) == (422, "password_refused")
-    assert time.perf_counter() - normalised < (normalised - started) / 4
+    assert cpu_seconds(gateway.pid) - before_s < normalising_s / 4
 
 
 def test_a_costly_password_at_a_log_in_is_a_wrong_one(tmp_path: Path) -> None:
