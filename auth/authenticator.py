@@ -38,8 +38,8 @@ CredentialVerifiers = Iterable[tuple[Callable[[str], bool], Verifier]]
 class CredentialCache(LRUCache[bytes, VerifiedCredential]):
     """At most `maxsize` verified credentials by their SHA-256 digest; a full cache evicts the least recently used.
 
-    `digests_by_target` is the reverse index, so that a change costs time only for the credentials that it concerns.
-    The base class evicts and removes by `__delitem__`, which keeps the index in step.
+    `digests_by_target` is the reverse index, so that a change takes time only for the credentials that it concerns.
+    The base class evicts and removes through `__delitem__`, which keeps the index consistent.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -99,7 +99,10 @@ class Authenticator:
         changes.subscribe(self._cache.invalidate)
 
     async def authenticate(self, credential: str, address: str) -> Principal:
-        """Return the credential's principal. Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
+        """Return the credential's principal.
+
+        Raises InvalidToken, ExpiredToken, SubjectBarred, IssuerUnavailable, DatabaseUnavailable.
+        """
         await self._changes.ensure_current()
         digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
         verified = self._cache.find_valid(digest, self._clock())

@@ -30,7 +30,7 @@ class CertificateUsers:
         self._clock = clock
 
     async def verify(self, pem: str) -> VerifiedCredential:
-        """Return the user of a PEM certificate. Raises InvalidToken, DatabaseUnavailable."""
+        """Map a PEM certificate to its user. Raises InvalidToken, DatabaseUnavailable."""
         try:
             certificate = x509.load_pem_x509_certificate(pem.encode())
             name = self._names[certificate.subject]

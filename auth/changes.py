@@ -69,7 +69,7 @@ class ChangeFeed:
 
     @property
     def version(self) -> int:
-        """Grows with each change that this process reads."""
+        """A number that increases with each change that this process reads."""
         return self._seen
 
     @property
@@ -99,7 +99,7 @@ class ChangeFeed:
             self._report(error)
 
     async def _read(self, pauses: int) -> None:
-        """Read the new changes. This ends the first `pauses` pauses, but not those that began later."""
+        """Read the new changes. This ends the first `pauses` pauses, but none that began later."""
         while await self._read_batch() == _BATCH:
             pass
         self._pauses_read = max(self._pauses_read, pauses)
@@ -134,7 +134,7 @@ class ChangeFeed:
         self._preparations.append(prepare)
 
     async def ensure_current(self) -> None:
-        """Read the changes that a pause has missed; all callers share one read. Raises DatabaseUnavailable."""
+        """Read the changes missed during a pause; all callers share one read. Raises DatabaseUnavailable."""
         while self._paused:
             await self._resume()
 
@@ -154,7 +154,7 @@ class ChangeFeed:
         return self._pauses_read < self._pauses
 
     async def _resume(self) -> None:
-        """Read the changes that all pauses so far have missed. A pause that begins meanwhile continues."""
+        """Read the changes missed during all pauses so far. A pause that begins during the read continues."""
         if self._resumption is None or self._resumption.done():
             self._resumption = asyncio.create_task(self._prepare_and_read(self._pauses))
         await asyncio.shield(self._resumption)

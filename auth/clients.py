@@ -31,7 +31,7 @@ _ID = re.compile(r"[0-9a-f-]{36}")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Times are UTC; a client with `disabled_at` cannot log in."""
+    """An OAuth client without its secret. Times are UTC; a client with `disabled_at` cannot log in."""
 
     id: str
     name: str
@@ -41,7 +41,7 @@ class Client:
 
 
 class ClientStore:
-    """Every method raises DatabaseUnavailable.
+    """Stores OAuth clients. Every method raises DatabaseUnavailable.
 
     Methods that change something call `record` in the same transaction.
     """
@@ -52,7 +52,7 @@ class ClientStore:
     async def add(
         self, name: str, scopes: Iterable[Scope], *, record: Record[Client] = record_nothing
     ) -> tuple[Client, str]:
-        """Return the new client and its secret, which is not stored. Raises ClientExists."""
+        """Add a client; return it and its secret, which is not stored. Raises ClientExists."""
         client = Client(str(uuid4()), name, frozenset(scopes), datetime.now(UTC), None)
         secret = _generate_secret()
         row = {"id": client.id, "name": name, "scopes": format_scopes(client.scopes), "created_at": client.created_at}
@@ -90,7 +90,7 @@ class ClientStore:
         return await self._update(name, record, disabled_at=None)
 
     async def rotate_secret(self, name: str, *, record: Record[Client] = record_nothing) -> tuple[Client, str]:
-        """Return the client and its new secret. Tokens that the client holds stay valid. Raises ClientNotFound."""
+        """Replace the secret; return the client and the new secret. Its tokens stay valid. Raises ClientNotFound."""
         secret = _generate_secret()
         return await self._update(name, record, secret_digest=hash_text(secret)), secret
 
@@ -122,7 +122,7 @@ def _generate_secret() -> str:
 
 
 def _client(row: Row[Any] | None, name: str = "") -> Client:
-    """Raises ClientNotFound, which names the client, if there is no row."""
+    """Return the client in a row. Raises ClientNotFound, which names the client, if there is no row."""
     if row is None:
         raise ClientNotFound(f"There is no client {name}. `atalaya clients list` prints the names.")
     return Client(row.id, row.name, parse_scopes(row.scopes), row.created_at, row.disabled_at)

@@ -57,7 +57,7 @@ class InvalidToken(AuthError):
 
 
 class ExpiredToken(InvalidToken):
-    """Has the code of its parent, because RFC 6750 defines one code for both."""
+    """The token has expired. The code is the parent's, because RFC 6750 defines one code for both."""
 
 
 class InsufficientScope(AuthError):
@@ -179,7 +179,7 @@ class LastAdmin(AuthError):
 
 
 class PasswordRefused(AuthError):
-    """The new password is too short, too long or easily guessed."""
+    """The new password is too short, too long or easily guessed, or has too many combining marks in a row."""
 
     code = "password_refused"
 
@@ -230,9 +230,10 @@ class TotpConflict(AuthError):
 
 
 class QuotaExceeded(AuthError):
-    """`quota` is "requests" or "megapixels", `holder` is "account" or "API key".
+    """The request would exceed a monthly quota.
 
-    `retry_after_s` is a whole number of seconds, at least 1.
+    `quota` is "requests" or "megapixels", `holder` is "account" or "API key"; `retry_after_s` is a whole number of
+    seconds, at least 1.
     """
 
     code = "quota_exceeded"
@@ -248,7 +249,7 @@ class QuotaExceeded(AuthError):
 
 
 class SubjectBarred(AuthError):
-    """An administrator has barred the user of an external issuer; `subject` is the principal's."""
+    """An administrator has barred this user of an external issuer; `subject` is the subject of the principal."""
 
     code = "subject_barred"
 

@@ -41,7 +41,7 @@ ROLE_SCOPES: Mapping[Role, frozenset[Scope]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller, until `expires_at` (UTC).
+    """An authenticated caller, whose credential expires at `expires_at` (UTC).
 
     `subject` is the id of a user or a client, or `issuer|subject` for a caller of an external issuer; clients have no
     role. The optional ids identify the credential: the access token, its session and its client, or the API key.
@@ -61,7 +61,7 @@ class Principal:
     logged_in: bool = False
 
     def require(self, scope: Scope) -> None:
-        """Raises InsufficientScope."""
+        """Check that the caller has the scope. Raises InsufficientScope."""
         if scope not in self.scopes:
             raise InsufficientScope(scope)
 

@@ -27,7 +27,7 @@ MAX_SESSIONS = 1000  # of one user
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session of an enabled user, with the user's name and role now.
+    """A session of an enabled user, with the user's current name and role.
 
     `refresh_token` is the newest of the family; the database stores only its digest.
     """
@@ -59,7 +59,7 @@ class RefreshToken:
 
 
 class SessionStore:
-    """Every method raises DatabaseUnavailable.
+    """Stores sessions. Every method raises DatabaseUnavailable.
 
     Methods that change something call `record` in the same transaction.
     """
@@ -174,8 +174,8 @@ class SessionStore:
 async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:
     """End the sessions that the conditions select, in the caller's transaction.
 
-    Only those that can have valid access tokens are announced: those with a recent refresh token, because each access
-    token is issued together with one.
+    Only sessions with a recent refresh token are announced: others have no valid access token, because each access
+    token is issued together with a refresh token.
     """
     now = datetime.now(UTC)
     statement = update(sessions).where(*conditions, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
@@ -191,7 +191,7 @@ async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:
 
 
 async def _end_surplus(connection: AsyncConnection, user_id: str, now: datetime) -> None:
-    """End the user's least recently refreshed sessions, so that there is room for one more. The user must be locked.
+    """End the user's least recently refreshed sessions, so that another one can begin. The user must be locked.
 
     An earlier release allowed thousands of sessions. Ending them all at once could exceed the time limit, so each
     log-in ends at most MAX_SESSIONS.

@@ -19,7 +19,7 @@ metadata = MetaData(
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A point in time: accepts aware datetimes and returns them in UTC, also on SQLite, which stores no time zone."""
+    """A point in time: accepts aware datetimes and returns them in UTC, even from SQLite, which stores no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -36,8 +36,8 @@ class UTCDateTime(TypeDecorator[datetime]):
 def _index_owners_with_quota(table: str) -> Index:
     """Index the few owners that have a quota, for the metrics.
 
-    Like those of the other partial indexes, the condition is only in the migration (0006): here it would import
-    SQLAlchemy's code for PostgreSQL into every process.
+    As for the other partial indexes, only the migration (0006) contains the condition: here it would make every process
+    import SQLAlchemy's code for PostgreSQL.
     """
     return Index(f"ix_{table}_quota", "id")
 
@@ -58,7 +58,7 @@ users = Table(
     Column("monthly_megapixels", BigInteger),
     Column("images_allowed_since", UTCDateTime),  # null: none may be kept
     Index("ix_users_role_id", "role", "id"),
-    Index("ix_users_images", "id"),  # partial: those who allow images to be kept
+    Index("ix_users_images", "id"),  # partial: users who allow their images to be kept
     _index_owners_with_quota("users"),
 )
 
@@ -114,7 +114,7 @@ api_keys = Table(
     Column("expires_at", UTCDateTime),
     Column("revoked_at", UTCDateTime),
     Column("last_used_at", UTCDateTime),
-    Column("parent_id", String(16)),  # the key that created this one; none if its owner or a command did
+    Column("parent_id", String(16)),  # the key that created this one; null if its owner or a command did
     _index_owners_with_quota("api_keys"),
 )
 

@@ -1,4 +1,4 @@
-"""The version of a user's credentials, by which the later steps of a log-in detect a change."""
+"""The version of a user's credentials, which lets the later steps of a log-in detect a change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from datetime import datetime
 
 
 def credentials_version(password_hash: str, totp_confirmed_at: datetime | None) -> str:
-    """Return a digest that changes with the password, and when one-time codes are confirmed or removed."""
+    """Return a digest that changes with the password hash, and when one-time codes are confirmed or removed."""
     confirmed = totp_confirmed_at.isoformat() if totp_confirmed_at else ""
     return hashlib.sha256(f"{password_hash} {confirmed}".encode()).hexdigest()

@@ -20,7 +20,7 @@ from storage.transactions import Record, record_nothing, writing
 
 
 class AccountDeletion:
-    """Every method raises DatabaseUnavailable."""
+    """Deletes users. Every method raises DatabaseUnavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -33,11 +33,11 @@ class AccountDeletion:
         allow_last_admin: bool = False,
         record: Record[User] = record_nothing,
     ) -> User:
-        """Delete a user with sessions, refresh tokens, API keys, one-time codes, failed log-ins and usage.
+        """Delete a user with all sessions, refresh tokens, API keys, one-time codes, failed log-ins and usage.
 
-        Every process rejects the user's credentials within a second. A user who gets the same name later has another
-        id, and inherits nothing. The caller must then erase the user's records on behalf of `actor`; until that is
-        complete, the erasure is stored as pending. Raises UserNotFound, and LastAdmin unless `allow_last_admin`.
+        Every process rejects the user's credentials within a second. A later user with the same name gets a new id and
+        inherits nothing. The caller must then erase the user's records on behalf of `actor`; until that is complete,
+        the erasure is stored as pending. Raises UserNotFound, and LastAdmin unless `allow_last_admin`.
         """
         async with writing(self._engine) as connection:
             user = await lock_for_deletion(connection, user_id, allow_last_admin=allow_last_admin)
@@ -57,7 +57,7 @@ class AccountDeletion:
 
 
 async def _build_statements(connection: AsyncConnection, user: User, key_ids: Sequence[str]) -> Sequence[Delete]:
-    """Return the statements that delete the user's rows; rows that refer to others come first."""
+    """Return the statements that delete the user's rows, in an order that violates no foreign key."""
     networks = select(known_addresses.c.address).where(known_addresses.c.user_id == user.id)
     counters = list_counter_keys(user.name, (await connection.execute(networks)).scalars().all())
     own_sessions = select(sessions.c.id).where(sessions.c.user_id == user.id)

@@ -25,7 +25,7 @@ class PendingErasure:
 
 
 class PendingErasures:
-    """Every method raises DatabaseUnavailable."""
+    """Stores the pending erasures. Every method raises DatabaseUnavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -46,6 +46,6 @@ class PendingErasures:
 
 
 async def add_pending_erasure(connection: AsyncConnection, user_id: str, actor: str, now: datetime) -> None:
-    """Store an erasure in the transaction that deletes the user. The caller begins it at once, before it is due."""
+    """Store an erasure in the transaction that deletes the user. The caller attempts it at once, before it is due."""
     row = {"user_id": user_id, "actor": actor, "due_at": now + FIRST_RETRY_AFTER}
     await connection.execute(insert(pending_erasures).values(**row))

@@ -22,8 +22,9 @@ from auth.errors import HashingBusy, PasswordRefused
 # In code points of the normalised password.
 MIN_LENGTH = 12
 MAX_LENGTH = 1024
-_MAX_TYPED_LENGTH = 4 * MAX_LENGTH  # no character is composed of more than four
-# Normalising a run of combining marks takes quadratic time. No language needs more (UAX #15, Stream-Safe Text Format).
+_MAX_TYPED_LENGTH = 4 * MAX_LENGTH  # no composed character consists of more than four code points
+# Normalising a run of combining marks takes quadratic time, and no language needs longer runs than this (UAX #15,
+# Stream-Safe Text Format).
 _MAX_MARKS = 30
 
 COMMON_PASSWORDS_FILE = Path(__file__).with_name("common_passwords.txt")
@@ -90,10 +91,10 @@ def normalise_password(password: str) -> str:
 
 
 def _list_forms(password: str) -> list[str]:
-    """Return the normalised password and, if it has another encoding, the one that release 0.1.0 may have hashed.
+    """Return the forms that may have been hashed: the normalised one and, if it differs, the one of release 0.1.0.
 
-    That release hashed the password as typed. If it was typed in normalised form now, it may have been typed with
-    decomposed characters then. A password that the policy does not allow has no forms.
+    That release hashed passwords as typed. A password that is now typed in normalised form may have been typed with
+    decomposed characters then. A password with too many characters or combining marks has no forms.
     """
     try:
         _check_typed(password)
@@ -156,9 +157,10 @@ class PasswordHasher:
             return await self._run(lambda: self._context.hash(_encode(normalise_password(password))))
 
     async def verify(self, password: str, password_hash: str | None) -> Verification:
-        """Compare a password with a hash. Pass None for an unknown user: it takes equally long. Raises HashingBusy.
+        """Compare a password with a hash. Pass None for an unknown user: it takes as long. Raises HashingBusy.
 
-        A password that can be encoded in several ways takes up to twice as long, whether it matches or not.
+        A password with two forms takes twice as long to reject, and three times as long if its outdated hash matches:
+        then a current hash is computed too.
         """
         forms = _list_forms(password)
         if not forms:
@@ -187,14 +189,14 @@ class PasswordHasher:
 
 
 def _lower_thread_priority() -> None:
-    """Give predictions precedence over many log-ins. On Linux this sets the priority of the calling thread only."""
+    """Give predictions precedence over log-ins. On Linux this sets the priority of the calling thread only."""
     os.setpriority(os.PRIO_PROCESS, 0, 10)
 
 
 def _make_unmatched_hash() -> str:
     """Return a hash that matches no known password and takes as long to verify as any other.
 
-    It consists of random bytes, because computing a real hash would dominate the time to open the accounts.
+    It consists of random bytes, because computing a real hash would delay the start.
     """
     salt, digest = (b64encode(secrets.token_bytes(length)).rstrip(b"=").decode() for length in (16, 32))
     return f"$argon2id$v=19$m={_MEMORY_KIB},t={_PASSES},p={_LANES}${salt}${digest}"

@@ -18,9 +18,9 @@ _FIRST_ADMIN = "admin"
 
 
 class AccountService:
-    """Every method raises DatabaseUnavailable; those that take a password also raise HashingBusy.
+    """Manages user accounts. Every method raises DatabaseUnavailable; methods that hash a password raise HashingBusy.
 
-    Methods that change something call `record` in the same transaction.
+    Methods with the parameter `record` call it in the transaction of their change.
     """
 
     def __init__(self, store: UserStore, hasher: PasswordHasher) -> None:
@@ -36,15 +36,15 @@ class AccountService:
         *,
         record: Record[User] = record_nothing,
     ) -> User:
-        """Raises BadUserName, PasswordRefused, UserExists."""
+        """Add a user. Raises BadUserName, PasswordRefused, UserExists."""
         _check_name(name)
         check_password_policy(password, name)
         return await self._store.add(name, role, await self._hasher.hash(password), quotas, record=record)
 
     async def authenticate(self, name: str, password: str, *, refuse: bool = False) -> User:
-        """Raises BadCredentials, with the same message and after the same work for every reason.
+        """Return the user. Raises BadCredentials, with the same message and after the same work for every reason.
 
-        With `refuse`, every password is treated as wrong. A password with a hash in an earlier form is hashed again.
+        With `refuse`, every password is treated as wrong. An outdated hash is replaced.
         """
         name = normalise_user_name(name)
         # Databases reject some characters with an error, so an impossible name is never looked up.
@@ -61,11 +61,11 @@ class AccountService:
         return updated or await self.authenticate(name, password)  # again, if another log-in has replaced the hash
 
     async def get(self, user_id: str) -> User:
-        """Raises UserNotFound."""
+        """Return a user. Raises UserNotFound."""
         return await self._store.get(user_id)
 
     async def get_by_name(self, name: str) -> User:
-        """Raises BadUserName, UserNotFound."""
+        """Return a user. Raises BadUserName, UserNotFound."""
         _check_name(name)
         found = await self._store.find(name)
         if found is None:

@@ -1,4 +1,4 @@
-"""Limits the work in progress, and shares the slots fairly between callers."""
+"""Limits concurrent work, and shares the slots fairly between callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users in the database, and the one way to change them."""
+"""Stores users in the database."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class User:
     """A user as stored, without the secrets.
 
     Times are UTC; a user with `disabled_at` cannot log in. With `totp`, logging in requires a one-time code. The
-    quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept. By
+    quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept. With
     `credentials_version`, a log-in detects that the credentials have changed since it checked them.
     """
 
@@ -77,7 +77,7 @@ NO_CHANGE = UserChange()
 
 
 class UserStore:
-    """Every method raises DatabaseUnavailable."""
+    """Stores users. Every method raises DatabaseUnavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -91,7 +91,7 @@ class UserStore:
         *,
         record: Record[User] = record_nothing,
     ) -> User:
-        """Raises UserExists."""
+        """Add a user. Raises UserExists."""
         version = credentials_version(password_hash, None)
         user = User(str(uuid4()), name, role, datetime.now(UTC), None, credentials_version=version, **quotas)
         row = {"id": user.id, "name": name, "role": role.value, "created_at": user.created_at}
@@ -116,7 +116,7 @@ class UserStore:
             return [_user(row) for row in await connection.execute(statement)]
 
     async def get(self, user_id: str) -> User:
-        """Raises UserNotFound."""
+        """Return a user. Raises UserNotFound."""
         async with reading(self._engine) as connection:
             return _user(await _get_row(connection, user_id))
 
@@ -172,7 +172,7 @@ class UserStore:
             return {row.id: row.images_allowed_since for row in await connection.execute(statement)}
 
     async def find_image_permission(self, user_id: str) -> datetime | None:
-        """Return since when a user's images may be kept; None if they may not be, or if there is no such user."""
+        """Return the time since which a user's images may be kept; None if they may not be, or without such a user."""
         statement = select(users.c.images_allowed_since).where(users.c.id == user_id)
         async with reading(self._engine) as connection:
             since: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
@@ -184,9 +184,9 @@ class UserStore:
 
 
 async def lock_for_deletion(connection: AsyncConnection, user_id: str, *, allow_last_admin: bool) -> User:
-    """Return a user whose row stays locked until the transaction ends.
+    """Lock a user's row until the transaction ends, and return the user.
 
-    Raises UserNotFound, and LastAdmin if no other enabled administrator would be left, unless `allow_last_admin`.
+    Raises UserNotFound, and LastAdmin for the only enabled administrator, unless `allow_last_admin`.
     """
     admins = await _lock_enabled_admins(connection)
     user = _user(await _get_row(connection, user_id, lock=True))
@@ -216,7 +216,10 @@ async def _lock_enabled_admins(connection: AsyncConnection) -> Sequence[str]:
 
 
 async def _get_row(connection: AsyncConnection, user_id: str, *, lock: bool = False) -> Row[Any]:
-    """Raises UserNotFound, also for text that cannot be an id: databases reject some characters with an error."""
+    """Return a user's row. Raises UserNotFound.
+
+    Text that cannot be an id is never looked up, because databases reject some characters with an error.
+    """
     statement = select(users).where(users.c.id == user_id)
     row = None
     if is_user_id(user_id):
@@ -256,7 +259,7 @@ def _ends_sessions(row: Row[Any], values: Mapping[str, Any]) -> bool:
 
 
 async def _announce(connection: AsyncConnection, user_id: str) -> None:
-    """Make every process read the user's API keys and certificates again."""
+    """Make every process verify the user's API keys and certificates again."""
     until = datetime.now(UTC) + MAX_ACCESS_TOKEN_LIFETIME
     await announce(connection, f"user:{user_id}", revoked=False, expires_at=until)
 

@@ -14,7 +14,7 @@ from auth.tables import api_keys
 async def find_unrevoked_descendants(connection: AsyncConnection, key_id: str, user_id: str) -> Sequence[str]:
     """Return the ids of the user's unrevoked keys that were created with a key, directly or through others.
 
-    A key between the two may be revoked.
+    Intermediate keys may be revoked.
     """
     # A key has the same owner as its parent.
     statement = select(api_keys.c.id, api_keys.c.parent_id, api_keys.c.revoked_at)
@@ -24,6 +24,6 @@ async def find_unrevoked_descendants(connection: AsyncConnection, key_id: str, u
         if row.revoked_at is None:
             unrevoked.add(row.id)
     descendants = list(children[key_id])
-    for descendant in descendants:  # the list grows meanwhile
+    for descendant in descendants:  # the list grows during the loop
         descendants += children[descendant]
     return [descendant for descendant in descendants if descendant in unrevoked]

@@ -30,9 +30,10 @@ def restrict_terms(principal: Principal, own_key: ApiKey | None, terms: KeyTerms
 
 
 def check_rotation(principal: Principal, key: ApiKey, *, extends: bool) -> None:
-    """Raises InsufficientScope if the key has scopes that the caller lacks, and KeyBound.
+    """Check that the caller may rotate the key, and with `extends` also extend it.
 
-    A caller with an API key can rotate that key only, and cannot extend it.
+    Raises InsufficientScope if the key has scopes that the caller lacks. Raises KeyBound if the caller uses an API key
+    and rotates another key or extends its own.
     """
     _require(principal, key.terms.scopes)
     if principal.key_id is not None and (principal.key_id != key.id or extends):

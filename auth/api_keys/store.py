@@ -73,7 +73,7 @@ class ApiKey:
 
 
 class KeyStore:
-    """Every method raises DatabaseUnavailable; `clock` returns seconds since 1970.
+    """Stores API keys. Every method raises DatabaseUnavailable; `clock` returns seconds since 1970.
 
     Methods that change something call `record` in the same transaction.
     """
@@ -88,7 +88,7 @@ class KeyStore:
     async def create(
         self, user_id: str, terms: KeyTerms, parent_id: str | None = None, *, record: Record[ApiKey] = record_nothing
     ) -> tuple[ApiKey, str]:
-        """Return the new key and its text, which is not stored. `parent_id` is the key that creates it, if any.
+        """Create a key; return it and its text, which is not stored. `parent_id` is the key that creates it, if any.
 
         Raises NoAccount, TooManyKeys, and InvalidToken if the parent was revoked in the meantime.
         """
@@ -117,7 +117,7 @@ class KeyStore:
         return key, _format_key(key_id, secret)
 
     async def get(self, key_id: str) -> ApiKey:
-        """Raises KeyNotFound."""
+        """Return a key. Raises KeyNotFound."""
         async with reading(self._engine) as connection:
             return await _get(connection, key_id)
 
@@ -127,7 +127,7 @@ class KeyStore:
         """Return the keys of a user, or all keys, oldest first, including expired and revoked ones.
 
         `limit` limits their number, and `after` is the id of the key after which the list begins. Raises KeyNotFound if
-        there is no such key.
+        that key does not exist or belongs to another user.
         """
         if user_id is not None and not _USER_ID.fullmatch(user_id):
             return []
@@ -231,7 +231,7 @@ def is_api_key(credential: str) -> bool:
 
 
 def _find_expiry(row: Row[Any], digest: str) -> datetime | None:
-    """Return until when the secret is accepted; None for a wrong secret, a revoked key or a disabled owner."""
+    """Return when the secret stops being accepted; None for a wrong secret, a revoked key or a disabled owner."""
     current = hmac.compare_digest(row.secret_digest, digest)
     previous = hmac.compare_digest(row.previous_digest or "", digest)
     if row.revoked_at or row.user_disabled_at or not (current or previous):
@@ -256,7 +256,7 @@ async def _check_owner(connection: AsyncConnection, user_id: str, now: datetime)
 
 
 def _select_keys() -> Select[Any]:
-    """Select the keys with their owners' names, roles and times of disabling."""
+    """Select the keys, each with its owner's name, role and `disabled_at`."""
     owner = users.c.name.label("user_name"), users.c.role, users.c.disabled_at.label("user_disabled_at")
     return select(api_keys, *owner).join(users, api_keys.c.user_id == users.c.id)
 

@@ -1,4 +1,4 @@
-"""Logging in and confirming an identity: passwords and one-time codes, slowed down after failures."""
+"""Logging in and confirming an identity with passwords and one-time codes, which are throttled after failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LoginService:
     """Every method raises LoginThrottled, HashingBusy, DatabaseUnavailable.
 
     An attempt that ends with an error other than a wrong password or code is counted as neither failed nor successful.
-    Log-ins have their own slots, so that users who change their accounts leave them at least half of the hashing.
+    Log-ins have their own slots: account changes occupy at most one of the two hashing threads.
     """
 
     def __init__(self, accounts: AccountService, throttle: LoginThrottle, codes: OneTimeCodes) -> None:
@@ -88,7 +88,7 @@ class LoginService:
 
     @asynccontextmanager
     async def _code_attempt(self, user: User, address: str) -> AsyncIterator[None]:
-        """Count wrong codes separately from wrong passwords. Only a right code resets the count."""
+        """Count wrong codes separately from wrong passwords. Only a correct code resets the count."""
         async with self._throttled(Factor.CODE, user.name, address) as attempt:
             if attempt.refused:
                 raise BadCode

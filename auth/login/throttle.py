@@ -41,7 +41,7 @@ _key, _failures, _last_at = login_failures.c.key, login_failures.c.failures, log
 
 
 class Factor(StrEnum):
-    """What is guessed. Each factor has its own counters: a right password must not reset those of wrong codes."""
+    """What is guessed. Each factor has its own counters: a right password must not reset the count of wrong codes."""
 
     PASSWORD = "password"  # noqa: S105  (the name of a factor)
     CODE = "code"
@@ -49,9 +49,9 @@ class Factor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The keys of the failures for an account, in a network, and for the account in the network.
+    """The keys of the failure counters of an account, of a network, and of the account in the network.
 
-    `early` counts the wrong attempts for the account in the network that came too early.
+    `early` counts the failed attempts for the account in the network that came too early.
     """
 
     account: str
@@ -72,7 +72,7 @@ class Attempt:
     is treated as wrong if `refused`. `last_success_at` is set if the user has recently logged in from the network.
 
     If `counted_at` is set, the attempt was counted as a failure in advance, so that only one of many concurrent
-    attempts is checked; `previous` has the times of the last failures before it.
+    attempts is checked; `previous` maps the counters to the times of their last failures before it.
     """
 
     network: str
@@ -118,7 +118,7 @@ class LoginThrottle:
         return await self._precount(attempt, now)
 
     async def _correct_times(self, counters: Counters, now: datetime) -> Sequence[Row[Any]]:
-        """Change times in the future to now: a clock was set back, and the waits would not end."""
+        """Change times in the future to now: after a clock was set back, the waits would last too long."""
         async with writing(self._engine) as connection:
             await _lock(connection, counters)
             future = _key.in_(counters.keys), _last_at > now
@@ -155,7 +155,7 @@ class LoginThrottle:
                     await _subtract(connection, key, 1, attempt)
 
     async def record_success(self, attempt: Attempt, user_id: str | None = None) -> None:
-        """Reset the account's counters, and subtract its failures from the network's: those of other accounts stay.
+        """Reset the account's counters, and subtract its failures from the network's counter, which accounts share.
 
         `user_id` is given after a complete log-in, with every factor; the network is then stored as one of the user's.
         """
@@ -206,7 +206,7 @@ def _make_counters(name: str, network: str, factor: Factor) -> Counters:
 
 
 def list_counter_keys(name: str, networks: Iterable[str]) -> Sequence[str]:
-    """Return the keys of the failures for an account, and for the account in these networks."""
+    """Return the keys of the counters of an account, and of the account in these networks."""
     counters = [_make_counters(name, network, factor) for network in ("", *networks) for factor in Factor]
     return [key for each in counters for key in (each.account, each.pair, each.early)]
 
@@ -226,7 +226,7 @@ def _check_wait(rows: Iterable[Row[Any]], counters: Counters, now: datetime) -> 
 
 
 def _compute_remaining_s(rows: Sequence[Row[Any]], now: datetime) -> int:
-    """Return the seconds, rounded up, that remain of the wait after all failures that the rows have counted."""
+    """Return the seconds, rounded up, that remain of the wait after the failures that the rows count."""
     if not rows:
         return 0
     last_at: datetime = max(row.last_at for row in rows)
@@ -236,7 +236,7 @@ def _compute_remaining_s(rows: Sequence[Row[Any]], now: datetime) -> int:
 
 
 def _count_limiting(rows: Iterable[Row[Any]], attempt: Attempt) -> int:
-    """Return the highest count of the failures that can delay the next attempt after this one."""
+    """Return the highest failure count that can delay the attempt after this one."""
     counters = attempt.counters
     failures: dict[str, int] = {row.key: row.failures for row in rows}
     if attempt.early_by_s:
@@ -265,7 +265,7 @@ async def _lock(connection: AsyncConnection, counters: Counters) -> Sequence[Row
 
 
 async def _subtract(connection: AsyncConnection, key: str, failures: int, attempt: Attempt) -> None:
-    """Subtract failures, and restore the time of the last one if this attempt changed it: it would extend the wait."""
+    """Subtract failures, and restore the time of the last one if this attempt changed it, which extended the wait."""
     values: dict[str, Any] = {"failures": _failures - failures}
     if attempt.counted_at is not None and key in attempt.counted and key in attempt.previous:
         values["last_at"] = case((_last_at == attempt.counted_at, attempt.previous[key]), else_=_last_at)

@@ -31,7 +31,7 @@ log = structlog.get_logger("atalaya.totp")
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """The secret for an authenticator app; `uri` is `otpauth://…`, for a QR code. It is shown once."""
+    """The secret for an authenticator app, which is shown once; `uri` is `otpauth://…`, for a QR code."""
 
     secret: str = field(repr=False)
     uri: str = field(repr=False)
@@ -65,7 +65,7 @@ class OneTimeCodes:
     async def confirm(
         self, user: User, code: str, keep_session: str | None = None, *, record: Record[None] = record_nothing
     ) -> None:
-        """Enable the codes, and end the user's other sessions, begun without a code. Raises BadCode, TotpConflict."""
+        """Enable the codes, and end all other sessions, which began without a code. Raises BadCode, TotpConflict."""
         if user.totp:
             raise TotpConflict("One-time codes are already enabled. There is nothing to confirm.")
         now = datetime.now(UTC)
@@ -94,7 +94,7 @@ class OneTimeCodes:
     ) -> None:
         """Store the step of the code, so that it cannot be used again, and set the user's columns to `values`.
 
-        `ended` are conditions that select the sessions to end. Raises BadCode, TotpConflict.
+        `ended` holds the conditions that select the sessions to end. Raises BadCode, TotpConflict.
         """
         async with reading(self._engine) as connection:
             stored = select(users.c.totp_secret).where(users.c.id == user.id)
@@ -114,7 +114,7 @@ class OneTimeCodes:
             await record(connection, None)
 
     def _decrypt(self, encrypted: str) -> str:
-        """Raises BadCode if the data key was lost: that must not disable the second factor."""
+        """Return the secret. Raises BadCode if the data key was lost: that must not disable the second factor."""
         try:
             if self._cipher is None:
                 raise InvalidToken

@@ -46,7 +46,7 @@ class UsageReport:
 
 
 class UsageMeter:
-    """`clock` returns seconds since 1970.
+    """Charges callers and enforces their quotas; `clock` returns seconds since 1970.
 
     While the database is unavailable, callers are checked against the last known totals, and charged later.
     """
@@ -85,7 +85,7 @@ class UsageMeter:
         self._cache(apply_charges(connection, charges, enforce=False)[1])
 
     def charge_later(self, charge: QuotaCharge) -> None:
-        """Add a charge that cannot be written to the database now to the cached totals."""
+        """Add to the cached totals a charge that cannot be written to the database now."""
         known = self._find_cached(charge)
         if known:
             self._cache({row: tally.plus(charge) for row, tally in known.items()})
@@ -96,7 +96,7 @@ class UsageMeter:
         return UsageReport(format_month(now), next_month(now), await self._read(owners, format_month(now)))
 
     async def find_highest_share(self) -> float:
-        """Return the largest share of a quota of this month that its owner has used. Raises DatabaseUnavailable."""
+        """Return the largest share of a quota that its owner has used this month. Raises DatabaseUnavailable."""
         async with reading(self._engine) as connection:
             return await connection.run_sync(find_highest_share, format_month(self._clock()))
 

@@ -1,4 +1,4 @@
-"""Monthly totals (UTC) and quotas of callers in the database, and charging them."""
+"""Reads the monthly totals (UTC) and quotas of callers from the database, and charges them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _USER, _KEY, _CLIENT, _ISSUER = "user:", "key:", "client:", "issuer:"
 
 _USED = (
     select(usage.c.owner, usage.c.month, usage.c.requests, usage.c.pixels)
-    # The condition on the owner alone: SQLite uses no index to find several pairs.
+    # The condition on the owner alone lets SQLite use an index, which it does not use to find several pairs.
     .where(usage.c.owner.in_(bindparam("owners", expanding=True)))
     .where(tuple_(usage.c.owner, usage.c.month).in_(bindparam("rows", expanding=True)))
 )
@@ -79,7 +79,7 @@ NO_LIMITS: Limits = (None, None)
 
 @dataclass(frozen=True, slots=True)
 class QuotaCharge:
-    """The use to add to the month ("2026-11") of every owner, or to none if it would exceed a quota of one of them."""
+    """Usage to add to the month ("2026-11") of every owner, or of none if it would exceed a quota of one of them."""
 
     owners: tuple[str, ...]
     month: str
@@ -159,7 +159,10 @@ def read_tallies(connection: Connection, owners: Sequence[str], month: str) -> l
 
 
 def find_highest_share(connection: Connection, month: str) -> float:
-    """Return the largest share of a quota that its owner has used in the month, 0 to 1; 0 without quotas."""
+    """Return the largest share of a quota that its owner has used in the month; 0 without quotas.
+
+    It is above 1 if a quota was lowered below what was used.
+    """
     rows = [connection.execute(statement, {"month": month}).one() for statement in _HIGHEST_SHARES]
     return max((float(share) for row in rows for share in row if share is not None), default=0.0)
 
@@ -170,8 +173,8 @@ def apply_charges(
     """Add the charges one after another, except those that would exceed a quota, unless `enforce` is false.
 
     Returns for each charge its error, or None if it was added; and the owners' new totals. Everything is added before
-    the quotas are checked, since most charges are allowed; rejected charges are subtracted again. All processes insert
-    or change, and so lock, the rows in the same order: transactions cannot deadlock.
+    the quotas are checked, since most charges are allowed; rejected charges are subtracted again. All processes lock
+    the rows in the same order, so that transactions cannot deadlock.
     """
     sums = _sum_by_row(charges)
     results = {row: _add_to_row(connection, row, sums[row]) for row in sorted(sums)}
@@ -184,7 +187,7 @@ def apply_charges(
 def _reject_excess(
     connection: DriverConnection, charges: Sequence[QuotaCharge], reached: Tallies, sums: Mapping[_Row, _Sum]
 ) -> tuple[list[QuotaExceeded | None], Tallies]:
-    """Find the charges to reject, because all together exceed a quota, and correct the totals; see `apply_charges`."""
+    """Reject the charges that exceed a quota, and correct the totals; see `apply_charges`."""
     totals = {row: Tally(t.requests - sums[row][0], t.pixels - sums[row][1], t.limits) for row, t in reached.items()}
     errors = [_add(totals, charge) for charge in charges]
     for (owner, month), tally in totals.items():

@@ -31,7 +31,7 @@ class TokenPolicy:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """`expires_in` is in seconds."""
+    """A signed access token with its scopes; `expires_in` is in seconds."""
 
     access_token: str = field(repr=False)
     expires_in: int
@@ -95,7 +95,7 @@ class TokenAuthority:
         policy = self._policy
         _check_issuer(claims.get("iss"), policy.issuer)
         check(claims.get("aud") == policy.audience, "audience")
-        # This gateway issues whole seconds only; other issuers may not.
+        # This gateway issues times as whole seconds; only other issuers may use fractions.
         check(all(type(claims.get(name, 0)) is int for name in ("exp", "iat", "nbf")), "time")
         expires = read_expiry(claims, self._clock(), policy.leeway_s)
         subject, name, scope, token_id, client_id = (
@@ -116,7 +116,7 @@ class TokenAuthority:
 
 
 def _check_issuer(named: object, expected: str) -> None:
-    """Raises InvalidToken, which names both issuers: they are public, and a wrong PORT is a common cause."""
+    """Raises InvalidToken for another issuer. It names both, because they are public and a wrong PORT is common."""
     if named != expected:
         detail = f"The access token's issuer is {named}, but this gateway's is {expected}."
         raise InvalidToken(f"{detail} Log in at this gateway, or name it with `atalaya token --url`.")

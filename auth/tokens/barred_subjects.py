@@ -33,7 +33,7 @@ class BarredSubject:
 
 
 class BarredSubjects:
-    """Every method raises DatabaseUnavailable.
+    """Stores the barred users. Every method raises DatabaseUnavailable.
 
     Methods that change something call `record` in the same transaction.
     """

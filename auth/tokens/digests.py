@@ -1,4 +1,4 @@
-"""Digests under which secrets and names are stored."""
+"""Digests that are stored instead of secrets and names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def hash_text(text: str) -> str:
-    """Return the SHA-256 digest in hexadecimal. Use it for random secrets only: passwords need a slow hash.
+    """Return the SHA-256 digest in hexadecimal. Do not use it for passwords, which need a slow hash.
 
     The text may contain lone surrogates, as a JSON string can.
     """

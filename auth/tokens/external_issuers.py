@@ -95,7 +95,7 @@ class ExternalIssuers:
         return VerifiedCredential(principal, until, frozenset({target}))
 
     def _find_issuer(self, name: str) -> tuple[ExternalIssuer, ProviderKeys]:
-        """Raises InvalidToken, KeyError."""
+        """Return an issuer and its keys. Raises InvalidToken, KeyError."""
         if name not in self._issuers and name.rstrip("/") in self._names:
             raise InvalidToken(
                 "The access token's issuer and the one in AUTH__ISSUERS differ in the final slash. "
@@ -152,13 +152,13 @@ def _is_access_token_type(media_type: str) -> bool:
 
 
 def _read_label(claims: Mapping[str, Any], claim: str) -> str | None:
-    """Return an optional claim that is shown to people, or None if it is not a printable text of limited length."""
+    """Return an optional claim that is shown to people, or None if it is not printable text of limited length."""
     value = claims.get(claim)
     return value if isinstance(value, str) and len(value) <= _MAX_NAME and value.isprintable() else None
 
 
 def _is_service(sub: str, claims: Mapping[str, Any]) -> bool:
-    """Whether the token was issued to a service rather than a user: its subject is then the client (RFC 9068, 2.2).
+    """Whether the token was issued to a service, not a user: its subject is then the client (RFC 9068, section 2.2).
 
     Okta names the client `cid`, and Auth0 adds "@clients" to the subject.
     """
@@ -171,7 +171,7 @@ def _map_role(claims: Mapping[str, Any], issuer: ExternalIssuer) -> Role | None:
 
 
 def _map_scopes(claims: Mapping[str, Any], issuer: ExternalIssuer, role: Role | None) -> frozenset[Scope]:
-    """Return the scopes that the role grants, or those of the token; if the issuer maps both, those in both."""
+    """Return the scopes that the role or the token grants; if the issuer maps both, only scopes that both grant."""
     held = _read_values(claims.get(issuer.scope_claim), split=True)
     from_scopes = frozenset(scope for value, scope in issuer.scopes.items() if value in held)
     from_role = ROLE_SCOPES[role] if role else frozenset()

@@ -47,7 +47,7 @@ def format_subject(issuer: str, sub: str) -> str:
 
 
 def is_safe_url(url: str, *, loopback: bool) -> bool:
-    """Whether the URL uses https; with `loopback`, http is accepted too, but only to this machine."""
+    """Whether the URL uses https, without credentials or a fragment; `loopback` allows http to this machine too."""
     try:
         parts = urlsplit(url)
         secure = parts.scheme == "https" or (loopback and parts.scheme == "http" and _is_loopback(parts.hostname))

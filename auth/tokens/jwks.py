@@ -1,4 +1,4 @@
-"""Keys of external issuers: fetched by OpenID Connect Discovery 1.0, and cached while the issuer is unavailable."""
+"""Keys of external issuers: found through OpenID Connect Discovery 1.0, and cached while the issuer is unavailable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ProviderFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The usable keys of an issuer, by their id and without one."""
+    """The usable keys of an issuer: by id, and those without an id."""
 
     by_id: Mapping[str, VerificationKey] = field(default_factory=dict)
     without_id: tuple[VerificationKey, ...] = ()
@@ -114,7 +114,7 @@ class ProviderKeys:
         return kid in self._keys.by_id
 
     async def renew(self) -> bool:
-        """Fetch the keys again, unless that was tried a moment ago; returns whether they were replaced."""
+        """Fetch the keys again, but at most once per MIN_INTERVAL_S; return whether they were replaced."""
         before = self._fetched_at
         await self._wait_for_fetch()
         return self._fetched_at != before
@@ -127,7 +127,7 @@ class ProviderKeys:
                 await self._fetch
 
     async def _wait_for_fetch(self) -> None:
-        """Wait for the running fetch, or for a new one if the last one is long enough ago."""
+        """Wait for the running fetch, or start one if the last one began at least MIN_INTERVAL_S ago."""
         self._start_fetch()
         if self._fetch is not None:
             # A cancelled caller must not cancel the fetch that others wait for.

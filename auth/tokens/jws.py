@@ -39,7 +39,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key for one algorithm that signs. `kid` is derived from its RFC 7638 thumbprint, so it needs no setting."""
+    """A signing key for one algorithm. `kid` is derived from its RFC 7638 thumbprint, so it needs no setting."""
 
     algorithm: SigningAlgorithm
     kid: str

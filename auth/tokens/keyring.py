@@ -30,10 +30,10 @@ class KeyEntry:
 
 
 class Keyring:
-    """Raises WeakSigningKey for an empty bundle or an unusable key; `clock` returns seconds since 1970.
+    """The keys of a bundle. Raises WeakSigningKey for an empty bundle or an unusable key.
 
-    A key signs `activation_delay` after its creation or, if `replace` added it later, after that: other processes may
-    not have read it earlier.
+    `clock` returns seconds since 1970. A key starts signing `activation_delay` after its creation or, if `replace`
+    added it later, after that: until then, other processes may not have read it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Keyring:
         self.replace(bundle)
 
     def replace(self, bundle: str) -> None:
-        """Replace the keys by those of a bundle. Raises WeakSigningKey, and then keeps the current keys."""
+        """Replace the keys with those of a bundle. Raises WeakSigningKey, and then keeps the current keys."""
         earliest = datetime.fromtimestamp(self._clock() if self._keys else 0, UTC)
         known = {key.kid: starts_at for key, starts_at in self._keys}
         keys = []
@@ -102,7 +102,7 @@ def read_bundle(algorithm: SigningAlgorithm, bundle: str) -> Sequence[KeyEntry]:
 
 
 def rotate_bundle(algorithm: SigningAlgorithm, bundle: str) -> str:
-    """Return the bundle with a new key in front, without the keys with which no valid token is signed."""
+    """Return the bundle with a new key in front, without the keys whose tokens have all expired."""
     now = datetime.now(UTC)
     entries = [KeyEntry(generate_signing_key(algorithm).strip(), now), *read_bundle(algorithm, bundle)]
     replaced_at = [now, *(entry.created_at for entry in entries)]

@@ -1,4 +1,4 @@
-"""Public keys of external issuers: from a JWK (RFC 7517, RFC 8037) to a key that verifies for one algorithm."""
+"""Public keys of external issuers: converts a JWK (RFC 7517, RFC 8037) to a verification key for one algorithm."""
 
 from __future__ import annotations
 
