@@ -1,4 +1,4 @@
-"""Builders of small valid images, and of images with false headers."""
+"""Builders of small valid images and of images with false headers, and how tests decode them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from model import errors
@@ -23,6 +24,12 @@ def get_rejection(data: bytes) -> errors.ImageRejected | None:
     except errors.ImageRejected as rejection:
         return rejection
     return None
+
+
+def decode_as_in_training(data: bytes) -> NDArray[np.uint8]:
+    """Decode an image at full scale and preprocess it, as the research script does."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.resize((256, 256)).convert("RGB"))
 
 
 def make_small(name: str) -> bytes:

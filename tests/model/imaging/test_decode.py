@@ -9,19 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from model.errors import UnsupportedPixelFormat
 from model.imaging.decode import decode_image, sniff_format
 from model.imaging.input_spec import DEFAULT_INPUT
+from tests.model.imaging.crafted_images import decode_as_in_training
 
 Encode = Callable[..., bytes]
-
-
-def decode_as_in_training(data: bytes) -> NDArray[np.uint8]:
-    """Preprocess an image as the research script does."""
-    return np.asarray(Image.open(io.BytesIO(data)).resize((256, 256)).convert("RGB"))
 
 
 def get_colour(data: bytes) -> list[int]:

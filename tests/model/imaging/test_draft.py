@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from model.imaging.decode import decode_image, measure_image
 from model.imaging.input_spec import DEFAULT_INPUT
+from tests.model.imaging.crafted_images import decode_as_in_training
 
 Encode = Callable[..., bytes]
 
@@ -23,19 +22,13 @@ def photograph(samples: list[Path]) -> Image.Image:
         return image.convert("RGB")
 
 
-def decode_at_full_scale(data: bytes) -> NDArray[np.uint8]:
-    """The preprocessing of the research script."""
-    with Image.open(BytesIO(data)) as image:
-        return np.asarray(image.resize((256, 256)).convert("RGB"))
-
-
 @pytest.mark.parametrize("size", [(256, 256), (2047, 2047), (4000, 2047), (2047, 3000)])
 def test_below_twice_the_reduced_side_every_bit_is_equal(
     photograph: Image.Image, encode: Encode, size: tuple[int, int]
 ) -> None:
     """A JPEG with a side shorter than 2,048 pixels is decoded at full scale, to the pixels of the research script."""
     data = encode(photograph.resize(size), "JPEG", quality=90)
-    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_at_full_scale(data))
+    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_as_in_training(data))
 
 
 @pytest.mark.parametrize("size", [(2048, 2048), (6000, 4100)])
@@ -46,14 +39,14 @@ def test_a_large_jpeg_differs_by_no_more_than_two(
     """At half and quarter scale, the model's pixels differ by at most 2, and the reported size is the file's."""
     data = encode(photograph.resize(size), "JPEG", quality=90, progressive=progressive)
     decoded = decode_image(data, DEFAULT_INPUT)
-    assert np.abs(decoded.pixels.astype(int) - decode_at_full_scale(data)).max() <= 2
+    assert np.abs(decoded.pixels.astype(int) - decode_as_in_training(data)).max() <= 2
     assert (decoded.width, decoded.height) == size
 
 
 def test_a_large_png_is_decoded_at_full_scale(photograph: Image.Image, encode: Encode) -> None:
     """A large PNG is decoded to the pixels of the research script: only JPEGs can be decoded at a lower scale."""
     data = encode(photograph.resize((2100, 2100)), "PNG", compress_level=1)
-    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_at_full_scale(data))
+    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_as_in_training(data))
 
 
 def test_a_large_jpeg_takes_little_memory(photograph: Image.Image, encode: Encode) -> None:
