@@ -23,6 +23,7 @@ from tests.api.conftest import LogIn, MakeClient
 from tests.api.routes.v2.bodies import describe_files, make_body, pack
 from tests.model.backends.oip.scripted_engine import SPEC, ScriptedEngine, describe_model
 from tests.model.backends.tiny_onnx import write_tiny_artefact
+from tests.model.registry.registered_models import read_entries
 from tests.support.polling import wait_until
 from tests.support.servers.running import running
 
@@ -92,6 +93,18 @@ def test_a_request_may_use_engines_of_which_one_names_its_digest(
     engine.script.model = describe_model(parameters={"digest": "cd" * 32})
     client = connect(engine, other)
     assert infer(client, log_in(client)) == 503
+
+
+def test_the_ledger_records_the_digest_that_the_engine_names(
+    connect: Any, log_in: LogIn, settings: Settings, engine: ScriptedEngine
+) -> None:
+    """If the metadata of an engine name its model's digest, the response has it, and the ledger also its source."""
+    engine.script.model = describe_model(parameters={"digest": "ab" * 32})
+    client = connect(engine)
+    body = client.post("/v1/predictions", headers=log_in(client), files={"file": make_png()}).json()
+    entry = read_entries(Path(settings.database_url.get_secret_value().removeprefix("sqlite:///")))[body["id"]]
+    assert body["model"]["digest"] == entry["model"]["digest"] == "ab" * 32
+    assert entry["engine"] == {"endpoint": engine.endpoint, "version": "7", "digest_source": "metadata"}
 
 
 def test_a_request_may_end_with_the_local_model(connect: Any, log_in: LogIn, engine: ScriptedEngine) -> None:

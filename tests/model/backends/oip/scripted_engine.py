@@ -27,6 +27,8 @@ SIDES = [8, 8, 3]
 CLASSES = ("red", "green", "blue")
 SPEC = InputSpec(width=8, height=8, dtype="uint8")
 MANIFEST = Manifest("tiny", "1.0", CLASSES, outputs={}, files={}, data={}, results={}, tools={}, input_spec=SPEC)
+RED = np.zeros((1, *SIDES), np.uint8)
+RED[..., 0] = 200
 
 
 def describe_model(**changes: Any) -> dict[str, Any]:

@@ -15,11 +15,9 @@ from model.backends.oip.errors import EngineUnavailable
 from model.backends.oip.events import EngineEvent, EventKind
 from model.backends.stub import StubBackend
 from model.errors import DeadlineExceeded
-from tests.model.backends.oip.scripted_engine import SIDES, ScriptedEngine, connected
+from tests.model.backends.oip.scripted_engine import RED, ScriptedEngine, connected
 from tests.support.servers.running import running
 
-RED = np.zeros((1, *SIDES), np.uint8)
-RED[..., 0] = 200
 LONGEST_S = 3.0
 PATIENCE_S = 60.0
 
@@ -45,7 +43,6 @@ def silent() -> Iterator[ScriptedEngine]:
 
 def test_another_engine_takes_the_requests_of_a_silent_one(silent: ScriptedEngine, other: ScriptedEngine) -> None:
     """A request to a silent engine goes to the other one before the caller's deadline; the silent engine is ejected."""
-    silent.script.is_ready = True
     with connected(silent, other, longest_s=LONGEST_S) as backend:
         events = list[EngineEvent]()
         backend.subscribe(events.append)
