@@ -29,7 +29,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = _INTERRUPTED
     if status == _INTERRUPTED:
-        _exit_now()  # threads that nobody waits for may still be running
+        _exit_now()  # a normal exit would wait for threads that may still be running
     sys.exit(status)
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary of the endpoints: who is calling, and the services that they use."""
+"""The dependencies of the endpoints: the authenticated caller, and the services."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Services:
     recording: RecordingServices
     runtime: RuntimeServices
     canary: CanaryServices
-    mover: AliasMover | None  # if there is a registry of models
+    mover: AliasMover | None  # None without a registry of models
 
 
 class AppState(TypedDict):
@@ -74,7 +74,7 @@ def get_pipeline(request: Request) -> PredictionPipeline:
 
 
 def _provide(select: Callable[[Services], T]) -> Callable[[Request], Awaitable[T]]:
-    """Make a dependency that returns one of the services. It is async, because FastAPI runs others in a thread."""
+    """Make a dependency that returns one of the services: async, because FastAPI runs synchronous ones in a thread."""
 
     async def provide(request: Request) -> T:
         return select(get_services(request))
@@ -121,10 +121,10 @@ DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.run
 class Caller(OAuth2PasswordBearer):
     """A dependency that returns the principal, after checking that it holds `scope` if one is given.
 
-    One dependency does both, because FastAPI needs more time for a dependency than this class for a cached token.
-    Each dependency authenticates the principal, because the body may have arrived after a revocation; the cache of the
-    authenticator makes that cheap. The request counts once towards the principal's rate of LIMITS__REQUESTS, unless the
-    route has `own_limit`.
+    One dependency does both, because FastAPI takes longer to resolve a dependency than this class to check a cached
+    token. Each dependency authenticates again, because the credential may have been revoked while the body arrived; the
+    authenticator's cache makes that cheap. The request counts once towards the principal's LIMITS__REQUESTS, unless
+    `own_limit` is set.
     """
 
     def __init__(self, scope: Scope | None = None, *, own_limit: bool = False) -> None:
@@ -156,8 +156,8 @@ CurrentPrincipal = Annotated[Principal, Depends(Caller())]
 async def require_login(request: Request, principal: CurrentPrincipal) -> None:
     """Check that the caller may change credentials and roles; see Principal.require_login.
 
-    Routes that always make such a change depend on it, and those that sometimes do call it. Raises KeyBound,
-    LoginRequired.
+    Routes that always make such a change declare this as a dependency; routes that only sometimes do call it. Raises
+    KeyBound, LoginRequired.
     """
     try:
         principal.require_login()

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-EXIT_INTERRUPTED = 130  # the exit status of shells for a process that SIGINT has ended
+EXIT_INTERRUPTED = 130  # the status that shells report for a process killed by SIGINT
 
 
 class ApiError(Exception):
@@ -69,7 +69,7 @@ class CandidateWorse(CommandFailed):
 
 
 class NoLabelledImages(ApiError):
-    """There is nothing to make a data set from."""
+    """No labelled prediction has a kept image, so there is nothing to make a data set from."""
 
     code = "no_labelled_images"
 
@@ -139,7 +139,7 @@ class UnsupportedBody(ApiError):
 
 
 class UnsupportedEncoding(UnsupportedBody):
-    """The body is compressed (RFC 9110, section 8.4). The gateway never decompresses: a small body could be endless."""
+    """The body is compressed (RFC 9110, section 8.4). The gateway never decompresses: a small body may become huge."""
 
     code = "unsupported_encoding"
 

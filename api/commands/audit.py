@@ -145,7 +145,10 @@ def _find_limit(settings: Settings) -> datetime:
 
 
 def _read_entries(selected: AuditFilter) -> tuple[Sequence[AuditEntry], Mapping[str, str]]:
-    """Return the selected entries, oldest first, and the names behind their ids; without a time only the newest."""
+    """Return the selected entries, oldest first, and the names behind their ids.
+
+    Without a start time, only the newest `_NEWEST` entries are returned.
+    """
 
     async def read(engine: AsyncEngine) -> tuple[Sequence[AuditEntry], Mapping[str, str]]:
         store, names = AuditStore(engine), await _read_names(engine)
@@ -157,7 +160,7 @@ def _read_entries(selected: AuditFilter) -> tuple[Sequence[AuditEntry], Mapping[
 
 
 async def _read_names(engine: AsyncEngine) -> Mapping[str, str]:
-    """Return the names of users, clients and keys by how entries refer to them, such as user:ID."""
+    """Return the displayed names of users, clients and keys, such as user:NAME, by their ids in entries (user:ID)."""
     users = {f"user:{user.id}": user.name for user in await UserStore(engine).list()}
     clients = {f"client:{client.id}": client.name for client in await ClientStore(engine).list()}
     keys = {f"key:{key.id}": key.terms.name for key in await KeyStore(engine).list()}

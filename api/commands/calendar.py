@@ -38,7 +38,7 @@ _COMMANDS: Mapping[Task, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task has printed, or why it failed."""
+    """What a task printed, or why it failed."""
 
     task: Task
     succeeded: bool
@@ -86,7 +86,7 @@ def mark_as_done(settings: Settings, task: Task) -> None:
 
 
 def print_calendar(entries: Iterable[CalendarEntry]) -> None:
-    """Print when each task was last done and is due, and the command."""
+    """Print a table of the tasks: when each was last done, when it is due, and its command."""
     now = time.time()
     print_table(
         ("task", "last done", "due", "command"),

@@ -33,7 +33,7 @@ from storage.transactions import Record
 
 T = TypeVar("T")
 
-_WAIT_S = 60  # while a gateway may be writing
+_WAIT_S = 60  # for the lock of a gateway that is writing
 
 
 class CommandEvent(NamedTuple):
@@ -57,9 +57,9 @@ def run_with_engine(
 ) -> T:
     """Run `action` on the database, after the migrations, in an event loop of its own.
 
-    Afterwards, the event that `describe_event` returns for the result is written to the audit log. This is for actions
-    outside of the database; those that change it take a Record (see `recording`). Raises DatabaseUnavailable,
-    AuditUnavailable, and DatabaseMissing unless a missing database may be created.
+    Afterwards, the event that `describe_event` returns for the result is written to the audit log. Use that only for
+    actions that do not change the database; the others take a Record, which writes the event in the same transaction
+    (see `recording`). Raises DatabaseUnavailable, AuditUnavailable, and DatabaseMissing unless `create` is set.
     """
     url = settings.database_url.get_secret_value()
     if not create:
@@ -118,9 +118,9 @@ def run_with_accounts(
 
 @contextmanager
 def recorded_run(task: Task) -> Iterator[None]:
-    """Record in the database whether the block succeeds, which the gateway's metrics show.
+    """Record in the database whether the block succeeds; the gateway's metrics show it.
 
-    Without a database, or with one that cannot be written, nothing is recorded: the task itself matters more.
+    A missing or unavailable database is ignored, because the task must not fail for that.
     """
     try:
         yield

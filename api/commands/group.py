@@ -1,8 +1,8 @@
 """The list of commands, and how a command is run: the common options, its errors and its exit status.
 
 Only the module of the chosen command is imported. `COMMANDS` holds the line that `atalaya --help` shows for each
-command, so printing it loads no web framework, database or model library, and command modules import at the top
-like any other module (`serve` is the exception, and says why).
+command, so printing it loads no web framework, database or model library. Command modules therefore import at the top
+like any other module; comments explain the few imports inside functions.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ JSON_PRINTED = ContextVar("json_printed", default=False)
 """Whether the running command's JSON document is already on standard output."""
 
 _HELP = {"help_option_names": ["-h", "--help"]}
-_BROKEN_PIPE = 141  # as shells report a process that SIGPIPE has ended
+_BROKEN_PIPE = 141  # the status that shells report for a process killed by SIGPIPE
 
 
 class LazyCommand(TyperCommand):
@@ -185,11 +185,11 @@ def _remove_option(arguments: Sequence[str], option: str) -> list[str]:
 
 
 def _report(error: BaseException, as_json: bool) -> int:
-    """Print the error, also as a document if the command should print JSON. Returns the exit status."""
+    """Print the error, and with `as_json` a JSON document on standard output too. Returns the exit status."""
     if _is_caused_by(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # The reader of the output has what it wanted. Python would report the closed pipe again when it exits.
+        # The reader has closed the pipe, as `head` does. Python would report that again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     if isinstance(error, typer.TyperException):

@@ -15,7 +15,7 @@ from api.errors import BodyTooLarge, RequestTooSlow, UnsupportedEncoding
 from model.serving.memory_budget import MemoryBudget
 
 MAX_DOCUMENT_BYTES = 64 * 1024
-# A client has this long to send a body, plus one second for each BODY_BYTES_A_SECOND received.
+# The seconds a client has to send a body, plus one second for each BODY_BYTES_A_SECOND received.
 BODY_GRACE_S = 10.0
 BODY_BYTES_A_SECOND = 64 * 1024
 # A document is in memory twice: in chunks, and joined.
@@ -69,7 +69,7 @@ class BodyLimit:
             await self._app(scope, _reserve_first(receive, reservation, reserve), send)
 
     def _find_length(self, headers: Headers) -> int:
-        """Return the most bytes that the document can have: 0 without a body."""
+        """Return the maximum length of the document in bytes; 0 without a body."""
         if "transfer-encoding" in headers:
             return self._max_document_bytes
         return min(parse_length(headers.get("content-length", "0")) or 0, self._max_document_bytes)
@@ -131,7 +131,7 @@ def _check_headers(headers: Headers, max_bytes: int) -> None:
 
 
 def declares_more(headers: Headers, max_bytes: int) -> bool:
-    """Whether Content-Length is present and exceeds `max_bytes`, or is not a number."""
+    """Return whether Content-Length is present and exceeds `max_bytes`, or is not a number."""
     length = parse_length(headers.get("content-length", "0"))
     return length is None or length > max_bytes
 

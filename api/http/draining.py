@@ -8,9 +8,9 @@ from collections.abc import Callable
 class Draining:
     """Draining begins once, when the process is told to stop or has to be replaced.
 
-    From then on, each response asks its client to close the connection. `stuck_jobs` counts the jobs because of which
-    the process had to be replaced; a replacement process continues the count. `cut_off` ends the predictions in
-    progress when their time is up.
+    From then on, each response asks its client to close the connection. `stuck_jobs` counts the stuck jobs that made a
+    replacement necessary; the replacement process continues the count. `cut_off` ends the predictions in progress when
+    the time for them is up.
     """
 
     def __init__(self, stuck_jobs: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""How errors become responses: the table from classes to statuses, and FastAPI's handlers."""
+"""Turns errors into responses: the table from classes to statuses, and FastAPI's handlers."""
 
 from __future__ import annotations
 

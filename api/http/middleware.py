@@ -35,7 +35,7 @@ HeaderSource = Callable[[dict[str, Any]], Iterable[tuple[str, str]]]
 
 
 class Observe:
-    """Gives every response a request id and security headers, and writes its duration, log line and spans.
+    """Gives every response a request id and security headers, and records its duration, log line and spans.
 
     `extra_headers` makes further headers from the request's state, such as those of the rate limits. An error without a
     handler is logged, reported and turned into a 500 response that does not reveal the cause.
@@ -161,7 +161,7 @@ def _request_id(offered: str | None) -> str:
 
 
 def _find_error_type(status: int, code: str) -> str:
-    """Return OpenTelemetry's error.type: the code of a server error, and nothing for an error of the caller."""
+    """Return OpenTelemetry's error.type: the code of a server error, and "" for an error of the caller."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return code or str(status)
     return code if code == _INTERNAL_ERROR else ""  # a response that broke off after its status

@@ -107,7 +107,7 @@ def require_fields(form: dict[str, str], *names: str) -> None:
 
 
 async def authenticate_client(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
-    """Return the client that the request authenticates (RFC 6749, section 2.3.1), None for the first-party client.
+    """Return the authenticated client (RFC 6749, section 2.3.1), or None for the first-party client.
 
     Raises InvalidClient, and BadForm if the secret is sent in two ways.
     """

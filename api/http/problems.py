@@ -65,7 +65,7 @@ def respond_with_problem(
 
 
 def build_protocol_members(path: str, detail: str) -> dict[str, str]:
-    """Return the member by which clients of the Open Inference Protocol recognise an error, on the protocol's paths."""
+    """Return the member `error`, which clients of the Open Inference Protocol expect, if the path is the protocol's."""
     return {"error": detail} if path == "/v2" or path.startswith("/v2/") else {}
 
 

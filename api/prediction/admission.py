@@ -40,8 +40,9 @@ async def read_batch(
 ) -> ImageBatch:
     """Read the body, reserve the memory to parse it, and parse it.
 
-    That memory is reserved only now, so that no slow upload holds it, and is capped at `largest`, so that no body is
-    rejected for it. The caller's time limit starts before parsing, the body's own limit after it.
+    The memory for parsing is reserved only after the upload, so that slow uploads do not hold it, and is capped at
+    `largest`, so that no body is rejected because of it. The time limit of the request starts before parsing, and the
+    one in the body starts after it.
     """
     body = await request.read_body()
     reservation.deadline = compute_deadline(request.timeout_s, longest_s)

@@ -104,7 +104,7 @@ async def _find_prediction(history: LedgerReader, prediction_id: str, owner: Req
     except PredictionNotFound:
         if await history.is_pruned(prediction_id):
             raise PredictionPruned from None
-        # Only callers who may label any prediction may see that the prediction with an id was erased.
+        # Only callers who may label any prediction may learn that a prediction was erased.
         if owner is None and await history.is_erased(prediction_id):
             raise PredictionErased from None
         raise

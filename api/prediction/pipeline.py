@@ -136,7 +136,7 @@ class PredictionPipeline:
     async def run_batch(self, request: PredictionRequest[BatchBody]) -> list[RecordedPrediction]:
         """Classify the images one after the other, all with the same model; record and charge each like `run` does.
 
-        Several images take no part in a trial: if the candidate failed on one of them, another model would classify it.
+        A batch of several images joins no trial: if the candidate failed on one, another model would classify it.
         The first image that gets no prediction ends the request. The images before it stay recorded and charged.
         Raises ModelReplaced, and what `run` raises.
         """
@@ -169,7 +169,7 @@ class PredictionPipeline:
                 return await estimate_cost(self._meter, request.origin.principal, needs.pixels)
 
     def record_refusal(self, origin: RequestOrigin, error: Exception) -> None:
-        """Record a request that got no prediction. For transports: only what they refuse without calling `run`."""
+        """Record a request that got no prediction. Transports call this only for requests that never reached `run`."""
         self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
 
     async def _predict(self, request: PredictionRequest[Any], image: ImageSource, **conditions: Any) -> _Outcome:
@@ -195,7 +195,7 @@ class PredictionPipeline:
         return _Outcome(prediction, charges[0], image if is_kept and isinstance(image, bytes) else None)
 
     async def _with_image(self, request: PredictionRequest[bytes], process: Process[T]) -> T:
-        """Read the body, and process the image with a method of the service; record a refusal.
+        """Read the body, and process the image with a method of the service. Record the request if it is refused.
 
         The deadline starts when the body has arrived. The upload has its own time limit, which depends on its size, so
         that a slow upload is not reported as a slow gateway.

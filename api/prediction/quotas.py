@@ -56,5 +56,5 @@ async def estimate_cost(meter: UsageMeter, principal: Principal, pixels: int) ->
 
 
 def _find_smallest(limits: Iterable[int | None]) -> int | None:
-    """Return the smallest limit, or None without a limit."""
+    """Return the smallest limit, or None if there is no limit."""
     return min((limit for limit in limits if limit is not None), default=None)

@@ -53,7 +53,7 @@ class FallbackWindows:
         return self._recovery is not None
 
     async def open(self) -> None:
-        """Never raises: the gateway also serves without the store."""
+        """Open both stores. Never raises: the gateway serves without `windows`, too."""
         await self._fallback.open()
         if self._recovery is None:
             try:

@@ -68,7 +68,7 @@ class CallerLimits(Limiter):
 
     @property
     def shared(self) -> bool:
-        """Whether requests are counted outside this process."""
+        """Whether requests are counted outside of this process."""
         return not isinstance(self._windows, LocalWindows)
 
     async def check_store(self) -> str | None:
@@ -87,8 +87,8 @@ class CallerLimits(Limiter):
     async def count_more(self, request: Request, rate: str, name: str, more: int) -> None:
         """Count `more` requests in addition to the one that `per_principal` has counted: in each window all or none.
 
-        The API key's window comes first. If the principal's window then rejects the requests, only this key has lost
-        them, and not the principal's other credentials. Raises RateLimitExceeded.
+        The API key's window comes first. If the principal's window then rejects the requests, they have been counted
+        only against this key, and not against the principal's other credentials. Raises RateLimitExceeded.
         """
         if more:
             await self._check_key_rate(request, more)
@@ -134,7 +134,7 @@ class CallerLimits(Limiter):
 
     @staticmethod
     def headers(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), with 429 `Retry-After`."""
+        """Yield `RateLimit-Policy`, `RateLimit` (draft-ietf-httpapi-ratelimit-headers) and, with 429, `Retry-After`."""
         results: list[tuple[str, LimitResult]] = state.get("limit_results", [])
         if not results:
             return

@@ -122,7 +122,7 @@ def _recording(request: Request, outcome: str) -> Record[ApiKey]:
 
 
 async def _check_credential(request: Request, principal: Principal) -> None:
-    """Check that the caller did not present a certificate, because a key would outlive it. Raises LoginRequired.
+    """Check that the caller has logged in, because a key would outlive a client certificate. Raises LoginRequired.
 
     An API key needs no check, because it becomes the recorded parent of the new one. Clients have no keys.
     """

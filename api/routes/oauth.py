@@ -33,7 +33,7 @@ from auth.tokens.access import FIRST_PARTY
 from auth.tokens.keyring import ACTIVATION_DELAY
 
 _METADATA_CACHE = {"Cache-Control": "public, max-age=300"}
-# Resource servers must have a new key before it signs. The other half of the delay is for gateways that read it late.
+# Resource servers must fetch a new key before it signs. The other half of the delay is for gateways that read it late.
 _KEYS_CACHE = {"Cache-Control": f"public, max-age={ACTIVATION_DELAY.seconds // 2}"}
 _FORM_BODY = describe_form(["token"], {"token": {"type": "string"}, "token_type_hint": {"type": "string"}})
 
@@ -70,7 +70,7 @@ async def revoke(request: Request, auth: Auth) -> Response:
     try:
         form = await read_form(request, "token")
         inquirer = await _authenticate_inquirer(request, auth, form, public=True)
-        # A thief who has exchanged a stolen refresh token must not keep the session.
+        # Even a used token ends its session, so that a thief who has exchanged a stolen one loses the session.
         token = await _find_token(auth, form["token"], even_used=True)
         if token is not None:
             await _revoke(request, auth, inquirer, token)
@@ -120,7 +120,7 @@ async def metadata(tokens: Tokens, settings: SettingsDep) -> Response:
 
 
 async def _refuse(request: Request, event: str, error: Exception) -> Response:
-    if not isinstance(error, InvalidToken):  # which was recorded when the token was checked
+    if not isinstance(error, InvalidToken):  # already recorded when the token was checked
         await record_event(request, event, "refused", code=getattr(error, "code", ""))
     return build_oauth_error(request, error)
 

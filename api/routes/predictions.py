@@ -64,7 +64,7 @@ Timeout = Annotated[
 
 
 def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """Return the prediction routes. All together, they accept `rate` from a principal, and an API key's own rate."""
+    """Return the prediction routes. A principal's requests to all of them share `rate`, and a key's its own rate."""
     router = APIRouter(tags=["predictions"], responses=_PROBLEMS, route_class=RecordedRoute)
 
     @router.post(

@@ -75,9 +75,9 @@ class UserPatch(_BodyWithQuotas):
 
     @property
     def needs_login(self) -> bool:
-        """Whether the change gives somebody a way to log in, or other rights, or allows images to be kept.
+        """Whether the change lets somebody log in, changes rights, or allows images to be kept.
 
-        Disabling only takes rights away.
+        Disabling a user only takes rights away.
         """
         gives_access = self.role is not None or self.password is not None or self.disabled is False
         return gives_access or self.keep_images is True

@@ -37,7 +37,7 @@ class ConnectionMemory:
         self._holders.discard(holder)
 
     def count_received(self, count: int) -> None:
-        """Count received bytes. Those that the application has read are only subtracted from time to time."""
+        """Count received bytes. Bytes that the application has read are subtracted when the limit seems exceeded."""
         self._counted_bytes += count
         if self._counted_bytes > self._limit_bytes:
             self._drop_largest()

@@ -235,7 +235,7 @@ class BoundedProtocol(CertificateProtocol):
             log.info("connection_refused", code=error.code)
 
     def _abandon_request(self, error: ApiError | MemoryFull) -> None:
-        """End the request whose body is invalid."""
+        """End the current request: send `error` if that is still possible, and close the connection."""
         if self.pipeline or self.cycle.response_started:
             self._close()
             return

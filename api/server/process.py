@@ -30,7 +30,7 @@ from api.server.tls import ServerTls
 from api.settings import Settings
 from monitoring.logs.outputs import drain_logs
 
-# How long a thread may hold the interpreter lock while another waits: short, because the event loop runs often.
+# How long a thread may hold the GIL while another waits: short, because the event loop runs often.
 SWITCH_INTERVAL_S = 0.001
 FIRST_REQUEST_LIMIT_S = 1.0  # for the first request of a connection that was accepted just before the shutdown
 
@@ -53,7 +53,7 @@ class _Lifespan(LifespanOff):
 
 
 class _Protocol(BoundedProtocol):
-    """Lets a request that is arriving complete, where uvicorn would close its connection."""
+    """Lets a request that is still arriving complete; uvicorn would close its connection."""
 
     def shutdown(self) -> None:
         if self.expects_request:
@@ -105,7 +105,7 @@ class GatewayServer(uvicorn.Server):
             self._signalled = True
             # Ctrl-C comes from a terminal, so there is no load balancer that has to redirect its clients first.
             self._drain_s = 0 if sig == signal.SIGINT else self._drain_s
-            # If the shutdown hangs, SIGALRM kills the process. No response was sent that is not in the ledger.
+            # If the shutdown hangs, SIGALRM kills the process. Every prediction sent so far is in the ledger.
             signal.setitimer(signal.ITIMER_REAL, self._drain_s + SHUTDOWN_LIMIT_S)
             if os.getpid() == 1:  # process 1 of a container gets no signal that it does not handle
                 timer = threading.Timer(self._drain_s + SHUTDOWN_LIMIT_S, os._exit, (1,))

@@ -32,7 +32,7 @@ class Processes:
 
 @contextmanager
 def shared_directory() -> Iterator[Path]:
-    """Yield an empty directory (0700), and remove it afterwards; also remove those of gateways that were killed."""
+    """Yield an empty directory (0700), and remove it afterwards. Also removes directories that killed gateways left."""
     parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     _remove_abandoned(parent)
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))

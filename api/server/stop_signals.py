@@ -12,7 +12,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def exit_at_stop_signals(terminated: int, interrupted: int) -> None:
     """Exit at once with these statuses for SIGTERM and SIGINT, while there is nothing to clean up.
 
-    An exception would have to pass through imports, and some libraries replace it by an error of their own.
+    An exception would have to pass through imports, and some libraries replace it with an error of their own.
     """
     for number, status in zip(STOP_SIGNALS, (terminated, interrupted), strict=True):
         signal.signal(number, lambda *_, status=status: os._exit(status))

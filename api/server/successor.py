@@ -25,7 +25,7 @@ Sockets = Mapping[str, Sequence[socket.socket]]
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What a process takes over from the program that executed it: listeners by their use, and a count."""
+    """What a process takes over from the program that executed it: listeners by use, and the count of stuck jobs."""
 
     listeners: Sockets
     stuck_jobs: int
@@ -64,7 +64,7 @@ class Successor:
     def start(self) -> NoReturn:
         """Execute the program. Any thread may call this, even while others are still running.
 
-        Signals to stop are held until the new program has handlers for them.
+        Stop signals are blocked until the new program has handlers for them.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -82,7 +82,7 @@ class Successor:
 
 
 def release_held_signals() -> None:
-    """Receive the signals held while this program was being executed. Call this once their handlers are set."""
+    """Unblock the signals that `Successor.start` has blocked. Call this once their handlers are set."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
 

@@ -1,4 +1,4 @@
-"""Several workers behind one port: started, replaced when they die, restarted one by one, and stopped together.
+"""Runs several workers behind one port: replaces those that die, restarts them one by one, and stops them together.
 
 The supervisor has imported everything and opened nothing. The workers it forks share its memory and are ready in a
 fraction of a second. It handles no request, so that nothing a client sends can crash it.
@@ -98,7 +98,7 @@ class Supervisor:
         return [worker for worker in self._workers if not worker.stopping]
 
     def _may_start(self) -> bool:
-        """Workers start one at a time, and during a restart they stop one at a time."""
+        """Return whether a worker may start: they start one at a time, and during a restart they stop one at a time."""
         serving = self._serving()
         if self._stopping or any(worker.ready_at is None for worker in serving):
             return False
@@ -164,7 +164,7 @@ class Supervisor:
         os.kill(worker.pid, number)
 
     def _read_report(self, worker: _Worker) -> None:
-        """The pipe holds one byte when the worker is ready, and none when it has died, which SIGCHLD reports."""
+        """Read the worker's pipe: one byte if the worker is ready, none if it has died, which SIGCHLD also reports."""
         worker.pipe_read = True
         if not os.read(worker.ready_pipe, 1):
             return

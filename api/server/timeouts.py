@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 REPLACEMENT_DRAIN_S = 2.0  # instead of DRAIN_SECONDS, before a process with a stuck thread is replaced
-THREADS_LIMIT_S = 0.5  # for worker threads to end, once nobody awaits their results any more
+THREADS_LIMIT_S = 0.5  # for worker threads to end, once no request awaits their results
 CUT_OFF_S = 4.5  # after which predictions in flight are ended with a problem document
 RESPONSES_LIMIT_S = 5  # for the requests in flight
 SHUTDOWN_LIMIT_S = 7.5  # for these and for closing databases, queues and files

@@ -43,7 +43,7 @@ class ServerTls:
         self.context = self._newest = context
         self._settings = settings
         self._loaded = self._seen = self._find_versions()
-        context.sni_callback = self._select  # called for every handshake, also without a server name
+        context.sni_callback = self._select  # called for every handshake, even without a server name
 
     def reload(self) -> bool:
         """Load the files if they have changed since they were loaded, but not since the last call.

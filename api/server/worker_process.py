@@ -54,7 +54,7 @@ def preload(modules: Sequence[str]) -> None:
 
 
 def fork(action: Callable[[], int], closing: Sequence[int] = ()) -> int:
-    """Start a child process that closes some descriptors and exits with the status of `action`; returns its id."""
+    """Start a child process that closes `closing` and exits with the status of `action`; returns the process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     # Until the child has its own handlers, a signal to it would run those of the parent.

@@ -36,7 +36,7 @@ class AuditRecorder:
     ) -> None:
         """Record that `actor` (a subject; by default the principal's) did `event` to `target`, with this outcome.
 
-        `event` and `outcome` come from a fixed set, because they label the metric. `detail` may hold no secrets.
+        `event` and `outcome` come from a fixed set, because they label the metric. `detail` must not contain secrets.
         With `within`, an outcome that must be durable is written in the transaction of that connection, right before
         the commit; see storage.transactions.Record. Raises AuditUnavailable when it cannot be written.
         """

@@ -70,7 +70,7 @@ def _open_tls(model: ModelSettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=model.engine_ca)
         if model.engine_certificate is not None:
             context.load_cert_chain(model.engine_certificate, model.engine_key)
-    except OSError as error:  # SSLError is one
+    except OSError as error:  # including SSLError
         raise SettingsError(
             "MODEL__ENGINE_CA, MODEL__ENGINE_CERTIFICATE or MODEL__ENGINE_KEY cannot be read: "
             f"{error.strerror or error}."

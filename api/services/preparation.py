@@ -36,8 +36,8 @@ log = structlog.get_logger("atalaya.preparation")
 def find_copies(settings: Settings) -> PreparedCopies | None:
     """Return where the prepared copies are; None with MODEL__PREPARE=false or without LEDGER__SIGNING_KEY.
 
-    The key that authenticates their records is derived from the ledger key, so that a writer to their folder who cannot
-    read the gateway's secrets cannot forge a copy.
+    The key that authenticates their records is derived from the ledger key, so that an attacker who can write to their
+    folder, but not read the gateway's secrets, cannot forge a copy.
     """
     if not settings.model.prepare or settings.ledger.signing_key is None:
         return None
@@ -45,7 +45,7 @@ def find_copies(settings: Settings) -> PreparedCopies | None:
 
 
 def show_counters(metrics: Metrics) -> None:
-    """Expose every outcome from the start: Prometheus sees no increase where a series begins above 0."""
+    """Expose every outcome from the start: Prometheus sees no increase in a series that begins above 0."""
     for origin in Origin:
         metrics.weights_loaded.labels(origin)
     for outcome in _OUTCOMES:
@@ -107,7 +107,10 @@ async def _build_within(memory: MemoryBudget, job: bytes) -> str:
 
 
 async def _build(job: bytes) -> str:
-    """Build in a process with a session of its own: Ctrl-C is for the gateway, which then ends the process."""
+    """Build the copy in a subprocess. Returns what went wrong, or "" if nothing did.
+
+    The subprocess has its own session, so that Ctrl-C reaches only the gateway, which then kills the subprocess.
+    """
     command, pipe = (sys.executable, "-m", "model.backends.prepared"), asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *command, stdin=pipe, stderr=pipe, env=_ENVIRONMENT, start_new_session=True

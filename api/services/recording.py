@@ -34,7 +34,7 @@ from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
 LEDGER_WAIT_S = 1  # then the entries go to the spool
-EVENT_WAIT_S = 10  # while a gateway may be writing
+EVENT_WAIT_S = 10  # for the lock of a gateway that is writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ async def open_recording_services(
     charges: ChargeRecorder,
     activity: Activity,
 ) -> AsyncIterator[RecordingServices]:
-    """Open the audit trail and the ledger, which counts `charges` in the transactions that record predictions.
+    """Open the audit trail and the ledger, which charges quotas with `charges` as it records predictions.
 
     The services that open connections of their own, such as the ledger, use `login`.
 

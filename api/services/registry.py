@@ -43,10 +43,10 @@ def find_model_folder(settings: Settings, version: str) -> Path:
 
 
 def list_artefact_folders(settings: Settings) -> Iterator[Path]:
-    """Yield the folders where a model may be: those of the registry, the configured one and those beside it, and those
-    in artifacts/ of the home and of the installation.
+    """Yield the folders that may contain a model. Raises RegistryError.
 
-    Raises RegistryError.
+    These are the folders of the registry, the configured folder and its siblings, and the folders in artifacts/ of the
+    home and of the installation.
     """
     if settings.model.registry is not None:
         yield from open_registry(settings).list_folders()

@@ -62,10 +62,10 @@ def build_health_checks(
         return None if ledger.state is LedgerState.WRITING else ledger.state
 
     async def model() -> str | None:
-        """Fails only if a thread is stuck: the model was loaded and warmed up before the first request was accepted.
+        """Raises WorkerStuck, and EngineUnavailable while no inference engine works and there is no local model.
 
-        While the version that the alias names cannot be served or pulled, the state is the code of the reason.
-        With inference engines, it also fails while none of them works, unless there is a local model.
+        While the version that the alias names cannot be served or pulled, the state is the code of the reason. The
+        model itself needs no check: it was loaded and warmed up before the first request was accepted.
         """
         serving.predictions.check_threads()
         engine_problem = find_engine_problem(serving.predictions.backend)

@@ -72,7 +72,7 @@ async def open_serving_services(
 ) -> AsyncIterator[ServingServices]:
     """Start and watch the worker threads. Open this group last: it budgets the memory that everything else leaves.
 
-    If a thread is stuck, `draining` gets the process replaced.
+    If a thread is stuck, the replacement of the process is requested through `draining`.
     """
     threads = count_inference_threads(settings)
     log.info("inference_threads", threads=threads)
@@ -114,9 +114,10 @@ async def open_serving_services(
 def image_memory_bytes(settings: Settings, backend: Backend) -> int:
     """Return the bytes for this process's images: MODEL__MEMORY_MEGABYTES, or else what the container's limit leaves.
 
-    Images that are kept for training need memory of their own. Workers share evenly what the process that pulls from an
-    MLflow server, the parent process and the prepared weights, which all workers map, leave of the limit.
-    The worker that starts first counts the weights twice, because they look private until another worker maps them.
+    Memory for images that wait to be kept for training is set aside. The process that pulls from an MLflow server, the
+    parent process and the prepared weights, which all workers map, are subtracted from the limit; the workers share
+    the rest evenly. The worker that starts first counts the weights twice, because they look private until another
+    worker maps them.
     """
     if settings.model.memory_megabytes is not None:
         return settings.model.memory_megabytes << 20

@@ -123,7 +123,7 @@ HomePath = Annotated[Path, AfterValidator(resolve_path)]
 def describe_installation(requirements: str) -> str:
     """Return the sentence that says how to install a file of `requirements/` into this environment.
 
-    A bare `pip` would be that of the system, and a service works in another folder than that of the code.
+    The paths are absolute, because a bare `pip` would be the system's, and a service has another working directory.
     """
     file = INSTALLATION / "requirements" / requirements
     pip = Path(sys.prefix) / "bin" / "pip"

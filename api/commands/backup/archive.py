@@ -30,7 +30,7 @@ _UNREADABLE = "The backup's content cannot be read. Use another one."
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`revisions` are the newest migrations by package, `tables` the columns by table, `models` the states by model.
+    """`revisions` maps packages to their newest migration, `tables` tables to columns, `models` models to states.
 
     `made_at` is in ISO 8601, UTC.
     """
@@ -78,8 +78,8 @@ def writing_archive(file: BinaryIO, passphrase: str | None) -> Iterator[ArchiveW
 def read_archive(file: BinaryIO, passphrase: str | None) -> tuple[Manifest, Iterator[tuple[str, BinaryIO]]]:
     """Return the manifest, and an iterator over the names and contents of the other members.
 
-    A content must be read before the next one. The iterator ends only at the end of an undamaged file. Raises
-    BackupDamaged, BackupTooNew, PassphraseWrong.
+    Read each member's content before advancing the iterator, which ends without an error only if the whole file is
+    undamaged. Raises BackupDamaged, BackupTooNew, PassphraseWrong.
     """
     frames = BackupReader(file, passphrase)
     members = _read_members(frames)
@@ -88,7 +88,7 @@ def read_archive(file: BinaryIO, passphrase: str | None) -> tuple[Manifest, Iter
         raise BackupDamaged(_UNREADABLE)
     with _reporting_damage():
         manifest = Manifest(**json.load(content))
-    if manifest.keys and passphrase is None:  # checksums do not prove who has put the keys there
+    if manifest.keys and passphrase is None:  # checksums do not prove who wrote the keys
         raise BackupDamaged(_KEYS_UNENCRYPTED)
     return manifest, members
 

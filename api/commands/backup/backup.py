@@ -76,7 +76,7 @@ def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_key
     """Return the number of rows. Raises CommandFailed, LedgerUnavailable, DatabaseMissing."""
     migrate_database(settings)
     in_folder = settings.model.registry_folder is not None and settings.model.mlflow_url is None
-    # Read before the rows, because a move of an alias stays in this state until the ledger has it.
+    # Read before the rows: an alias move stays in this state until the ledger records it, so none can be missed.
     models = read_models(open_registry(settings)) if in_folder else []
     request = BackupRequest(models, format_keys(settings) if with_keys else None, passphrase)
     with _open_target(file) as target, open_snapshot(settings) as connection:
@@ -84,7 +84,7 @@ def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_key
 
 
 def write_backup(target: BinaryIO, connection: Connection, request: BackupRequest) -> int:
-    """Write the rows that the connection's transaction sees, and what is requested. Returns the number of rows.
+    """Write the rows visible to the connection's transaction, and what is requested. Returns the number of rows.
 
     Raises CommandFailed, OSError.
     """
@@ -122,7 +122,7 @@ def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
 
 @contextmanager
 def _open_target(path: Path) -> Iterator[BinaryIO]:
-    """Open the new file, or standard output. Everything is written when the context ends. Raises CommandFailed."""
+    """Open the new file, or standard output, and flush it when the context ends. Raises CommandFailed."""
     if str(path) != "-":
         with open_new_file(path) as file, reporting_write_errors(path):
             yield file
@@ -133,4 +133,4 @@ def _open_target(path: Path) -> Iterator[BinaryIO]:
 
 
 async def _do_nothing(_: object) -> None:
-    """`run_with_engine` writes the event."""
+    """Do nothing: `run_with_engine` only has to write the event."""

@@ -29,5 +29,5 @@ _GROUPS = (
 
 
 def list_tables() -> list[str]:
-    """Return the names of all tables of this release, without those that hold the migrations' versions."""
+    """Return the names of all tables of this release, except the tables with the versions of the migrations."""
     return [table.name for group in _GROUPS for table in group.metadata.sorted_tables]

@@ -1,4 +1,4 @@
-"""New files that get their name only when they are complete."""
+"""Creates files that get their final name only when they are complete."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def reporting_write_errors(path: Path | str) -> Iterator[None]:
-    """Raise CommandFailed for an OSError, but not for a closed pipe, whose reader has all that it wanted."""
+    """Raise CommandFailed for an OSError, except for a pipe that its reader has closed."""
     try:
         yield
     except BrokenPipeError:

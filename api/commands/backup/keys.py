@@ -1,4 +1,4 @@
-"""The keys in a backup: lines as in .env."""
+"""The keys in a backup, as lines of an .env file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def format_keys(settings: Settings) -> bytes:
 
 
 def find_public_keys(keys: bytes) -> list[str]:
-    """Return the ledger's public keys from these lines: that of its private key, and the earlier ones."""
+    """Return the ledger's public keys from the lines of `format_keys`: the private key's, and the earlier ones."""
     values = dotenv_values(stream=StringIO(keys.decode()))
     private, earlier = values.get(_LEDGER_KEY), values.get(_EARLIER_KEYS)
     return [*([Signer(private).public_key] if private else []), *(earlier.split(",") if earlier else [])]

@@ -25,7 +25,7 @@ _TOO_NEW = "A newer release made this backup. Restore it with that release."
 
 @dataclass(slots=True)
 class Loaded:
-    """How many rows were loaded, and the lines with the keys, empty if the backup has none."""
+    """The number of loaded rows, and the lines with the keys, which are empty if the backup has none."""
 
     rows: int = 0
     keys: bytes = b""

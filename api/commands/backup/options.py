@@ -1,4 +1,4 @@
-"""Options and values that both commands share."""
+"""The options that `backup` and `restore` share, and their values."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ _DAMAGED = "The backup is restored, but the {record} was changed before the back
 
 
 def verify_restored(settings: Settings, keys: bytes, earlier_keys: Sequence[str]) -> tuple[int, int | None]:
-    """Verify both records, and write to the audit log that a backup was restored.
+    """Verify the audit log and the ledger, and record the restoration in the audit log.
 
-    Returns the numbers of audit entries and of ledger entries. The latter is None if there is no key to verify the
-    ledger with: none configured, in the backup or given. Raises CommandFailed.
+    Returns the numbers of audit entries and of ledger entries. The latter is None if no key to verify the ledger with
+    is configured, in the backup or given. Raises CommandFailed.
     """
     report = run_with_engine(
         settings, lambda engine: AuditStore(engine).verify(), lambda _: CommandEvent("backup", "restored")

@@ -50,7 +50,7 @@ _ABSTENTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class _Account:
-    """The demo's user, and the password if the user was added just now."""
+    """The demo's user, and the password if this run added the user."""
 
     user: User
     password: str | None
@@ -109,7 +109,7 @@ class _Server:
         self._ended = True
 
     def stop(self) -> None:
-        """Stop the process gracefully, and kill it after a time or at a second Ctrl-C."""
+        """Stop the process gracefully, and kill it after `_STOP_LIMIT_S` or at a second Ctrl-C."""
         if self.has_ended:
             return
         os.kill(self._pid, signal.SIGINT)  # unlike SIGTERM, it skips the drain time for other clients
@@ -125,7 +125,7 @@ class _Server:
 
 @contextmanager
 def _gateway(settings: Settings, listeners: Listeners) -> Iterator[_Server]:
-    """Serve on the listeners in a child process, which is stopped at the end, however this process ends."""
+    """Serve on the listeners in a child process, and stop it when the context ends, even after SIGTERM or SIGHUP."""
     # The log would hide what the demo prints. A copy of .env.example also sets the default level.
     options: dict[str, Any] = {"log_level": "warning"} if settings.log_level == "info" else {}
 
@@ -135,7 +135,7 @@ def _gateway(settings: Settings, listeners: Listeners) -> Iterator[_Server]:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
-    # An interrupt in between would leave a child that nobody stops.
+    # An interrupt between the fork and the `try` would leave a child process that nothing stops.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     server = _Server(fork(serve))
     try:

@@ -2,7 +2,7 @@
 
 - The validators of the OpenAPI document are built with the first document instead of at import.
 - pydantic.v1 cannot be imported by this process: FastAPI would only look for its models, and this project has none.
-- email-validator, which only the development environment has, cannot be imported meanwhile.
+- email-validator, which only the development environment has, is hidden during the import.
 
 A server imports this module before any other that uses FastAPI.
 """

@@ -1,4 +1,4 @@
-"""Configures the log of a gateway from its settings: the format, the files, and the receiver of sent lines."""
+"""Configures the log of a gateway from its settings: the format, the files, and the HTTP receiver of the lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEGABYTE = 1_000_000
 
 
 def start_logging(settings: Settings) -> None:
-    """Configure the log of this process and of those that it forks."""
+    """Configure the log of this process and of its forked child processes."""
     queues = list(_open_queues(settings))
     for queue in queues:
         register_queue(queue)
@@ -26,7 +26,7 @@ def start_logging(settings: Settings) -> None:
 
 
 def find_log_files(settings: Settings) -> LogFiles | None:
-    """Return where the log is kept in files, or None if it is not."""
+    """Return where and how long log files are kept, or None if the log is not written to files."""
     logs = settings.logs
     return None if logs.file is None else LogFiles(logs.file, logs.keep_days, logs.keep_megabytes * _MEGABYTE)
 

@@ -93,10 +93,11 @@ def serve_in_one_process(
 ) -> int:
     """Serve until a signal; returns the exit status. If a thread is stuck, execute the program again.
 
-    `on_ready` is called once requests are accepted. `stuck_jobs` is the count of earlier programs of this process.
+    `on_ready` is called once requests are accepted. `stuck_jobs` is the number of stuck jobs in the programs that this
+    process executed before.
     """
     registry = CollectorRegistry()
-    # A thread loads the model, mostly without the interpreter's lock, while this one imports and migrates.
+    # A thread loads the model, mostly without holding the GIL, while this one imports and migrates.
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")
     model = thread.submit(_open_model, settings)
     thread.shutdown(wait=False)

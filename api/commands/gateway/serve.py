@@ -79,8 +79,8 @@ def serve_on(
 ) -> int:
     """Serve on bound sockets; returns the exit status. `options` are the settings from the command line.
 
-    `on_ready` is called with the address once requests are accepted. `stuck_jobs` is the count of earlier programs of
-    this process.
+    `on_ready` is called with the address once requests are accepted. `stuck_jobs` is the number of stuck jobs in the
+    programs that this process executed before.
     """
     start_logging(settings)
     restrict_secret_files(settings)

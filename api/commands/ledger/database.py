@@ -53,7 +53,7 @@ def find_subject(settings: Settings, name: str) -> str:
 
 
 def check_model_recorded(settings: Settings, model: str) -> None:
-    """Raises CommandFailed unless the ledger has a prediction of the model. LedgerUnavailable, DatabaseMissing."""
+    """Raises CommandFailed if the ledger has no prediction of the model, LedgerUnavailable, DatabaseMissing."""
     with open_snapshot(settings) as connection:
         if not is_recorded(connection, ledger_payloads.c.model, model):
             raise CommandFailed(

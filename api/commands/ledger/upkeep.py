@@ -27,7 +27,7 @@ from monitoring.ledger.upkeep.pruning import Pruner
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 
-LOCK_TIMEOUT_S = 60  # while a gateway may be writing
+LOCK_TIMEOUT_S = 60  # for the lock of a gateway that is writing
 
 
 EarlierKeys = Annotated[

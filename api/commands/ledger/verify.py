@@ -85,7 +85,7 @@ def _check_report(report: LedgerReport) -> None:
 
 
 def read_configured_keys(*, of_export: bool = False) -> list[str]:
-    """Return the public key of the configured private one, and the earlier ones. Raises CommandFailed without a key.
+    """Return the configured private key's public key, and the earlier ones. Raises CommandFailed without a key.
 
     The settings' own error advises generating a key, which would not help: a new key has signed nothing yet.
     """

@@ -110,7 +110,7 @@ def open_mover(settings: Settings) -> Iterator[AliasMover]:
 
 @contextmanager
 def auditing_move(outcome: str, name: str, alias: str, why: str) -> Iterator[dict[str, Change]]:
-    """Write the move that the block puts into the mapping to the audit log, or that the ledger could not record it."""
+    """Audit the move that the block puts into the yielded mapping, or the ledger's failure to record it."""
     moved: dict[str, Change] = {}
     try:
         yield moved

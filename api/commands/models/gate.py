@@ -12,7 +12,7 @@ from model.offline.gate_report import list_gate_images, measure_gate
 def report_gate(
     backend: Backend, data: Path, photos: Path | None, scenes: Path | None, threads: int, as_json: bool
 ) -> None:
-    """Print what the gate refuses of each group of images, and the categories that it accepts most often."""
+    """Print how many images of each group the gate refuses, and the categories it wrongly accepts most often."""
     groups = list_gate_images(backend, data, photos, scenes)
     with progress_bar("Evaluating", sum(map(len, groups))) as advance:
         report = measure_gate(backend, groups, advance, threads)

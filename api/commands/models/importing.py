@@ -89,7 +89,10 @@ def import_signed(options: ImportOptions, key: PrivateKey | None) -> Manifest:
 
 
 def check_version_is_new(settings: Settings, name: str, version: str, *, signed: bool) -> None:
-    """Fail before the work instead of after it. Raises RegistryError, CommandFailed, DatabaseMissing."""
+    """Fail before the work if the version exists, or if it is unsigned but must be signed.
+
+    Raises RegistryError, CommandFailed, DatabaseMissing.
+    """
     if settings.model.is_mirrored:
         raise AliasesElsewhere
     migrate_database(settings)

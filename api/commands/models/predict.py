@@ -37,7 +37,7 @@ def predict(
 
 
 def print_results(results: list[dict[str, Any]], as_json: bool, stopped: CommandFailed | None = None) -> None:
-    """Print a row for each image, and a line on standard error for each that failed and for each warning.
+    """Print a row for each classified image, and a line on standard error for each failed image and each warning.
 
     Raises `stopped`, the error that ended the command early, or CommandFailed if an image failed.
     """
@@ -79,7 +79,7 @@ def describe_os_error(error: OSError) -> str:
 
 
 def _check_picture(picture: Path, images: list[Path]) -> None:
-    """Raise BadParameter if the picture would belong to several images, or might replace the image."""
+    """Raise BadParameter for several images, and for a picture that is not a PNG file or would replace the image."""
     if len(images) > 1:
         raise typer.BadParameter("--explain takes one image.")
     if picture.suffix.lower() != ".png" or picture.resolve() == images[0].resolve():

@@ -38,7 +38,7 @@ def sign(
 ) -> None:
     """Write FOLDER/model.sig, an OpenSSF Model Signing v1.0 signature, and print the setting that verifies it."""
     private_key = read_key_file(key, password_stdin)
-    verify_artefact(folder)  # sign no folder that the gateway could not serve
+    verify_artefact(folder)  # do not sign a folder that the gateway could not serve
     statement = sign_folder(folder, private_key)
     public_key = encode_public_key(private_key.public_key())
     if as_json:

@@ -1,4 +1,4 @@
-"""Asks on the command line to confirm what cannot be undone."""
+"""Asks on the command line for confirmation of actions that cannot be undone."""
 
 from __future__ import annotations
 

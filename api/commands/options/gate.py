@@ -1,4 +1,4 @@
-"""The options that name the images of a gate."""
+"""The options that name images to fit and measure a model's gate."""
 
 from __future__ import annotations
 

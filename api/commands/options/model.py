@@ -1,4 +1,4 @@
-"""The option that chooses a model, and the settings of commands around models."""
+"""The option that chooses a model, and the interpreter of the Keras environment."""
 
 from __future__ import annotations
 

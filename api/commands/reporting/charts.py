@@ -13,7 +13,7 @@ from pygal.style import Style
 
 from model.quality.intervals import Interval
 
-# pygal adds an import finder for its former plug-ins, which warns whenever anything is imported afterwards.
+# pygal installs an import finder for its former plug-ins, which warns at every later import.
 sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 _COLORS = ("#1f5fa8", "#b3541e", "#3b7d3c", "#7a4a9a")
@@ -35,7 +35,7 @@ _STYLE = Style(
 
 
 class Charts:
-    """Draws charts. Each has an id of its own, so that its style does not affect the others."""
+    """Draws charts. Each has its own id, so that its style does not affect the others."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -91,9 +91,9 @@ def _find_levels(top: float) -> dict[str, Any]:
 
 
 def _serialise(tree: Any) -> str:
-    """Return the SVG without scripts, which a policy for the page may forbid, and without the ids that they use.
+    """Return the SVG without scripts, which the page's content security policy may forbid.
 
-    Otherwise every chart would have the same ids.
+    The ids that these scripts use are removed too, because they would be the same in every chart.
     """
     for element in tree.iter():
         for script in element.findall("script"):

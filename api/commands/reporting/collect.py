@@ -116,7 +116,7 @@ async def _list_drift(engine: AsyncEngine, quarter: Quarter) -> Sequence[Finding
 
 
 def _list_versions(engine: Engine, quarter: Quarter, facts: QuarterFacts | None) -> list[ServedVersion]:
-    """Return how good each version was that predicted in the quarter. `facts` says when it did so."""
+    """Return the quality of each version that predicted in the quarter, and from `facts` when it first and last did."""
     served = []
     for model in sorted({sums.model for sums in QualityReader(engine).list_sums(quarter.start, None, quarter.end)}):
         try:

@@ -18,8 +18,8 @@ from monitoring.tasks.runs import TaskRuns
 class PeriodTraffic:
     """Requests of a month, such as 2026-11, or of the week that begins on a Monday, such as 2026-11-02.
 
-    Latency is from the queue to the end of inference, in milliseconds; None without predictions. `brightness` is the
-    mean over the images, 0 to 255; None if it was not recorded.
+    Latency is the sum of the stages that the ledger records (queue, decode, infer, and explain if requested), in
+    milliseconds; None without predictions. `brightness` is the mean over the images, 0 to 255; None if not recorded.
     """
 
     name: str
@@ -54,7 +54,10 @@ class ErrorCount:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A day with server errors for more than one request in a hundred, a failed task or a rejected candidate."""
+    """A day with at least five server errors for more than 1 % of its requests, a failed task or a rejected candidate.
+
+    `requests` is 0 for tasks and candidates.
+    """
 
     day: str
     kind: str  # "server_errors", "task_failed" or "candidate_rejected"
@@ -65,7 +68,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """A version of a model, when it first and last predicted in the quarter, and how good it was there.
+    """A version of a model, when it first and last predicted in the quarter, and its quality in that time.
 
     `accuracy` and `ece` are measured on labelled predictions. `estimate` is the accuracy estimated from the confidence
     of all predictions (CBPE).
@@ -107,7 +110,7 @@ class AliasChange:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeChange:
-    """A library or processor that made predictions and differs from the one before."""
+    """A change of a library's version, or of the processor, between two predictions."""
 
     at: str
     name: str
@@ -128,7 +131,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class SecurityEvents:
-    """Equal events of the audit log."""
+    """The number of events in the audit log with the same name and outcome."""
 
     event: str
     outcome: str
@@ -137,7 +140,7 @@ class SecurityEvents:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A rule that applied, and the numbers that triggered it, for the sentence of that rule. A tuple holds metrics."""
+    """A rule that applied, and the values to fill into its text. A tuple contains names of metrics."""
 
     rule: str
     values: Mapping[str, str | int | float | tuple[str, ...]]

@@ -97,7 +97,7 @@ class QuarterFacts:
         self.unreadable = 0
 
     def add(self, document: str) -> None:
-        """Count an entry. An altered one is only counted as unreadable; `atalaya ledger verify` says more about it."""
+        """Count an entry. An altered one only counts as unreadable; `atalaya ledger verify` reports what is wrong."""
         try:
             facts = parse_json(document)
             kind = facts.get("kind", EntryKind.PREDICTION)
@@ -165,7 +165,7 @@ class QuarterFacts:
         return [_make_period(name, week) for name, week in self._weeks.items()]
 
     def list_callers(self, names: Mapping[str, str]) -> list[CallerTraffic]:
-        """Return the callers, those with the most predictions first."""
+        """Return the callers by their number of predictions, the most first."""
         callers = [
             CallerTraffic(
                 names.get(subject, subject),
@@ -182,7 +182,7 @@ class QuarterFacts:
         return [ErrorCount(status, code, count) for (status, code), count in self._errors.most_common()]
 
     def list_incidents(self) -> list[Incident]:
-        """Return the days with many server errors."""
+        """Return the days with at least _INCIDENT_MIN_ERRORS server errors for more than INCIDENT_SHARE of requests."""
         return [
             Incident(day, "server_errors", "", counts["server_errors"], counts["requests"])
             for day, counts in sorted(self._days.items())
@@ -191,7 +191,7 @@ class QuarterFacts:
         ]
 
     def list_runtime_changes(self, before: Mapping[str, str]) -> list[RuntimeChange]:
-        """Return the changes of the runtime since `before`, that of the last prediction before the quarter."""
+        """Return the changes of the runtime; `before` is that of the last prediction before the quarter."""
         changes = []
         for name, spans in self._runtimes.items():
             previous = before.get(name)
@@ -214,7 +214,7 @@ def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts
 
 
 def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str, str]:
-    """Return the runtime of the last prediction before the quarter; empty if there is none."""
+    """Return the runtime of the last prediction among the _CHUNK entries before the quarter; empty if there is none."""
     entries = ledger_entries.c
     statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc()).limit(_CHUNK)
     for (document,) in connection.execute(statement):

@@ -42,13 +42,13 @@ class Quarter:
 
     @property
     def days(self) -> Iterator[str]:
-        """Such as 2026-10-01."""
+        """The dates of the quarter, such as 2026-10-01."""
         for number in range((self.end - self.start).days):
             yield f"{self.start + timedelta(days=number):%Y-%m-%d}"
 
     @property
     def months(self) -> tuple[str, ...]:
-        """Such as 2026-10, 2026-11 and 2026-12."""
+        """The months of the quarter, such as 2026-10, 2026-11 and 2026-12."""
         return tuple(f"{self.year}-{self.start.month + each:02}" for each in range(_MONTHS))
 
 

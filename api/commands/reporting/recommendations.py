@@ -110,7 +110,7 @@ def _sends_photographs(caller: CallerTraffic) -> bool:
 
 
 def _find_drift(report: Report) -> Iterator[Recommendation]:
-    """Name each caller that by itself differs from the reference at the end of the quarter, and since when.
+    """Report up to _MAX_DRIFTING individual callers whose traffic still drifts at the end of the quarter.
 
     Callers who send photographs are left out: they get a recommendation of their own, and labels would not help.
     """

@@ -1,4 +1,4 @@
-"""`atalaya report`: everything that happened in a quarter, in one HTML file for people."""
+"""`atalaya report`: write a report on a quarter to one HTML file."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def _format_validation(record: EvaluationRecord, t: Translate) -> Sequence[str]:
 
 def _build_drift(report: Report, _: Charts, t: Translate) -> Section:
     section = Section("drift", t("drift"), [t("drift.text")])
-    # The drift of a version that has been replaced does not end by itself.
+    # A finding about a replaced version is never closed, so it ends with the last prediction of the version.
     still = format_timestamp(min(report.generated_at, report.quarter.end) - CURRENT)
     stopped = {each.full_name: each.last_at for each in report.versions if "" < each.last_at < still}
     rows = [

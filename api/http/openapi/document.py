@@ -80,7 +80,7 @@ def _complete_operation(operation: Operation) -> None:
 
 
 def _add_example(tag: str, responses: dict[str, Any]) -> None:
-    """Add the example of the group to the response with its status."""
+    """Add the example error of the route's group to the response that has the status of the example."""
     status, example = _build_example(tag)
     for content in responses.get(str(status), {}).get("content", {}).values():
         content["example"] = example

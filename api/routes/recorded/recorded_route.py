@@ -22,7 +22,7 @@ Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _RefusedByPipeline(Exception):
-    """Carries an error that the pipeline has recorded through FastAPI to the route class."""
+    """Carries an error, which the pipeline has already recorded, through FastAPI to the route class."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class RecordedRoute(APIRoute):
         return _record_refusals(call_endpoint)
 
     def has_parameters(self, scope: Mapping[str, Any]) -> bool:
-        """Whether the request has a query string or a header that is a parameter of the endpoint."""
+        """Return whether the request has a query string or a header that is a parameter of the endpoint."""
         return bool(scope["query_string"]) or any(name in self._header_parameters for name, _ in scope["headers"])
 
     @cached_property
     def _header_parameters(self) -> frozenset[bytes]:
-        """Names in lower case, as in the scope of a request."""
+        """The names of the header parameters, in lower case as in an ASGI scope."""
         return frozenset(field.alias.lower().encode() for field in self.dependant.header_params)
 
 

@@ -22,7 +22,8 @@ from api.schemas.inference import InferInput, InferRequest
 LENGTH_HEADER = "Inference-Header-Content-Length"
 # A decoded image of 256x256 pixels as text, with spaces and brackets: 65,794 lists.
 MAX_DOCUMENT_BYTES = 1_250_000
-# Lists and objects take most of the memory, and most of the time on the event loop, which a thread would block, too.
+# Lists and objects take most of the memory and of the parsing time, during which the event loop is blocked. A thread
+# would block it as well, by holding the GIL.
 _MAX_LISTS, _MAX_OBJECTS = 67_000, 1_000
 # The memory to parse a document, per byte.
 _PARSED_BYTES = 30
@@ -52,7 +53,7 @@ class Tensor:
 
 
 def parse_request(header: str | None, body: bytes) -> tuple[InferRequest, memoryview]:
-    """Split a body into its document and the binary values. `header` is that of the request, None for JSON alone.
+    """Split a body into its document and the binary values. `header` is its LENGTH_HEADER, None for JSON alone.
 
     Raises BadInferRequest.
     """

@@ -50,7 +50,7 @@ class RegistryCandidates:
 
     @asynccontextmanager
     async def reserve_memory(self, contest: Contest) -> AsyncIterator[None]:
-        """Reserve the memory of the candidate, if enough is left for images."""
+        """Reserve the memory of the candidate. Raises ModelTooLarge if too little would be left for images."""
         memory = self._serving.memory
         needed = await asyncio.to_thread(estimate_version_bytes, self._settings, contest.candidate, self._threads)
         async with memory.reserve(0, _CALLER) as reservation:

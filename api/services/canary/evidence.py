@@ -40,7 +40,7 @@ class SharedEvidence:
         return (await self._store.begin(names)).verdict is None
 
     async def finish_verdicts(self, model: str) -> None:
-        """Act on the verdicts for the model that another process reached but did not finish acting on in time.
+        """Act on verdicts for the model that another process reached but has not finished acting on in time.
 
         By now the aliases may name other versions. Raises DatabaseUnavailable.
         """

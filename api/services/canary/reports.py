@@ -1,4 +1,4 @@
-"""What operators see of candidates, in the log and in the metrics."""
+"""Reports on candidates for operators, in the log and in the metrics."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CanaryReports:
             self._metrics.canary_log_e.labels(one.metric, "promote").set(one.promote_log_e)
 
     def _show_counters(self) -> None:
-        """Expose every series from the start of a trial: Prometheus sees no increase where one begins above 0."""
+        """Expose every series when a trial starts: Prometheus sees no increase in a series that begins above 0."""
         for metric, mean in MEANS.items():
             for result in ("worse", "same", "better") if mean.lowest else ("worse", "same"):
                 self._metrics.canary_comparisons.labels(metric, result)

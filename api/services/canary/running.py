@@ -27,7 +27,7 @@ from storage.errors import StorageError
 
 @dataclass(frozen=True, slots=True)
 class CanaryServices:
-    """Only `store` is set if there can be no candidate."""
+    """Only `store` is set if no candidate can be tried."""
 
     store: TrialStore
     follower: CandidateFollower | None = None
@@ -53,7 +53,7 @@ async def try_candidates(
     metrics: Metrics,
     activity: Activity,
 ) -> AsyncIterator[CanaryServices]:
-    """Try whichever version CANARY__ALIAS names; do nothing if MODEL__URL names no model of a registry."""
+    """Try the version that CANARY__ALIAS names; do nothing if trials are off or MODEL__URL names no registry model."""
     reference, store = settings.model.reference, TrialStore(engine)
     if reference is None or mover is None or settings.canary.mode is Mode.OFF:
         yield CanaryServices(store)

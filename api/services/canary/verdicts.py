@@ -71,7 +71,7 @@ class VerdictActions:
         )
 
     def _move_aliases(self, record: TrialRecord, reasons: tuple[str, ...]) -> bool:
-        """Return whether the aliases match the verdict. Raises RegistryError.
+        """Move the aliases if the settings allow it, and return whether they match the verdict. Raises RegistryError.
 
         A verdict moves aliases once. A later decision of an operator stands, even if this call repeats an earlier one.
         """

@@ -1,4 +1,4 @@
-"""Creates the metrics of a process. Those that describe all processes of the gateway read the shared directory."""
+"""Creates the metrics of a process. Metrics about all processes of the gateway read the shared directory."""
 
 from __future__ import annotations
 

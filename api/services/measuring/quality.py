@@ -123,7 +123,7 @@ class QualityService:
         self._shown = set(values)
 
     def _measure(self) -> Mapping[_Series, float]:
-        """Return the values of the gauges for every version that has made predictions in the window."""
+        """Return the values of the gauges: drift, and the quality of every version with predictions in the window."""
         reader, since = QualityReader(self._engine), start_of_hour(datetime.now(UTC) - WINDOW)
         accuracy, lower, estimated = self._gauges
         values = dict[_Series, float](measure_drift(self._metrics, read_report(self._engine, self._detectors)))
@@ -155,7 +155,7 @@ class QualityService:
         return self._label_counts
 
     async def _process_chunks(self, chunks: Iterator[None], activity: Activity) -> None:
-        """Process all chunks in the thread, with a pause after each, and stop while no requests arrive."""
+        """Process all chunks in the thread, with a pause after each that lasts while no requests arrive."""
         started = time.monotonic()
         while await self._thread.call(next, chunks, _DONE) is not _DONE:
             await activity.sleep((time.monotonic() - started) * _PAUSE)

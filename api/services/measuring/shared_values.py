@@ -56,7 +56,7 @@ async def follow_readiness(health: Health, draining: Draining, metrics: Metrics,
 
 
 async def follow_aliases(settings: Settings, metrics: Metrics, activity: Activity) -> None:
-    """Show the aliases of the model that MODEL__URL names, until cancelled; nothing if it is in no registry.
+    """Show the aliases of the model that MODEL__URL names in the registry, until cancelled; return if it names none.
 
     While the registry is unavailable, the last aliases read stay.
     """

@@ -1,4 +1,4 @@
-"""The file in which the pulling process tells all workers why the mirror does not follow its registry."""
+"""The file in which the pulling process reports to all workers why the mirror does not follow the MLflow server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_problem(settings: Settings, code: str | None) -> None:
 
 
 def read_problem(settings: Settings) -> str | None:
-    """Return the code of the problem, or None while the mirror follows an MLflow server or there is none to follow."""
+    """Return the code of the problem, or None if there is no problem or no MLflow server."""
     if settings.model.mlflow_url is None:
         return None
     try:

@@ -128,7 +128,7 @@ async def run_puller(reports: Reports, command: Sequence[str] = _COMMAND) -> str
     assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018  (pipes)
     try:
         async with asyncio.TaskGroup() as group:
-            # If nobody reads this pipe, it fills up and blocks the process.
+            # If no task read this pipe, it would fill up and block the process.
             errors = group.create_task(_read_lines(process.stderr, reports.on_error_line))
             async for line in process.stdout:
                 reports.on_poll(json.loads(line))

@@ -17,7 +17,7 @@ log = structlog.get_logger("atalaya.images")
 
 
 class ImageConsents:
-    """`list_allowed` reads the ids of users who allow it. Until the first read, no user is considered to allow it."""
+    """`list_allowed` reads the ids of the users who consent. Until the first read, no user is assumed to consent."""
 
     def __init__(self, list_allowed: Callable[[], Awaitable[Collection[str]]]) -> None:
         self._list_allowed = list_allowed
@@ -58,7 +58,7 @@ class ImageConsents:
             await sleep(_PAUSE_S)
 
     def _report_failure(self) -> None:
-        """Log the first of several failures."""
+        """Log only the first of consecutive failures."""
         if not self._failing:
             log.warning("image_consents_not_read", policy="keep no images of users who have changed")
         self._failing = True

@@ -22,7 +22,7 @@ class StoreThread:
         self._waiting: set[str] = set()
 
     async def run(self, operation: Callable[[], T]) -> T:
-        """Raises what `operation` raises."""
+        """Run the operation in the thread. Raises what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
 
     async def erase(self, owner: str) -> int | None:

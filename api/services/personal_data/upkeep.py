@@ -1,4 +1,4 @@
-"""Erases what requests leave behind: records whose erasure was interrupted, and images that may no longer be kept."""
+"""Erases records whose erasure failed or was interrupted, and images that may no longer be kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RemovedImages:
 async def follow_image_upkeep(
     settings: Settings, engine: AsyncEngine, store: StoreThread, sleep: Callable[[float], Awaitable[None]]
 ) -> None:
-    """Once an hour, remove images that may no longer be kept if no other process does, until cancelled."""
+    """Once an hour, remove images that may no longer be kept, unless another process does it; until cancelled."""
     await sleep(FIRST_CHECK_S)
     while True:
         try:
@@ -66,9 +66,9 @@ async def follow_erasures(
 async def remove_images(users: UserStore, store: StoreThread, end_of_retention: datetime) -> RemovedImages:
     """Remove images that may no longer be kept. Raises DatabaseUnavailable, ImageStoreUnavailable.
 
-    These are old images, and images sent before their owner's present permission or without one, such as any that an
-    erasure has left. Each owner's permission is read right before that owner's images are removed, because it may be
-    given meanwhile.
+    These are images past their retention, and images sent before their owner's current permission or without one, such
+    as images that an erasure missed. Each owner's permission is read right before that owner's images are removed,
+    because it may be given meanwhile.
     """
     disallowed = old = 0
     for owner in await store.run(store.archive.list_owners):

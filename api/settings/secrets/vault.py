@@ -87,7 +87,7 @@ class VaultSecret:
         self._logged_in = True
 
     def _follow_lease(self, lease: Mapping[str, Any]) -> None:
-        """Schedule a renewal, or else a new login, for when half of the lease has passed. 0 seconds: never."""
+        """Schedule a renewal, or else a new login, after half of the lease. A lease of 0 seconds never expires."""
         seconds = lease["lease_duration"]
         self._renew_at = self._clock() + seconds / 2 if seconds else float("inf")
 

@@ -74,7 +74,7 @@ class _Reader:
 
 
 def _draw(reader: _Reader) -> None:
-    """Draw on the whole terminal until Ctrl-C, and keep trying while the gateway cannot be reached."""
+    """Draw on the full screen until Ctrl-C, and keep trying while the gateway cannot be reached."""
     waiting = Text("Reading the metrics twice …")
     with suppress(KeyboardInterrupt), Live(waiting, console=Console(), screen=True, auto_refresh=False) as live:
         while True:

@@ -49,9 +49,9 @@ class MetricsSource:
 
 
 def find_metrics(url: str | None, token: str, key: str) -> MetricsSource:
-    """Return the metrics of the gateway at `url`, or else of this home's, at METRICS_PORT if there is no credential.
+    """Return where to read the metrics of the gateway at `url`, or of this home's gateway.
 
-    Raises BadParameter, SettingsError.
+    Without `url` and credentials, METRICS_PORT is read if it is set. Raises BadParameter, SettingsError.
     """
     settings = load_local_settings()
     if url is None and not token and not key and settings.metrics_port is not None:
@@ -80,7 +80,7 @@ def read_alerts(client: httpx.Client, url: str) -> list[dict[str, Any]]:
 
 
 def _parse_alerts(document: Any) -> list[dict[str, Any]]:
-    """Raises KeyError, TypeError, AttributeError for another document than Prometheus' or Alertmanager's."""
+    """Raises KeyError, TypeError, AttributeError for a document that is neither Prometheus' nor Alertmanager's."""
     alerts = document["data"]["alerts"] if isinstance(document, dict) else document
     firing = []
     for alert in alerts:

@@ -18,7 +18,7 @@ _MOST_CLASSES = 5
 
 
 def summarize(interval: Interval) -> dict[str, Any]:
-    """Return the numbers of an interval, with None for those that the gateway does not expose."""
+    """Return the numbers of an interval, with None for metrics that the gateway does not expose."""
     return {
         "seconds": round(interval.seconds, 3),
         "model": _find_model(interval),

@@ -108,7 +108,7 @@ def _build(
 def _read_image(
     archive: ImageArchive, prediction: LabelledPrediction, allowed_since: datetime | None
 ) -> LabelledImage | Skipped:
-    """Return the image that the ledger names, or why there is none. Raises ImageStoreUnavailable."""
+    """Return the kept image of the prediction, or why it is skipped. Raises ImageStoreUnavailable."""
     if allowed_since is None or is_older(prediction.id, allowed_since):
         return Skipped.NOT_KEPT
     try:
@@ -146,7 +146,7 @@ def _check_free(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """Yield a folder that only its owner can read, and that becomes `out` unless the block fails or is terminated.
 
-    Its images are not encrypted, so folders that killed processes have left are removed first.
+    Its images are not encrypted, so folders left behind by killed processes are removed first.
     """
     parent, prefix = out.absolute().parent, f".{out.name}."
     for left in parent.glob(f"{glob.escape(prefix)}*{_INCOMPLETE}"):

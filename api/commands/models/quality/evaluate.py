@@ -101,7 +101,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
         return
     data = _check_data(data, accept_loss)
     if plot is not None:
-        find_interpreter(find_keras_python())  # fails before the work, not after it
+        find_interpreter(find_keras_python())  # fails before the evaluation, not after it
     changes = {CLEAN: leave_unchanged, **(ALL_CHANGES if robustness else {})}
     threads = count_processors()
     with recorded_run(Task.EVALUATE), closing(open_chosen_backend(model, threads)) as backend:

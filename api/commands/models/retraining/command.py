@@ -37,7 +37,7 @@ _STDERR = 2
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the candidate becomes, and the images besides `data` that its import needs."""
+    """The name and version of the candidate, its signing key, and the images besides `data` that its import needs."""
 
     name: str
     version: str
@@ -119,7 +119,7 @@ def _train(settings: Settings, options: RetrainOptions, target: _Target, trackin
 
 
 def _report_due(settings: Settings, as_json: bool) -> bool:
-    """Print why a retraining is due, or that none is, and return which. None is due while a candidate is waiting."""
+    """Print why a retraining is due, or that none is; returns whether one is due. None is while a candidate waits."""
     candidate = find_waiting_candidate(settings)
     reasons = [] if candidate else find_due_reasons(settings)
     if not reasons and as_json:

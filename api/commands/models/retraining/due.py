@@ -31,7 +31,7 @@ def find_due_reasons(settings: Settings, now: datetime | None = None) -> list[st
 
 
 def find_waiting_candidate(settings: Settings) -> str | None:
-    """Return the name and version of the candidate beside the version that MODEL__URL names, or None without one.
+    """Return the name and version of the candidate for the model that MODEL__URL names, or None without one.
 
     Raises RegistryError.
     """
@@ -49,7 +49,7 @@ def find_waiting_candidate(settings: Settings) -> str | None:
 def check_age(settings: Settings, now: datetime) -> str | None:
     """Return a reason if the version that MODEL__URL names by an alias was added too long ago.
 
-    Other models have no known age.
+    The age of other models is unknown.
     """
     reference, limit = settings.model.reference, settings.calendar.retraining_days
     if reference is None or limit == 0:
@@ -74,9 +74,10 @@ def check_accuracy(settings: Settings, _now: datetime) -> str | None:
 
 
 def check_drift(settings: Settings, _now: datetime) -> str | None:
-    """Return a reason if all callers together drift, as far as `atalaya drift` or a gateway has read the predictions.
+    """Return a reason if the predictions for all callers together drift.
 
-    Drift of a single caller, and findings about an earlier model, are no reason to retrain.
+    Predictions that neither `atalaya drift` nor a gateway has processed yet are not considered. Drift of a single
+    caller, and findings about an earlier model, are not reasons to retrain.
     """
     served = _find_served(settings)
     with open_migrated_engine(settings) as engine:
@@ -89,7 +90,7 @@ def check_drift(settings: Settings, _now: datetime) -> str | None:
 
 
 def _find_served(settings: Settings) -> str | None:
-    """Return the full name of the model that MODEL__URL names; None if it is in no folder of this machine."""
+    """Return the full name of the model that MODEL__URL names; None if it is not in a folder on this machine."""
     scheme, _, folder = find_model_url(settings).partition("://")
     is_here = scheme.partition("+")[0] == "onnx" and (Path(folder) / MANIFEST).exists()
     return read_manifest(Path(folder)).full_name if is_here else None

@@ -13,10 +13,10 @@ _OPTIONS = "options.json"
 
 
 def choose_folder(chosen: Path | None, default: Path, *, resume: bool) -> Path:
-    """Return the folder for a run. Without a chosen one, it is `default`, `default`-2 and so on: the first without a
-    run; to resume, the last one with a run, unless that has ended with a worse candidate.
+    """Return the folder for a run: `chosen`, or the first of `default`, `default`-2 and so on that contains no run.
 
-    Raises CommandFailed when a chosen folder contains a run that cannot or must not continue.
+    To resume without `chosen`, return the last of these that contains a run, unless its candidate was worse. Raises
+    CommandFailed if the chosen folder contains a run that cannot or must not continue.
     """
     if chosen is not None:
         _check_chosen(chosen, resume=resume)

@@ -89,7 +89,7 @@ class DriftTracker:
         state = decode_state(detector, digest, stored)
         if state is None:
             state = detector.begin()
-            store.end_findings(key, _format(predictions[0].at))  # the new state holds none of their metrics
+            store.end_findings(key, _format(predictions[0].at))  # the new state begins without alarms
         for event in drop_repeats(detector.update(state, _observe(detector, predictions))):
             if isinstance(event, Alarm):
                 finding = _describe_alarm(detector, state, key, event)
@@ -147,7 +147,7 @@ def _describe_alarm(detector: DriftDetector, state: DriftState, key: Key, alarm:
 
 
 def _read_prediction(request: RecordedRequest) -> _Prediction | None:
-    """Return None if the entry is no prediction or was altered. Entries of earlier releases lack some measures."""
+    """Return the prediction, or None for another or an altered entry. Entries of old releases lack some measures."""
     document = request.document
     try:
         output, model, image = document["output"], document["model"], document["image"]
@@ -173,7 +173,7 @@ def _read_prediction(request: RecordedRequest) -> _Prediction | None:
 
 
 def _read_number(members: Mapping[str, Any], name: str) -> float:
-    """Return NaN for a number that is missing. Raises ValueError for one that is not finite."""
+    """Return a number, NaN if it is missing. Raises ValueError if it is not finite or above _LARGEST_NUMBER."""
     value = members.get(name)
     if value is None:
         return math.nan
