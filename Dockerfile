@@ -63,7 +63,7 @@ COPY --from=keras-builder /opt/venv-keras /opt/venv-keras
 ENV MODEL__KERAS_PYTHON=/opt/venv-keras/bin/python
 CMD ["atalaya", "--help"]
 
-# The last stage is what `docker build` makes.
+# `docker build` builds this last stage by default.
 FROM runtime AS gateway
 # Every IPv4 and IPv6 address.
 ENV HOST=:: \

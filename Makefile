@@ -8,7 +8,7 @@ ENGINES := .venv-engines
 BIN := $(VENV)/bin
 PACKAGES := api auth model monitoring storage
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-# What users notice of the dependencies: the file of Keras 3.7.0, golden predictions, the API, data of the last release.
+# What users notice of dependencies: the file of Keras 3.7.0, golden predictions, the API, data of the last release.
 UNCHANGED_KERAS := tests/model/offline/export/test_export.py
 UNCHANGED := tests/model/importing/test_check.py tests/model/test_shipped_model.py tests/contract/test_api_schema.py \
 	tests/contract/test_oauth_clients.py tests/contract/upgrade tests/api/http/test_openapi.py
@@ -37,7 +37,7 @@ test: lint environments ## run lint, type checks, import rules and all tests; CO
 	@COVERAGE_FILE=.coverage.undisturbed $(BIN)/python -m pytest -q $(UNDISTURBED) $(COVER)
 	@$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
-# Of one process, in which training uses one processor most of the time: beside the other tests.
+# Runs beside the other tests: it is one process, and training uses one processor most of the time.
 .test-keras:
 	@echo "== tests in the Keras environment"
 	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras tests/model $(COVER)
@@ -108,7 +108,7 @@ swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
 clean: ## remove the environments, but keep .env and var/
 	rm -rf $(VENV) $(KERAS) $(PEERS) $(MLFLOW) $(ENGINES) .venv-compare
 
-# The command line checks its port itself. Before it is installed, this spares the user the set-up.
+# `atalaya` checks its port itself. Before it is installed, this check reports a used port before the long set-up.
 port:
 	@test -x $(BIN)/atalaya || $(PYTHON) -c '$(port_check)' "$${PORT:-$$(sed -n s/^PORT=//p .env 2>/dev/null)}"
 
@@ -127,7 +127,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "== adding the development tools"
 	@$(call pip,$(VENV)) -r requirements/dev.txt && touch $@
 
-# After $(VENV), if both are set up at the same time: installing the checkout writes into it.
+# Never at the same time as $(VENV): installing the checkout writes into the checkout.
 $(KERAS)/.run: requirements/keras.txt requirements/build.txt pyproject.toml | $(VENV)/.run
 	@echo "== setting up $(KERAS), with TensorFlow"
 	@$(call install,$(KERAS),keras)
@@ -152,15 +152,15 @@ port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 	sys.exit(port.isdigit() and socket.socket().connect_ex(("127.0.0.1", int(port))) == 0 \
 	and f"error: Port {port} is already in use. Choose another with PORT=")
 
-# Ctrl-C is no failure that make should report: make itself ends with SIGINT, too, which shells show as status 130.
-# Until the program handles SIGINT, GNU's env keeps Python from showing a traceback of its own start.
+# Ctrl-C is not a failure for make to report. Make itself ends with SIGINT, too, which shells show as status 130.
+# GNU's env blocks SIGINT until the program handles it, so that Python shows no traceback while it starts.
 hold_sigint = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 interruptible = trap "exit 0" INT; $(hold_sigint) $(1)
-# Where Debian's python3-venv is missing, or after an interruption, an environment is left without pip: it is made again.
+# An environment without pip is created again: Debian's python3-venv was missing, or the set-up was interrupted.
 make_venv = { $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1); }
 pip = $(1)/bin/python -m pip -qq --disable-pip-version-check install --require-hashes
-# An environment of a server that is no part of the gateway: Python compiles what the server imports when it starts,
-# which is a small part of what is installed.
+# The environment of a server that is not part of the gateway. pip does not compile: Python compiles what the server
+# imports when it starts, which is a small part of what is installed.
 install_server = $(call make_venv,$(1)) && $(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) --no-compile -r $(2) && touch $@
 install = $(call make_venv,$(1)) && $(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
 	$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \

@@ -16,7 +16,7 @@ _MIN_DURATIONS = 2  # percentiles need two
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Predictions per second of all processes together, and the median and 99th percentile of one in milliseconds."""
+    """Predictions per second of all processes together, and their median and 99th percentile in milliseconds."""
 
     rate: float
     median_ms: float

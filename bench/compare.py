@@ -52,7 +52,7 @@ def find_slower(results: Rounds, connections: Iterable[int] = CONNECTIONS) -> li
 
 
 def measure(reference: str, pairs: int, seconds: float, connections: Iterable[int] = CONNECTIONS) -> Rounds:
-    """Measure both in alternating order. Raises ComparisonError."""
+    """Measure this tree and the reference in alternating order. Raises ComparisonError."""
     with checked_out(reference) as folder:
         trees = find_environment(ROOT), find_environment(folder)
         with running_gateway_of(trees[0]) as this, running_gateway_of(trees[1]) as other:
@@ -61,7 +61,7 @@ def measure(reference: str, pairs: int, seconds: float, connections: Iterable[in
 
 
 def restart(gateways: Iterable[Gateway], measures: Iterable[Measure]) -> None:
-    """Start new processes and warm them up."""
+    """Restart the gateways, and warm them up."""
     for gateway in gateways:
         gateway.stop()
         gateway.start()

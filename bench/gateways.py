@@ -17,10 +17,9 @@ UNLIMITED = "10000000/minute"
 
 @contextmanager
 def measured_gateway(model_url: str = MODEL_URL, **settings: str) -> Iterator[Gateway]:
-    """A started gateway whose rate limit is out of reach of the load.
+    """Start a gateway with a rate limit that no load reaches, and stop it at the end. Raises RuntimeError.
 
-    It serves the copy of an ONNX model that is prepared for this machine, as every start but the first does. Raises
-    RuntimeError.
+    It serves the copy of an ONNX model that is prepared for this machine, as every start but the first does.
     """
     with tempfile.TemporaryDirectory(prefix="atalaya-gateway-") as folder:
         changes = {"MODEL__URL": model_url, "MODEL__PREPARE": "true", "LIMITS__PREDICT": UNLIMITED, **settings}
@@ -38,5 +37,5 @@ def measured_gateway(model_url: str = MODEL_URL, **settings: str) -> Iterator[Ga
 
 
 def measure_gateway(gateway: Gateway) -> Measure:
-    """Measure with one JPEG image, which the user `ana` sends."""
+    """Return a measure of the gateway, which sends one JPEG image as the user `ana`."""
     return measure_server(gateway.port, lambda: build_request(gateway.token(), FOREST))

@@ -17,11 +17,11 @@ class Interval:
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the shortest interval between two ordered values that has the confidence, or otherwise the widest one.
+    """Return the narrowest symmetric interval between order statistics with that confidence, or else the widest one.
 
-    The number of values below the median follows a binomial distribution with probability 1/2 (Conover, Practical
-    Nonparametric Statistics, 3rd edition, section 3.2), whatever the values are, provided that they are independent. A
-    few disturbed values do not move the interval. Raises ValueError without values.
+    If the values are independent, the number of them below the median follows a binomial distribution with probability
+    1/2, whatever their distribution is (Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2). A few
+    disturbed values do not move the interval. Raises ValueError without values.
     """
     if not values:
         raise ValueError("an interval needs at least one value")
@@ -33,5 +33,5 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
 
 
 def _probability_of_at_most(successes: int, count: int) -> float:
-    """The probability of at most `successes` heads in `count` tosses of a coin."""
+    """Return the probability of at most `successes` heads in `count` tosses of a fair coin."""
     return sum(comb(count, number) for number in range(successes + 1)) * 0.5**count

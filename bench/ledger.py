@@ -61,7 +61,7 @@ def make_facts(number: int) -> dict[str, object]:
 
 
 def append_entries(store: LedgerStore, chain: Chain, ids: MonotonicIds, entries: int) -> None:
-    """Append that many entries to a chain, in transactions of 2000, with checkpoints between them."""
+    """Append that many entries to a chain, in transactions of 2000 entries, with checkpoints between them."""
     for first in range(0, entries, ENTRIES_PER_TRANSACTION):
         now = format_timestamp(datetime.now(UTC))
         numbers = range(first, min(first + ENTRIES_PER_TRANSACTION, entries))
@@ -74,7 +74,10 @@ def append_entries(store: LedgerStore, chain: Chain, ids: MonotonicIds, entries:
 
 
 def verify(url: str, folder: str, key: str) -> tuple[float, float, str]:
-    """Run `atalaya ledger verify`. Returns its duration in seconds, its peak memory in MB and its output."""
+    """Run `atalaya ledger verify`; return its duration in seconds, its peak memory in MB and its output.
+
+    Raises SystemExit if it fails.
+    """
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url, "AUTH__SIGNING_KEY": generate_signing_key("ES256")}
     command = [str(ATALAYA), "ledger", "verify", "--public-key", key]
     started = time.perf_counter()
@@ -89,7 +92,7 @@ def verify(url: str, folder: str, key: str) -> tuple[float, float, str]:
 
 
 def measure(folder: str, entries: int) -> bool:
-    """Print one line per size. Returns whether the targets are met."""
+    """Verify a ledger of each size, and print a line for each; return whether the targets are met."""
     url, signer = f"sqlite:///{folder}/ledger.db", Signer(new_private_key())
     asyncio.run(_create_tables(url))
     engine = open_blocking_engine(url).execution_options(**WRITING)

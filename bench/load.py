@@ -15,11 +15,11 @@ from typing import Any
 
 @dataclass
 class LoadResults:
-    """What the server returned.
+    """The results of a run of `seconds`.
 
     `durations` has the seconds of every response, `prediction_durations` those of predictions only, and `ids` the ids
     of these predictions, if the server gives them ids. `interrupted` counts requests whose connection ended before the
-    response, `seconds` is the length of the run.
+    response.
     """
 
     durations: list[float] = field(default_factory=list)
@@ -35,7 +35,7 @@ class LoadResults:
         return self.statuses[200] / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """A percentile of the durations of predictions, in milliseconds; NaN without any."""
+        """Return a percentile of the durations of predictions, in milliseconds; NaN without predictions."""
         ordered = sorted(self.prediction_durations)
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000 if ordered else float("nan")
 
@@ -107,7 +107,7 @@ async def _send_repeatedly(
 async def _exchange(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, results: LoadResults
 ) -> bool:
-    """Send one request and read its response. Returns whether the connection stays open."""
+    """Send one request, and record its response in `results`; return whether the connection stays open."""
     started = time.perf_counter()
     writer.write(request)
     lines, body = await _read_response(reader)

@@ -1,9 +1,9 @@
-"""Offer a gateway several times what it can serve, and measure how long the requests that it admits take.
+"""Offer a gateway several times the load that it can serve, and measure the latency of the requests that it admits.
 
     python -m bench.overload [--runs 6] [--seconds 10] [--times 10]
 
-Prints how many times as long as alone admitted requests take, in each run and as the median over the runs: the ratio
-of the median latencies, and that of the 99th percentiles.
+Prints the latency of admitted requests as a multiple of the latency of a single caller, for the median and the 99th
+percentile, in each run and as the median over the runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONNECTIONS, RUNS, RUN_S, TIMES = 100, 6, 10.0, 10.0
 
 @dataclass
 class Watch:
-    """Measurements beside the load: durations of /livez in milliseconds, and resident memory in megabytes."""
+    """Measurements during the load: durations of /livez in milliseconds, and resident memory in megabytes."""
 
     livez_ms: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """One caller alone, eight callers, and a hundred that offer several times what the eight got."""
+    """The results of one caller, of eight, and of a hundred that offer several times the throughput of the eight."""
 
     alone: LoadResults
     capacity: LoadResults
@@ -53,7 +53,7 @@ class Overload:
     watch: Watch
 
     def factor(self, percentile: float) -> float:
-        """How many times as long admitted requests take as alone: the ratio of these percentiles."""
+        """Return a percentile of the latency of admitted requests, divided by that of the single caller."""
         return self.load.percentile_ms(percentile) / self.alone.percentile_ms(percentile)
 
 

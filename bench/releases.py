@@ -55,7 +55,7 @@ def find_previous_release(repository: Path = ROOT) -> str:
 
 @contextmanager
 def checked_out(reference: str, repository: Path = ROOT) -> Iterator[Path]:
-    """A temporary working tree of the commit. Raises ComparisonError."""
+    """Check out the commit in a temporary working tree. Raises ComparisonError."""
     with tempfile.TemporaryDirectory(prefix="atalaya-compare-") as parent:
         folder = Path(parent) / "tree"
         _git(repository, "worktree", "add", "--detach", str(folder), reference)
@@ -67,7 +67,7 @@ def checked_out(reference: str, repository: Path = ROOT) -> Iterator[Path]:
 
 
 def _write_metadata(folder: Path) -> None:
-    """Give the files the metadata of an installed distribution, which the gateway asks for its version."""
+    """Write the metadata of an installed distribution, from which the gateway reads its version."""
     version = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
     metadata = folder / f"atalaya-{version}.dist-info"
     metadata.mkdir()
@@ -75,7 +75,7 @@ def _write_metadata(folder: Path) -> None:
 
 
 def find_environment(folder: Path) -> Tree:
-    """Return the files with an environment that fits them: this one, or one that is set up once for their lock file.
+    """Return the files with a matching environment: this one, or one that is set up once for their lock file.
 
     Raises ComparisonError.
     """
@@ -95,9 +95,9 @@ def find_environment(folder: Path) -> Tree:
 
 
 def make_gateway_of(tree: Tree, home: Path) -> Gateway:
-    """A gateway of the tree with its own model, which every release can be asked for in this way; not started.
+    """Return a gateway of the tree with the tree's own model, not started. Raises ComparisonError.
 
-    It is set up with commands, because the modules of the tests differ between commits.
+    The model is the one that the tree's .env.example names.
     """
     model = re.search(r"^MODEL__URL=onnx://(.+)$", (tree.folder / ".env.example").read_text(), re.MULTILINE)
     if model is None:
@@ -120,11 +120,14 @@ def make_gateway_of(tree: Tree, home: Path) -> Gateway:
 
 @contextmanager
 def running_gateway_of(tree: Tree) -> Iterator[Gateway]:
-    """A started gateway of the tree with the user `ana`. Raises ComparisonError."""
+    """Start a gateway of the tree with the user `ana`, and stop it at the end. Raises ComparisonError.
+
+    Sets it up with commands, because the modules of the tests differ between commits.
+    """
     with tempfile.TemporaryDirectory(prefix="atalaya-gateway-") as folder:
         gateway = make_gateway_of(tree, Path(folder))
         _run_command(gateway, "secrets", "init")
-        with suppress(ComparisonError):  # of a release that does not have this command
+        with suppress(ComparisonError):  # older releases lack this command
             _run_command(gateway, "models", "prepare")
         gateway.start()  # which creates the database
         try:

@@ -27,7 +27,7 @@ class Sample:
 
 
 Measure = Callable[[int, float], Sample]
-"""Measures with a number of connections for a number of seconds."""
+"""Measures a server with a number of connections for a number of seconds."""
 Value = Callable[[Sample], float]
 rate, median_ms, p99_ms = operator.attrgetter("rate"), operator.attrgetter("median_ms"), operator.attrgetter("p99_ms")
 
@@ -45,14 +45,14 @@ class Rounds:
         return sum(sample.failed for sample in self.samples[name, connections])
 
     def ratios(self, name: str, reference: str, connections: int) -> list[float]:
-        """The throughput of a server divided by that of another in the same round."""
+        """Return, for each round, the throughput of a server divided by that of another."""
         return self._compare(operator.truediv, name, reference, connections, rate)
 
     def median_ratio(self, name: str, reference: str, connections: int) -> float:
         return statistics.median(self.ratios(name, reference, connections))
 
     def added_ms(self, name: str, reference: str, connections: int) -> float:
-        """The median over the rounds of the difference of the median latencies, in milliseconds."""
+        """Return the median over the rounds of the difference of the median latencies, in milliseconds."""
         return statistics.median(self._compare(operator.sub, name, reference, connections, median_ms))
 
     def _compare(
@@ -84,7 +84,7 @@ def run_rounds(
 
 
 def measure_server(port: int, request: Callable[[], bytes]) -> Measure:
-    """Measure the server on a port of loopback; `request` makes the request, with a fresh credential if it has one."""
+    """Return a measure of the server on a loopback port; `request` builds a request, with a fresh credential if any."""
 
     def measure(connections: int, seconds: float) -> Sample:
         return summarise(asyncio.run(drive(port, request(), connections, seconds)))
@@ -98,7 +98,7 @@ def summarise(load: LoadResults) -> Sample:
 
 
 def measure_bare(model_url: str, image: bytes) -> Measure:
-    """Measure decoding and inference without a server: one process for each connection, at most one for each core."""
+    """Return a measure of decoding and inference without a server, in a process per connection, up to one per core."""
 
     def measure(connections: int, seconds: float) -> Sample:
         baseline = measure_baseline(model_url, image, min(connections, count_processors()), seconds)

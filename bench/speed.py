@@ -48,7 +48,7 @@ class Measurement:
 
 
 def measure_starts(gateway: Gateway, starts: int) -> tuple[float, float]:
-    """Restart the gateway several times. Returns the median seconds until it is ready, and megabytes of memory then."""
+    """Restart the gateway `starts` times; return the median seconds until it is ready, and its megabytes then."""
     seconds, megabytes = [], []
     for _ in range(starts):
         gateway.stop()
@@ -127,7 +127,7 @@ def list_targets(measurement: Measurement) -> list[Target]:
 
 
 def make_row(measurement: Measurement, rounds: int) -> Row:
-    """The row of bench/history/history.csv for this run, on this commit and machine."""
+    """Return the row of bench/history/history.csv for this run, on this commit and machine."""
     results, process = measurement.rounds, measurement.process
     return Row(
         format_today(),

@@ -18,7 +18,7 @@ class Target:
 
     @property
     def is_met(self) -> bool:
-        """Whether the value is within the limit. NaN never is."""
+        """Whether the value is within the limit, which NaN never is."""
         return self.value >= self.limit if self.is_minimum else self.value <= self.limit
 
 

@@ -29,7 +29,7 @@ async def check_readiness(checks: Mapping[str, Check], timeout_s: float = 1.0) -
 
 
 class Health:
-    """Reuses each result for all requests within a short time, because anyone may send them at any rate."""
+    """Reuses each result for all requests within a short time, because anyone may send requests at any rate."""
 
     def __init__(
         self, checks: Mapping[str, Check], max_age_s: float = 0.25, clock: Callable[[], float] = time.monotonic

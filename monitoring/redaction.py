@@ -41,7 +41,7 @@ def _redact_basic(match: re.Match[str]) -> str:
 
 
 def _redact_urls(run: re.Match[str]) -> str:
-    """Redact the passwords in a run of characters with URLs. Those may contain slashes and at signs."""
+    """Redact the passwords in a run of characters with URLs. Passwords may contain slashes and at signs."""
     first, *rests = run[0].split("://")
     return "://".join((first, *map(_redact_password, rests)))
 
@@ -91,7 +91,7 @@ def is_secret_name(key: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """Replace credentials by "[redacted]"; redacting twice changes nothing more.
+    """Replace credentials by "[redacted]"; redacting the result again changes nothing.
 
     Recognises JSON Web Tokens, the gateway's opaque credentials (TOKEN_PREFIXES), `Bearer x`, `Basic x`, `password=x`
     and similar pairs (also in JSON and Python dicts), passwords in URLs, Argon2 hashes and private keys in PEM.

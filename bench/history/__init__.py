@@ -18,7 +18,7 @@ HISTORY = ROOT / "bench" / "history" / "history.csv"
 class Row:
     """One run. A ratio is the gateway's throughput divided by that of bare processes in the same run.
 
-    `commit` ends with "-dirty" where files differed from it. `machine` is the kind of machine, not its name: rows of
+    `commit` ends with "-dirty" if files differed from it. `machine` is the kind of machine, not its name: rows of
     different kinds cannot be compared.
     """
 
@@ -40,7 +40,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def append_row(row: Row, path: Path = HISTORY) -> None:
-    """Append the row; a new file begins with the names of the columns. Raises ValueError when they differ."""
+    """Append the row; a new file begins with the names of the columns. Raises ValueError if the file has others."""
     if path.exists():
         with path.open(newline="") as file:
             columns = tuple(next(csv.reader(file), ()))
@@ -65,6 +65,6 @@ def describe_commit(repository: Path = ROOT) -> str:
 
 
 def describe_machine(processors: Path = Path("/proc/cpuinfo")) -> str:
-    """The number of processors that this process may use and their model, such as "2 x AMD EPYC 7B13"."""
+    """Return the number of processors that this process may use and their model, such as "2 x AMD EPYC 7B13"."""
     models = (line.partition(":")[2].strip() for line in processors.read_text().splitlines() if "model name" in line)
     return f"{count_processors()} x {next(models, 'unknown')}"

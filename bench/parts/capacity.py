@@ -51,12 +51,12 @@ from tests.support.paths import FOREST, MODEL_URL
 
 CONNECTIONS = (1, 4, 16)
 BATCHES = 1, 32
-"""Sizes of transactions, from whose costs those of a transaction and of an entry are computed."""
+"""Entries in a transaction. The costs of a transaction and of an entry are computed from the two sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """How many rounds there are, and the seconds of each."""
+    """The number of rounds, and the seconds that each takes."""
 
     count: int
     seconds: float
@@ -67,7 +67,7 @@ WARM_UP = Rounds(1, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one load cost, in seconds of processor time for each prediction."""
+    """The results of one load, with the processor time for each prediction in seconds."""
 
     observation: Observation
     gateway_s: float
@@ -76,7 +76,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """Medians of one size: seconds, of which the client and PostgreSQL used so many of a processor."""
+    """The median duration of transactions of one size, and the mean processor time of the client and of PostgreSQL."""
 
     elapsed_s: float
     client_s: float
@@ -100,13 +100,13 @@ def _measure_load_once(gateway: Gateway, counts: redis.Redis, connections: int, 
 
 
 def read_redis(counts: redis.Redis, *names: str) -> float:
-    """The sum of numbers in the reply to INFO."""
+    """Return the sum of the named numbers in the reply to INFO."""
     text = counts.ask(b"INFO everything").decode()
     return sum(float(value) for value in re.findall(rf"^(?:{'|'.join(names)}):([\d.]+)", text, re.MULTILINE))
 
 
 def measure_transactions(journal: Journal, server: int, size: int, rounds: Rounds) -> Transaction:
-    """Commit batches of entries of as many callers. `server` is PostgreSQL's main process."""
+    """Commit batches of `size` entries, each of another caller. `server` is the id of PostgreSQL's main process."""
     transactions = [_measure_transactions_once(journal, server, size, rounds.seconds) for _ in range(rounds.count)]
     return min(transactions, key=lambda transaction: transaction.elapsed_s)
 
@@ -128,7 +128,7 @@ def _make_entry(ids: MonotonicIds, number: int) -> PendingEntry:
 
 
 def measure_bytes(url: str, journal: Journal, size: int, transactions: int) -> tuple[float, float]:
-    """Bytes that an entry takes in the ledger's tables with their indexes, and in PostgreSQL's log."""
+    """Return the bytes that an entry takes in the ledger's tables with their indexes, and in the write-ahead log."""
     ids = MonotonicIds()
     with psycopg.connect(url, autocommit=True) as connection:
         before = _read_sizes(connection)
@@ -150,7 +150,7 @@ def _read_sizes(connection: psycopg.Connection[tuple[float, ...]]) -> tuple[floa
 
 
 def count_connections(url: str) -> int:
-    """Connections to a database, without the one that counts."""
+    """Return the number of connections to a database, without the one that this function opens."""
     with psycopg.connect(url) as connection:
         statement = "SELECT count(*) - 1 FROM pg_stat_activity WHERE datname = current_database()"
         (count,) = connection.execute(statement).fetchone() or (0,)
@@ -158,7 +158,7 @@ def count_connections(url: str) -> int:
 
 
 def measure_inferences(rounds: Rounds) -> Sequence[float]:
-    """Percentiles of the seconds that one thread takes for one image, from the 1st to the 99th."""
+    """Return the 1st to 99th percentiles of the seconds that one thread takes for one image."""
     backend = open_warm(MODEL_URL, 1)
     pixels = decode_image(FOREST.read_bytes(), backend.info.input_spec).pixels[np.newaxis]
     found = [_measure_inferences_once(backend, pixels, rounds.seconds) for _ in range(rounds.count)]
@@ -175,13 +175,13 @@ def _measure_inferences_once(backend: Backend, pixels: NDArray[np.uint8], second
 
 
 def measure_redis_bytes(counts: redis.Redis) -> float:
-    """Bytes that the window of the one caller takes."""
+    """Return the bytes that the rate-limit window of the only caller takes."""
     (key, *_) = re.findall(rb"(atalaya:\S+)", counts.ask(b"KEYS atalaya:*predict*")) or [b""]
     return float(re.sub(rb"\D", b"", counts.ask(b"MEMORY USAGE " + key)) or 0)
 
 
 def measure(folder: Path, rounds: Rounds) -> Costs:
-    """Start everything, measure it, and print what it carries. Raises LookupError without PostgreSQL or Redis."""
+    """Start all servers, measure them, and print the costs. Raises LookupError without PostgreSQL or Redis."""
     with postgres.running(durable=True) as database, redis.running(folder) as counts:
         with psycopg.connect(f"{database.url}/postgres", autocommit=True) as connection:
             connection.execute("CREATE DATABASE atalaya")

@@ -1,4 +1,4 @@
-"""What watching drift costs: memory of a gateway with 1,000 callers, and time for each prediction.
+"""The cost of watching drift: the memory of a gateway with 1,000 callers, and the time for each prediction.
 
 `python -m bench.parts.drift`. The throughput is compared with that of the previous release by `make compare`.
 """
@@ -32,7 +32,7 @@ def fill_ledger(gateway: Gateway) -> None:
 
 
 def measure_gateway(drift_callers: int) -> tuple[float, float]:
-    """Return the memory in MB once everything recorded is added, and the processor time for it in seconds."""
+    """Return the memory in MB once all predictions are added to the sums, and the processor time for it in seconds."""
     with measured_gateway(MONITORING__DRIFT_CALLERS=str(drift_callers)) as gateway:
         with warnings_on_stderr():
             fill_ledger(gateway)
@@ -50,7 +50,7 @@ def measure_gateway(drift_callers: int) -> tuple[float, float]:
 
 
 def measure_statistics_us() -> float:
-    """Return the median time of brightness and sharpness."""
+    """Return the median time to measure brightness and sharpness, in microseconds."""
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     durations = []
     for _ in range(2000):

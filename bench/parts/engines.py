@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    # After this project's modules, which turn off the library's telemetry.
+    # Imported after this project's modules, which turn off the library's telemetry.
     import onnxruntime
 
     schemes = [scheme for scheme, engine in SCHEMES.items() if engine in onnxruntime.get_available_providers()]

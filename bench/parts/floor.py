@@ -1,10 +1,10 @@
-"""Show how long inference takes, at least, while other work takes the processor time that an overload takes.
+"""Show the lower bound of latency while other work uses as much processor time as an overload does.
 
     python -m bench.parts.floor [--seconds 10] [--busy 0.75]
 
 One process decodes and infers alone, then two do so while a third uses `busy` of a core in slices of a millisecond, as
-rejecting requests, committing and generating the load do. There is no HTTP, no queue and no ledger. No overload policy
-can make the ratio of the 99th percentiles smaller: nothing waits here but for a core.
+rejecting requests, committing and generating the load do. There is no HTTP, no queue and no ledger, so work waits only
+for a core. No overload policy can make the ratio of the 99th percentiles smaller.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SLICE_S = 0.001
 
 @contextmanager
 def busy_process(share: float) -> Iterator[None]:
-    """A process that uses `share` of a core until the context ends."""
+    """Run a process that uses `share` of a core until the context ends."""
     process = multiprocessing.get_context("spawn").Process(target=_be_busy, args=(share,), daemon=True)
     process.start()
     try:

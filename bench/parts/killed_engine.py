@@ -3,7 +3,7 @@
     python -m bench.parts.killed_engine [--seconds 20] [--connections 16]
 
 Exit status 0 when no request failed, the engines had shared the load at 45 to 55 %, and the 99th percentile of the
-latency was back under three times its earlier value at most two seconds after the kill; 1 when not.
+latency was back under three times its earlier value at most two seconds after the kill; otherwise 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WINDOW_S = 0.5
 
 @dataclass
 class Results:
-    """`requests` are the start and the latency of each, in seconds; `killed_at` is on the same clock."""
+    """`requests` has the start and the latency of each request, in seconds; `killed_at` is on the same clock."""
 
     requests: list[tuple[float, float]] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
@@ -45,7 +45,7 @@ class Results:
         return [latency for started, latency in self.requests if started + latency < self.killed_at]
 
     def disturbed_s(self, limit_s: float) -> float:
-        """Return how long after the kill the last window began in which the 99th percentile was over the limit."""
+        """Return how long after the kill the last window ended in which the 99th percentile was over the limit."""
         later = [(started - self.killed_at, latency) for started, latency in self.requests if started > self.killed_at]
         windows = range(int(max(start for start, _ in later) / _WINDOW_S) + 1)
         slow = [
@@ -94,7 +94,7 @@ async def load(gateway: Gateway, engines: Sequence[RunningEngine], connections: 
 
 
 def report(results: Results) -> bool:
-    """Print the results; returns whether they are within the limits."""
+    """Print the results; return whether they are within the limits."""
     normal = find_p99(results.normal())
     disturbed = results.disturbed_s(MOST_FACTOR * normal)
     worst = max(latency for started, latency in results.requests if started + latency > results.killed_at)

@@ -1,9 +1,9 @@
 """Measure what the gateway's client adds to calling an inference engine directly: python -m bench.parts.remote.
 
-Both send the same image to the same Triton in turn: the client of `oip+http://`, with its choice of an endpoint, its
-checks and its events, and a bare connection that sends bytes which were encoded before.
+Both send the same image to the same Triton in turn: the client of `oip+http://`, which chooses an endpoint, checks
+responses and reports events, and a bare connection, which sends bytes that were encoded beforehand.
 
-Exit status 0 when the client adds at most 1.5 ms in the median; 1 when not.
+Exit status 0 when the client adds at most 1.5 ms in the median; otherwise 1.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_direct_call(engine: RunningEngine, pixels: np.ndarray) -> Callable[[], 
 
 
 def measure(*calls: Callable[[], object]) -> list[float]:
-    """Return the median milliseconds of each call; they take turns."""
+    """Make the calls in turn; return the median milliseconds of each."""
     durations: list[list[float]] = [[] for _ in calls]
     for number in range(WARM_UP_ROUNDS + ROUNDS):
         for call, seconds in zip(calls, durations, strict=True):

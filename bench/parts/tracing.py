@@ -1,6 +1,6 @@
 """The cost of tracing one request on the event loop: a request that is not sampled, and one that is.
 
-The collector accepts connections and never responds, so that no other process takes part.
+The collector accepts connections and never responds, so that no other process uses the processor.
 """
 
 from __future__ import annotations

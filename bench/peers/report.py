@@ -1,4 +1,4 @@
-"""Write the page docs/generated/peers.md from one run."""
+"""Format the results of one run as the page docs/generated/peers.md."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def format_page(run: Run) -> str:
 
 
 def find_wins(run: Run) -> dict[str, list[str]]:
-    """For each peer, the measurements in which it is better than the gateway, such as "throughput at 4 connections"."""
+    """Return, for each peer, the measurements in which it is better, such as "throughput at 4 connections"."""
     return {
         peer: [
             *_find_wins_under_load(run, peer),

@@ -54,7 +54,7 @@ def measure(peers: tuple[Peer, ...], rounds: int, seconds: float) -> Run:
 
 
 def read_versions(python: Path, package: str) -> str:
-    """The versions of the server's own package and of those that matter for its speed."""
+    """Return the versions of the server's own package and of the packages that matter for its speed."""
     program = "import importlib.metadata as m, sys; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
     command = [str(python), "-c", program, package, *PACKAGES]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""Start the servers that are compared, each as its documentation says for this job, and stop all of their processes."""
+"""Start the compared servers, each as its documentation recommends for this job, and stop all of their processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BOUNDARY = "atalaya-bench"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server; `request` makes a prediction request."""
+    """A running server; `request` builds a prediction request."""
 
     pid: int
     port: int
@@ -60,7 +60,7 @@ def _encode_form(image: bytes) -> bytes:
 
 
 def make_peers(image: bytes) -> tuple[Peer, ...]:
-    """LitServe takes a file in a form, BentoML an image as the body: what the documentation of each shows."""
+    """Return the peers: LitServe takes a file in a form, BentoML an image as the body, as their documentation shows."""
     form = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
     return (
         Peer(
@@ -82,7 +82,7 @@ def make_peers(image: bytes) -> tuple[Peer, ...]:
 
 @contextmanager
 def running_peer(peer: Peer, model_folder: Path = ARTEFACT, workers: int = WORKERS) -> Iterator[Server]:
-    """The peer from its start until the context ends. Raises AssertionError when it does not become ready."""
+    """Start the peer, and stop it when the context ends. Raises AssertionError if it does not become ready."""
     port = free_port()
     program, *arguments = (part.format(port=port, workers=workers) for part in peer.command)
     with tempfile.TemporaryDirectory(prefix="atalaya-peer-") as folder:
@@ -133,6 +133,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_atalaya(model_url: str = MODEL_URL) -> Iterator[Server]:
-    """The gateway with all features on, in one process."""
+    """Start the gateway with all features on, in one process, and stop it when the context ends."""
     with measured_gateway(model_url) as gateway:
         yield Server(gateway.pid, gateway.port, lambda: build_request(gateway.token(), FOREST), gateway.ready_s)

@@ -57,7 +57,7 @@ class Cluster:
     def send_repeatedly(self, connections: int, seconds: float, caller_s: float = 0.0) -> None:
         """Simulate connections that each send a request after the response to the last one, for `seconds`.
 
-        All connections are of one caller, who needs `caller_s` of a processor for each request.
+        They share one processor of the client, which is busy for `caller_s` before each request.
         """
         caller = Station(self.clock, 1)
 
@@ -69,7 +69,7 @@ class Cluster:
         self.clock.run(seconds)
 
     def send(self, then: Act) -> None:
-        """One request, of a random caller to a random gateway; half of the gateway's work is done at the end."""
+        """Simulate a request from a random caller to a random gateway, which does half of its work at the end."""
         started, index = self.clock.now, self._random.randrange(len(self.gateways))
         gateway, half = self.gateways[index], self._costs.request_s / 2
         caller = self._random.randrange(self._deployment.callers)
@@ -90,7 +90,7 @@ class Cluster:
         gateway.serve(half, lambda: self.redis.serve(self._costs.redis_s, infer))
 
     def _infer(self, gateway: int, then: Act) -> None:
-        """Choose the engine with the fewest requests of this gateway, which knows only its own."""
+        """Use the engine with the fewest requests from this gateway, which does not see those of other gateways."""
         own = self._in_flight[gateway]
         fewest = min(own)
         engine = self._random.choice([index for index, count in enumerate(own) if count == fewest])

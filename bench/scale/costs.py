@@ -12,9 +12,9 @@ MEASURED = Path(__file__).with_name("measured.json")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What callers got from one real gateway that needs no inference, with a number of connections.
+    """The throughput and median latency of one real gateway without inference, at a number of connections.
 
-    The callers ran on the same machine, and used `caller_s` of processor time for each request.
+    The load generator ran on the same machine, and used `caller_s` seconds of processor time for each request.
     """
 
     connections: int
@@ -27,10 +27,10 @@ class Observation:
 class Costs:
     """Seconds of processor time, unless another unit is named.
 
-    A gateway uses `request_s` for a request without inference and without its record. For a transaction it uses
-    `writer_transaction_s` and for each entry `writer_entry_s`, and PostgreSQL `transaction_s` and `entry_s`. For
-    `commit_wait_s` a transaction waits for the network, the disk and changes of process.
-    `inference_s` are percentiles of the time that an engine takes for one image, from the 1st to the 99th.
+    A gateway uses `request_s` for a request, without inference and without recording it. To record requests, it uses
+    `writer_transaction_s` for each transaction and `writer_entry_s` for each entry, and PostgreSQL uses `transaction_s`
+    and `entry_s`. `commit_wait_s` is the time that a transaction waits for the network, the disk and context switches.
+    `inference_s` has the 1st to 99th percentiles of the time that an engine takes for one image.
     """
 
     machine: str

@@ -2,8 +2,8 @@
 
     python -m bench.scale.simulate [--rate 10000] [--gateways 200] [--engines 50] [--seconds 2]
 
-The costs are those of bench/scale/measured.json. The first table compares the simulation of one gateway with the one
-that was measured. The second offers a growing rate to a deployment, the third the whole rate to changed deployments.
+The costs are those of bench/scale/measured.json. The first table compares one simulated gateway with the measured one.
+The second table offers a growing rate to a deployment, and the third offers the full rate to changed deployments.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bench.scale.costs import Costs, Observation, read_costs
 from bench.scale.events import Station
 
 SATURATED = 0.97
-COMPLETED = 0.9  # a larger share must be complete: some requests are still in progress at the end
-WARM_UP = 0.25  # the share of the requests that arrive while the queues grow
+COMPLETED = 0.9  # with a smaller share, requests have waited; some are always still in progress at the end
+WARM_UP = 0.25  # the share of the requests that is left out because the queues are still growing
 DEFAULT = Deployment()
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def limit(self) -> str:
-        """The part that is saturated; "rows" where requests wait although no part is, or ""."""
+        """The saturated part; "rows" if requests wait although no part is saturated; otherwise ""."""
         parts = {"gateways": self.gateways, "engines": self.engines, "Redis": self.redis, "PostgreSQL": self.database}
         busiest = max(parts, key=parts.__getitem__)
         if parts[busiest] >= SATURATED:
@@ -69,7 +69,7 @@ def _utilisation(stations: list[Station]) -> float:
 
 
 def reproduce(costs: Costs, observation: Observation, seconds: float = 10.0) -> float:
-    """The simulated rate of the one gateway without inference that was measured."""
+    """Return the simulated rate, in requests per second, of the gateway that was measured without inference."""
     cluster = Cluster(Deployment(gateways=1, engines=1, callers=1), replace(costs, inference_s=[0.0]))
     cluster.send_repeatedly(observation.connections, seconds, observation.caller_s)
     return len(cluster.latencies) / seconds
@@ -84,7 +84,7 @@ def format_reproductions(costs: Costs) -> list[str]:
 
 
 def list_changes(deployment: Deployment) -> Iterator[tuple[str, Deployment]]:
-    """What an operator could change, each beside its name."""
+    """Yield the changes that an operator could make, each with its name."""
     cores = deployment.database_cores
     yield f"{cores * 2} cores for PostgreSQL", replace(deployment, database_cores=cores * 2)
     yield f"{cores * 4} cores for PostgreSQL", replace(deployment, database_cores=cores * 4)

@@ -1,1 +1,1 @@
-"""The audit log: a hash chain of security events, in which any later change shows."""
+"""The audit log: a tamper-evident hash chain of security events."""

@@ -1,8 +1,7 @@
-"""Erases what entries of the audit log reveal about a person, in a way that verification accepts.
+"""Erases the address, the request id and the details from a person's audit entries, in a way that verification accepts.
 
-An erased entry keeps its number, time, event, outcome, actor, target and hash. Its address, request id and details are
-gone, so its hash no longer matches. A later entry records the digest of the remaining fields, so that any other change
-to an entry is still detected.
+An erased entry keeps its other fields, including its hash, which no longer matches. A later entry records the digest of
+the remaining fields, so that verification still detects any other change.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import astuple, replace
 from monitoring.audit.events import AuditEntry, AuditEvent, new_event
 
 ERASED = ("audit", "erased")  # event and outcome of an entry that records erasures
-ERASURE_CHUNK = 100  # entries that one such entry records
+ERASURE_CHUNK = 100  # erased entries that one such entry records
 ERASED_DETAIL = '{"erased":"true"}'
 
 
@@ -29,7 +28,7 @@ def is_erased(entry: AuditEntry) -> bool:
 
 
 def build_record(entries: Sequence[AuditEntry], subject: str, actor: str) -> AuditEvent:
-    """Build the event that records the erasure of these entries: its detail has their digests by their numbers."""
+    """Build the event that records the erasure of these entries: its detail maps their numbers to their digests."""
     digests = {str(entry.seq): compute_digest(entry) for entry in entries}
     event = new_event(*ERASED, actor=actor, target=f"user:{subject}")
     return replace(event, detail=json.dumps(digests, separators=(",", ":")))
@@ -41,7 +40,7 @@ def compute_digest(entry: AuditEntry) -> str:
 
 
 class ErasureCheck:
-    """Collects the erased entries that a verification has passed, until it reaches the records of their erasure."""
+    """Collects the erased entries that a verification has read, until it reaches the records of their erasure."""
 
     def __init__(self) -> None:
         self._unrecorded: dict[int, str] = {}

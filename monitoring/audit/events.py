@@ -1,4 +1,4 @@
-"""Audit events, with texts that are safe to store, and the chained entries made of them."""
+"""Audit events, whose texts are safe to store, and the chained entries built from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class AuditEvent:
         return self.event, self.outcome, self.actor, self.target, self.address, self.detail
 
     def merge(self, other: AuditEvent) -> AuditEvent:
-        """Return this event with the counts of both added up; `other` is an equal one."""
+        """Return this event with the counts of both added up; `other` has the same `merge_key`."""
         return replace(self, count=self.count + other.count)
 
     def without_details(self) -> AuditEvent:
@@ -56,7 +56,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A row of the audit log. `hash` covers every other field, `previous` is the hash of the entry before."""
+    """A row of the audit log. `hash` covers every other field; `previous` is the hash of the previous entry."""
 
     seq: int
     id: str
@@ -82,7 +82,7 @@ class AuditEntry:
         return self.hash == self.compute_hash()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON, with the detail as an object where it can be parsed."""
+        """Return the fields, ready for JSON, with the detail as an object if it can be parsed."""
         try:
             detail = json.loads(self.detail)
         except ValueError:  # the row was changed in the database
@@ -114,7 +114,7 @@ def new_event(
 
 
 def build_entry(event: AuditEvent, seq: int, previous: str) -> AuditEntry:
-    """Make the event the next entry of the chain."""
+    """Build the next entry of the chain from the event; `previous` is the hash of the last entry."""
     entry = AuditEntry(
         seq=seq,
         id=new_id(),
@@ -138,7 +138,7 @@ def read_entry(row: Row[Any]) -> AuditEntry:
 
 
 def build_pruned_detail(seq: int, digest: str) -> dict[str, str]:
-    """Build the detail of an entry that records pruning: number and hash of the last entry that was removed."""
+    """Build the detail of an entry that records pruning: the number and the hash of the last removed entry."""
     return {"through": str(seq), "hash": digest}
 
 

@@ -73,7 +73,7 @@ class AuditStore:
             await _append(connection, events, await _lock_head(connection))
 
     async def list_newest(self, selected: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
-        """Return at most `limit` entries, newest first, and only those with a `seq` below `before`."""
+        """Return at most `limit` entries, newest first; if `before` is given, only entries with a lower `seq`."""
         statement = _select(selected).order_by(audit_events.c.seq.desc()).limit(limit)
         if before is not None:
             statement = statement.where(audit_events.c.seq < before)
@@ -111,7 +111,7 @@ class AuditStore:
     async def erase(self, subject: str, actor: str) -> int:
         """Erase addresses, request ids and details from a person's entries; return the number of entries.
 
-        New entries record the erasure by `actor`, so that the rest still verifies. See monitoring/audit/erasure.py.
+        New entries record the erasure by `actor`, so that the log still verifies. See monitoring/audit/erasure.py.
         """
         total, last = 0, 0
         while True:
@@ -122,9 +122,10 @@ class AuditStore:
             total, last = total + sum(entry.is_intact() for entry in chunk), chunk[-1].seq
 
     async def prune(self, before: datetime, actor: str) -> int:
-        """Remove the oldest entries, up to the first that is not older than `before`; return their number.
+        """Remove all entries before the first one that is not older than `before`; return their number.
 
-        The head keeps the hash of the last removed entry, and new entries record the removal: the rest still verifies.
+        The head keeps the hash of the last removed entry, and new entries record the removal, so that the remaining
+        entries still verify.
         """
         _, last = await self._find_older(before)
         total = 0
@@ -141,7 +142,10 @@ class AuditStore:
             return int(head.pruned_seq), await _find_last_older(connection, head, before)
 
     async def _prune_chunk(self, last: int, actor: str) -> int:
-        """Remove at most _PRUNED_AT_ONCE entries up to `last` in one transaction, for which all writers must wait."""
+        """Remove at most _PRUNED_AT_ONCE entries up to `last` in one transaction; return their number.
+
+        The limit keeps the transaction short, because all writers wait for it.
+        """
         columns = audit_events.c
         async with _audit_errors(writing(self._engine, strict=True)) as connection:
             head = await _lock_head(connection)
@@ -157,9 +161,10 @@ class AuditStore:
 
 
 async def append_within(connection: AsyncConnection, events: Sequence[AuditEvent]) -> None:
-    """Add entries in a transaction of any store, as its last statements: all other writers wait for its end.
+    """Add entries within a transaction of another store. The commit makes them durable.
 
-    The commit makes them durable. Raises AuditUnavailable, after which the transaction must be rolled back.
+    They must be its last statements, because all other writers wait until it ends. Raises AuditUnavailable, after which
+    the transaction must be rolled back.
     """
     try:
         with database_errors(connection.engine.url, strict=True):
@@ -169,9 +174,9 @@ async def append_within(connection: AsyncConnection, events: Sequence[AuditEvent
 
 
 async def _erase_chunk(connection: AsyncConnection, subject: str, actor: str, after: int) -> Sequence[AuditEntry]:
-    """Erase the person's next entries, and return them as they were before.
+    """Erase the person's next entries, and return them in their original form.
 
-    An entry that was changed stays as it is: erasing it would hide the change from verification.
+    A manipulated entry is kept: erasing it would hide the manipulation from verification.
     """
     columns = audit_events.c
     head = await _lock_head(connection)

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Tab
 
 metadata = MetaData()
 
-# Times and details are stored as text: either database returns exactly the bytes that were hashed.
+# Times and details are stored as text, so that both databases return exactly the bytes that were hashed.
 audit_events = Table(
     "audit_events",
     metadata,
@@ -23,7 +23,7 @@ audit_events = Table(
     Column("count", Integer, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
-    # The newest entries of a kind, in the order in which they are listed.
+    # For listing the newest entries with a given event, outcome or actor.
     *(Index(f"ix_audit_events_{name}_seq", name, "seq") for name in ("event", "outcome", "actor")),
 )
 

@@ -1,7 +1,7 @@
-"""Writes to the audit log: with an action, before its acknowledgement, or in the background for refused requests.
+"""Writes to the audit log: actions before they are acknowledged, and refused requests in the background.
 
 A flood of refused requests can neither block the service nor fill the disk: they are aggregated, and written twice a
-second. When the budget of the aggregator is spent, new ones are counted by event and outcome alone.
+second. When the aggregator has spent its budget, it counts new ones only by event and outcome.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AuditTrail:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[AuditTrail]:
-        """Write refusals in the background, and the last ones on exit."""
+        """Write refusals in the background, and the remaining ones on exit."""
         stopping = asyncio.Event()
         task = asyncio.create_task(self._flush_until(stopping))
         try:

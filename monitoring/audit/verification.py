@@ -71,7 +71,7 @@ class _ChainVerification:
         self._search.pass_link(self.seq, self.hash)
 
     def check_end(self) -> None:
-        """Check, after the last entry, that the head names it."""
+        """Check, after the last entry, that the head names it, and check prunings, erasures and the anchor."""
         self._check_anchor()
         head = self._head
         if self.seq < head.seq:
@@ -92,7 +92,7 @@ class _ChainVerification:
             raise _ChainBrokenError(f"The anchor, entry {self._search.anchor.number}, is missing.")
 
     def _check_erased(self, entry: AuditEntry, name: str) -> None:
-        """Accept an entry whose hash does not match if it has the form of an erased one: a record must confirm it."""
+        """Accept an entry with a wrong hash if it has the form of an erased one; a later record must confirm it."""
         if not is_erased(entry) or entry.event == ERASED[0]:
             raise _ChainBrokenError(f"{name} was changed: its hash does not match its content.")
         self._erasures.pass_erased(entry)

@@ -1,1 +1,1 @@
-"""The trials of candidates: counts that all processes add to, and verdicts."""
+"""Trials of candidate models: the counts, to which all processes add, and the verdicts."""

@@ -1,4 +1,4 @@
-"""Trials in the database. Every process adds its counts; the one whose counts decide the trial acts on the verdict."""
+"""Stores trials. Every process adds its counts, and the process whose counts decide the trial acts on the verdict."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PairedLabels:
 
 
 class TrialStore:
-    """Every method raises DatabaseUnavailable."""
+    """Every method raises DatabaseUnavailable while the database is unavailable."""
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._engine = engine
@@ -84,9 +84,9 @@ class TrialStore:
     async def add(
         self, trial: str, counts: Counts, pairs: Iterable[PairedLabels], judge: Judge
     ) -> tuple[TrialRecord | None, bool]:
-        """Add counts; return the updated trial, and whether these counts have decided it.
+        """Add counts and pairs; return the updated trial, and whether these counts have decided it.
 
-        Nothing is added to a trial that is already decided. Returns None if the database does not have the trial.
+        Adds nothing to a trial that is already decided. Returns None and False if the database lacks the trial.
         """
         async with writing(self._engine) as connection:
             # The lock makes processes that add to the same trial wait for each other.

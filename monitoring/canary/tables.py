@@ -1,4 +1,4 @@
-"""The tables of the trials of candidates; `monitoring/migrations` creates them."""
+"""The tables of candidate trials; `monitoring/migrations` creates them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Hash chains: what the audit log and the prediction ledger have in common."""
+"""What the audit log and the prediction ledger share: hash chains, ids, timestamps and signatures."""

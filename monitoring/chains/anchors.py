@@ -1,4 +1,4 @@
-"""Anchors: the number and hash of one link, noted at one verification and checked at a later one."""
+"""Anchors: the number and hash of one link, kept after one verification and checked by a later one."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class MonotonicIds:
     def new(self) -> str:
         """Return the next id in its 36-character form."""
         with self._lock:
-            # The counter starts low in each millisecond, to leave space for the ids that follow.
+            # The counter starts low in each millisecond, so that it rarely overflows.
             now = self._clock() << _COUNTER_BITS | secrets.randbits(_COUNTER_BITS - 2)
             self._last = max(now, self._last + 1)
             timestamp, counter = divmod(self._last, 1 << _COUNTER_BITS)

@@ -11,7 +11,7 @@ _START = Anchor(0, GENESIS)
 
 @dataclass(slots=True)
 class VerificationReport:
-    """`entries` counts the verified ones; `anchor` is the last verified link, to be kept for the next verification.
+    """`entries` is the number of verified entries; `anchor` is the last verified link, for the next verification.
 
     `problems` holds one sentence for each problem.
     """

@@ -1,4 +1,4 @@
-"""From measured resources to the cost of each caller and each prediction. Pure arithmetic.
+"""Divides the measured resources among callers and predictions, and prices them. Pure arithmetic.
 
 Only the total processor time of the processes is measured; the ledger records how long each prediction kept a worker
 thread busy. A caller is charged for that time, and for an equal part, per prediction, of the rest: HTTP, log-in,
@@ -37,7 +37,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What is paid for: seconds of a processor, gigabytes (10^9 bytes) of memory times seconds, and bytes sent."""
+    """The resources that cost money: processor seconds, gigabyte-seconds (10^9 bytes) of memory, and bytes sent."""
 
     processor_s: float = 0.0
     memory_gb_s: float = 0.0
@@ -63,7 +63,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Prices per processor hour, per gigabyte of memory and hour, and per gigabyte sent."""
+    """Prices per processor hour, per gigabyte-hour of memory, and per gigabyte sent."""
 
     vcpu_hour: float
     gb_hour: float

@@ -1,4 +1,4 @@
-"""The costs of a month, from what was used in it."""
+"""Computes the costs of a month from the resources that were used in it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NO_COST = Cost(Traffic(), Resources(), Amounts(0.0, 0.0, 0.0))
 
 @dataclass(frozen=True, slots=True)
 class MonthCost:
-    """All costs of a month, such as 2026-11, at prices for the resources used.
+    """All costs of a month, such as 2026-11.
 
-    `measured_share` is the share of the predictions that were made in hours with measured resources: only these
-    resources are known, and they are divided among all callers. `sleep` is None if requests are not recorded.
+    `measured_share` is the share of the predictions that were made in hours with measured resources: only the resources
+    of those hours are priced and divided among the callers. `sleep` is None if requests are not recorded.
     """
 
     month: str

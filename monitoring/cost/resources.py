@@ -39,10 +39,11 @@ def read_resources() -> Reading:
 
 
 class ResourceMeter:
-    """Measures from its creation on. `clock` returns seconds since 1970.
+    """Measures from its creation on, and processor time from the start of the process.
 
-    `elapsed` returns monotonic seconds, so that durations do not depend on corrections of the clock. Each of the
-    gateway's `processes` reads the bytes sent by the whole container, and counts an equal part of them.
+    `clock` returns seconds since 1970, and `elapsed` monotonic seconds, so that durations do not depend on corrections
+    of the clock. Each of the gateway's `processes` reads the bytes sent by the whole container, and counts an equal
+    part of them.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class ResourceMeter:
         self._elapsed = elapsed
         self._read = read
         self._last_elapsed, first = elapsed(), read()
-        self._last = Reading(0.0, first.memory_bytes, first.sent_bytes)  # 0.0 includes the processor time of the start
+        self._last = Reading(0.0, first.memory_bytes, first.sent_bytes)  # 0.0 also counts the start-up's processor time
 
     def measure(self) -> Sequence[HourResources]:
-        """Return what was used since the last call, spread evenly over the time until now."""
+        """Return what was used since the last call, divided among the hours in proportion to time."""
         at, elapsed, now = self._clock(), self._elapsed(), self._read()
         duration_s = elapsed - self._last_elapsed
         processor_s = now.processor_s - self._last.processor_s
@@ -74,7 +75,7 @@ class ResourceMeter:
 
 
 def _spread(start: float, end: float) -> Iterator[tuple[str, float]]:
-    """Yield each hour between two times, and its share of the time; one hour if no time has passed."""
+    """Yield each hour between two times, and its share of the interval; one hour if no time has passed."""
     last, moment = datetime.fromtimestamp(end, UTC), datetime.fromtimestamp(start, UTC)
     if moment >= last:
         yield get_hour(format_timestamp(last)), 1.0

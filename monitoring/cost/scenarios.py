@@ -44,7 +44,7 @@ class MachineScenario:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """The measured hours without a recorded request, and the price of what sleeping in them would have saved."""
+    """The number of measured hours without a recorded request, and the cost that sleeping in them would have saved."""
 
     idle_hours: int
     saves: Amounts
@@ -67,7 +67,7 @@ def find_sleep(hours: Iterable[Hour], prices: Prices) -> Sleep:
 
 
 def compare_machines(hours: Iterable[Hour], machines: Sequence[Machine], prices: Prices) -> list[MachineScenario]:
-    """Return each machine with the load that the busiest hour would have put on it; none without a measured hour."""
+    """Return each machine with the load of the busiest hours, or an empty list without a measured hour."""
     measured = [hour.resources for hour in hours if hour.resources is not None]
     if not measured:
         return []
@@ -87,7 +87,7 @@ def price_reserved(machine: Machine, prices: Prices, hours: float = HOURS_IN_MON
 
 
 def _find_idle_stretches(hours: Iterable[Hour]) -> Iterator[Sequence[Hour]]:
-    """Yield the idle hours that follow each other without a gap."""
+    """Yield each stretch of consecutive idle hours."""
     idle = [hour for hour in hours if hour.requests == 0]
     for _, stretch in groupby(enumerate(idle), key=lambda pair: _parse(pair[1].hour) - pair[0] * _HOUR):
         yield [hour for _, hour in stretch]

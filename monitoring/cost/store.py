@@ -27,7 +27,7 @@ class MonthUse:
 
 
 class CostStore:
-    """Methods raise LedgerUnavailable."""
+    """Every method raises LedgerUnavailable while the database is unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._reading = engine
@@ -41,7 +41,7 @@ class CostStore:
                 add_to_row(connection, resource_hours, {"hour": each.hour}, values)
 
     def read_month(self, month: str, caller: str | None = None) -> MonthUse:
-        """Return what was used in a month, by all callers or only one of them."""
+        """Return what was used in a month. With `caller`, the sums are only those of this caller."""
         start, end = f"{month}-", f"{month}~"  # the hours sort between the two
         traffic, resources, callers = traffic_hours.c, resource_hours.c, caller_sums.c
         own = select(callers.caller, callers.predictions, callers.busy_us, callers.bytes).where(callers.month == month)

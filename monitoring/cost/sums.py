@@ -37,7 +37,7 @@ class _Hour(_Traffic):
 
 @dataclass(slots=True)
 class CostSums:
-    """By caller and month, and by hour."""
+    """Traffic by caller and month, and by hour."""
 
     callers: dict[tuple[str, str], _Traffic] = field(default_factory=lambda: defaultdict(_Traffic))
     hours: dict[str, _Hour] = field(default_factory=lambda: defaultdict(_Hour))
@@ -72,9 +72,9 @@ def sum_costs(requests: Iterable[RecordedRequest]) -> CostSums:
 
 
 def _read_request(request: RecordedRequest) -> tuple[str, int, tuple[int, int] | None] | None:
-    """Return caller and number of the requests, and microseconds and bytes of a prediction.
+    """Return the caller, the number of requests, and the busy microseconds and image bytes of a prediction, if any.
 
-    None for an entry that was changed: `atalaya ledger verify` reports it.
+    Returns None for an entry that was changed: `atalaya ledger verify` reports it.
     """
     facts = request.document
     try:

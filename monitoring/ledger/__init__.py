@@ -1,1 +1,1 @@
-"""The prediction ledger: every request on record, in signed hash chains."""
+"""The prediction ledger: a record of every request, in signed hash chains."""

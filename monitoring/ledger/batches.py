@@ -20,7 +20,7 @@ class PendingEntry:
 
 
 class Batch:
-    """Drafts, charges and results of some pending entries, and the chain's entries made of them."""
+    """Drafts, charges and results of pending entries, and the chain entries built from them."""
 
     def __init__(self, pending: Sequence[PendingEntry]) -> None:
         self._pending = pending

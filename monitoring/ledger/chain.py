@@ -18,7 +18,7 @@ from monitoring.ledger.entries import (
 
 
 class Chain:
-    """The end of the chain of `writer`. No other process appends to it: each start of a process begins its own."""
+    """The end of the chain of `writer`. Only one process appends to it: each process begins its own when it starts."""
 
     def __init__(self, writer: str, seq: int = 0, digest: str = GENESIS) -> None:
         self.writer = writer

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-CHECKPOINTS = "checkpoints"  # names the chain of checkpoints where other chains have the name of their writer
+CHECKPOINTS = "checkpoints"  # used in place of a writer's name for the chain of checkpoints
 SALT_BYTES = 32
 NO_REQUEST = 0  # the status of an entry that records an event instead of a request
 MODEL_SUBJECT = "model:"
@@ -177,7 +177,7 @@ def format_claims(claims: Sequence[Claim]) -> str:
 
 
 def parse_claims(heads: str) -> list[Claim]:
-    """Raises ValueError."""
+    """Parse the lines of a checkpoint. Raises ValueError."""
     return [Claim(writer, int(seq), digest) for writer, seq, digest in (line.split(" ") for line in heads.split("\n"))]
 
 
@@ -198,7 +198,7 @@ def build_event(
 
 
 def name_model_subject(model: str) -> str:
-    """Return the subject of events about a model. No principal has such a name."""
+    """Return the subject of events about a model. No principal's name has this prefix."""
     return f"{MODEL_SUBJECT}{model}"
 
 

@@ -24,7 +24,7 @@ log = structlog.get_logger("atalaya.ledger")
 
 
 class Journal:
-    """For one thread at a time, except `check_connection` and `abort_transaction`.
+    """Not thread-safe, except for `check_connection` and `abort_transaction`.
 
     Unless `enabled`, no entries are written, only charges.
     """
@@ -137,14 +137,14 @@ class Journal:
         return batch.results
 
     def _end_spooling(self) -> None:
-        """Raises LedgerUnavailable."""
+        """Return to writing to the database. Raises LedgerUnavailable if it is not writable or their disk is full."""
         if self.full and self._folder.shares_disk() and not self._spools[-1].has_capacity():
             raise LedgerUnavailable
         self._store.check_writable(self._chain.writer)
         self.spooling = self.full = False
 
     def _deliver_to_own_chain(self, entries: Sequence[SpooledEntry]) -> None:
-        """Raises ChainConflict."""
+        """Append the entries to the chain in which they were linked. Raises ChainConflict."""
         with self._store.transaction() as connection:
             missing, chain = self._store.find_undelivered(connection, [entry.linked for entry in entries])
             if missing:

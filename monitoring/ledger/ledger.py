@@ -90,7 +90,7 @@ class Ledger:
         self._reported = (LedgerState.WRITING, 0)
 
     async def __aenter__(self) -> Ledger:
-        """Raises LedgerUnavailable, OSError."""
+        """Begin a chain, and start the background tasks. Raises LedgerUnavailable, OSError."""
         greatest = await self._thread.call(self._journal.open)
         if greatest:
             self._ids.start_after(greatest)

@@ -42,7 +42,7 @@ def parse_json(document: str) -> Any:
 
 
 def read_number(value: Any) -> float:
-    """Return a number of a request. Raises ValueError, TypeError, OverflowError if it is invalid, negative or huge."""
+    """Convert a number from a document. Raises ValueError, TypeError, OverflowError if invalid, negative or huge."""
     number = float(value)
     if not 0 <= number <= _MAX_NUMBER:
         raise ValueError(f"{number} is out of range")

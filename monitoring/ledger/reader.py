@@ -41,7 +41,7 @@ class LedgerReader:
         return _read_row(row)
 
     async def list_newest(self, principal: str, limit: int, before: str | None = None) -> Sequence[EntryWithPayload]:
-        """Return at most `limit` requests of the principal, newest first, and only those with an id below `before`."""
+        """Return at most `limit` requests of the principal, newest first; with `before`, only those with a lower id."""
         return await self._list(sanitize_name(principal), _IS_REQUEST, limit, before)
 
     async def list_newest_events(

@@ -95,7 +95,10 @@ Record = StreamHeader | Stump | Checkpoint | WindowStart | EntryRecord | Head | 
 
 
 def read_records(connection: Connection) -> Iterator[Record]:
-    """Yield everything in the database, in constant memory; the transaction should see a single snapshot."""
+    """Yield everything in the database, in memory that grows only with the number of writers.
+
+    The transaction should see a single snapshot.
+    """
     yield StreamHeader()
     stumps = {row.writer: Stump(*row) for row in connection.execute(select(ledger_stumps))}
     if CHECKPOINTS in stumps:
@@ -195,7 +198,7 @@ def _select_range(table: Any, writer: str, after: int | None, last: int | None =
 
 
 def find_writers(connection: Connection) -> set[str]:
-    """Return all writers that have rows of any kind; a skip scan of the index finds them."""
+    """Return all writers that have entries, payloads or erasures, using a skip scan of the index."""
     writers: set[str] = set()
     for table in (ledger_entries, ledger_payloads, ledger_erasures):
         first = select(table.c.writer).order_by(table.c.writer).limit(1)

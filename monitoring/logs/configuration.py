@@ -28,7 +28,7 @@ _LIBRARY_LEVEL = logging.INFO
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
 _QUIET_LIBRARIES = (
     "alembic.runtime.plugins",  # lists its plugins, in seven lines
-    "httpx",  # the URL of each request, which may contain a key; and sending the log would cause lines without end
+    "httpx",  # logs the URL of each request, which may contain a key; sending the log would log further lines for ever
 )
 
 
@@ -45,7 +45,7 @@ def configure_logging(
     Each line has the time (UTC, ISO 8601), the level, a message, the logger, the variables bound in
     `structlog.contextvars`, and an exception as text; credentials are masked. `queues` get the same lines, as JSON
     whatever `log_format` is. At `debug`, only this project's own messages have that level. Refused requests are sampled
-    (RefusalSampler) so that `processes` of them together log no more than one alone.
+    (RefusalSampler) so that all `processes` together log no more of them than a single process would.
     A later call replaces the configuration. Raises ValueError for an unknown level.
     """
     root = logging.getLogger()
@@ -76,9 +76,9 @@ def configure_logging(
 
 
 class _LineLogger:
-    """Writes the lines of this project's code, without a detour through the standard library's records and handlers.
+    """Writes the lines of this project's code, bypassing the standard library's records and handlers.
 
-    Like those, it ignores errors when a line is written: they must not end a request.
+    Like those handlers, it ignores write errors, which must not fail a request.
     """
 
     def __init__(self, name: str, stream: TextIO) -> None:

@@ -1,7 +1,7 @@
 """The log in files, for machines without a collector: one for each day, and more if a day's file becomes too large.
 
 The date is in the name, so that several processes append to the same file without renaming it. Each appends whole lines
-with one call, which the system does not mix with those of others.
+in one system call, which the kernel does not interleave with other writes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 from monitoring.logs.destination_state import DestinationState
 from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
 
-_FILES_PER_LIMIT = 16  # files of the maximum size that reach the limit for all files
+_FILES_PER_LIMIT = 16  # how many files of the maximum size fit into `keep_bytes`
 
 log = structlog.get_logger("atalaya.logs")
 
@@ -56,9 +56,9 @@ class LogFiles:
                     continue
 
     def remove_old(self, today: date) -> int:
-        """Remove files older than `keep_days`, and the oldest while all exceed `keep_bytes`; return their number.
+        """Remove files older than `keep_days`, and the oldest while the total exceeds `keep_bytes`.
 
-        The newest file stays. Raises OSError.
+        Keeps the newest file. Returns the number of removed files. Raises OSError.
         """
         files = [(day, path, path.stat().st_size) for day, _, path in self.find()]
         total = sum(size for *_, size in files)
@@ -136,7 +136,7 @@ class LogFileWriter(LineQueue):
             self._number += status.st_nlink > 0
 
     def _open(self, path: Path) -> None:
-        """Raises OSError."""
+        """Open a file; if it is new, remove old files. Raises OSError."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_new = not path.exists()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

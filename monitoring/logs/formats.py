@@ -1,4 +1,4 @@
-"""The formats of a log line. Each renames the keys of an event, which are OpenTelemetry's attribute names."""
+"""The formats of a log line. The keys of an event are OpenTelemetry's attribute names; ECS and Datadog rename them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Render = Callable[[Event], str]
 
 SERVICE = "atalaya"
 
-# The attributes that have other names in structlog and this project's code than in OpenTelemetry.
+# OpenTelemetry's names for attributes that structlog or this project's code names differently.
 _ATTRIBUTES = {
     "code": "error.type",
     "exception": "exception.stacktrace",
@@ -65,7 +65,7 @@ _DATADOG = {
     _DURATION: "duration",
 }
 
-# The console shows these as the beginning of its line, or leaves them out.
+# The console shows these at the beginning of the line, or omits them.
 _IN_CONSOLE_HEAD = frozenset(
     {
         "timestamp",
@@ -87,10 +87,10 @@ _encode = json.JSONEncoder().encode  # json.dumps would create an encoder for ev
 
 
 def name_attributes(event: Mapping[str, object], level: str, timestamp: str, *, is_own: bool) -> dict[str, object]:
-    """Return the event of structlog with OpenTelemetry's names, the most important ones first.
+    """Return structlog's event with OpenTelemetry's names, the most important ones first.
 
-    An event of this project's code has its name in `event.name`; its message is that name in words, unless it has one
-    of its own. A line of a library has only a message.
+    An event of this project's code has its name in `event.name`; its message is that name in words, unless the event
+    contains a `message`. A line of a library has only a message.
     """
     name = str(event["event"])
     line: dict[str, object] = {"timestamp": timestamp, "level": level, "message": name, "service.name": SERVICE}
@@ -104,7 +104,10 @@ def name_attributes(event: Mapping[str, object], level: str, timestamp: str, *, 
 
 
 def make_render(log_format: LogFormat) -> Render:
-    """Return the function that renders an event with OpenTelemetry's names as one line, without a line feed."""
+    """Return the function that renders an event with OpenTelemetry's names, without a line feed at the end.
+
+    All formats but CONSOLE, which adds the lines of stack traces, render one line.
+    """
     match log_format:
         case LogFormat.OTEL:
             return _encode

@@ -71,7 +71,7 @@ class LineQueue(ABC):
                 self._dropped += 1
             else:
                 self._lines.append(line)
-                self._bytes += size  # without a call, after which the garbage collector could run
+                self._bytes += size  # contains no call: the garbage collector could run during one, and call `put`
             self._idle = False
             if not self._has_thread:
                 self._has_thread = True
@@ -81,11 +81,11 @@ class LineQueue(ABC):
             self._on_drop(1)
 
     def start_draining(self) -> None:
-        """Write what waits without pauses, until the next `drain` has returned."""
+        """Write the waiting lines without pauses, until the next `drain` has returned."""
         self._draining.set()
 
     def drain(self, limit_s: float) -> bool:
-        """Write without pauses, and wait until all lines are written, at most `limit_s`; returns whether they are."""
+        """Write without pauses, and wait at most `limit_s` seconds for all lines; return whether they are written."""
         self.start_draining()
         try:
             with self._lock:
@@ -104,7 +104,7 @@ class LineQueue(ABC):
         self._on_drop(lines)
 
     def pause(self, seconds: float) -> bool:
-        """Wait in the thread; returns early, and true, if the queue is being drained."""
+        """Wait in the thread. Return true, before the time is up, if the queue is being drained."""
         return self._draining.wait(seconds)
 
     def _write_lines(self) -> None:
@@ -121,7 +121,7 @@ class LineQueue(ABC):
                 self._report(dropped)
 
     def _take(self) -> tuple[Sequence[bytes], int]:
-        """Wait for something to do; return a batch of lines, or else how many were dropped."""
+        """Wait for lines; return a batch of them or, if only dropped lines are left, no lines and their number."""
         with self._lock:
             while not self._lines and not self._dropped:
                 self._idle = True

@@ -1,6 +1,6 @@
 """Limits the log lines of refused requests: beyond a rate, only their number is logged.
 
-An attacker could otherwise fill a disk with refusals, or make a platform drop other lines: Railway drops those beyond
+An attacker could otherwise fill a disk with refusals, or make a platform drop other lines: Railway drops lines beyond
 500 a second.
 """
 
@@ -26,10 +26,10 @@ log = structlog.get_logger("atalaya.access")
 
 
 class RefusalSampler:
-    """A processor of structlog that passes at most `limit` lines of refused requests in a second.
+    """A structlog processor that passes at most `limit` lines of refused requests per second.
 
-    It drops and counts the others. A second after the first of these it logs `refusals_not_logged` with their number,
-    and with the most frequent kinds.
+    It drops and counts the others. A second after the first dropped line it logs `refusals_not_logged` with their
+    number and the most frequent kinds.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RefusalSampler:
         self._dropped: Counter[_Kind] = Counter()
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Raises DropEvent."""
+        """Return the event. Raises DropEvent for a refused request beyond the limit."""
         if _is_refusal(event) and not self._admit():
             if not self._dropped:
                 self._call_later(REPORT_AFTER_S, self._report)

@@ -41,9 +41,9 @@ class Receiver:
 class LogSender(LineQueue):
     """A queue whose thread sends the lines to a receiver.
 
-    After a temporary failure, a batch is sent again, after each of the pauses in `retry_delays_s`. A batch that the
-    receiver rejects, or that fails every time, is dropped and counted. The beginning and the end of a failure are
-    logged once each.
+    After a temporary failure, the thread retries a batch after each of the delays in `retry_delays_s`. A batch that the
+    receiver rejects, that fails every time, or that fails while the queue is drained, is dropped and counted. The
+    beginning and the end of a failure are logged once each.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class QueuedStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing, because it must not block; see `drain_logs`."""
+        """Do nothing, because flushing must not block; see `drain_logs`."""
 
     def writable(self) -> bool:
         return True
@@ -73,7 +73,7 @@ class QueuedStream(io.TextIOBase):
 
 
 def queue_standard_streams() -> None:
-    """Replace `sys.stdout` and `sys.stderr` for the rest of the process, and make its end wait for their readers.
+    """Replace `sys.stdout` and `sys.stderr`, and make the process wait for queued lines before it ends.
 
     If both are the same file, they share a queue, so that their lines stay in order.
     """

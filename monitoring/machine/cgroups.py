@@ -1,7 +1,7 @@
 """The memory and the processors that this process may use, and what its control group reports about their use.
 
-Both versions of control groups are read. The lowest limit of the own group and its ancestors applies; without one, the
-machine is the limit.
+Supports both versions of control groups. The lowest limit of the process's group and its ancestors applies; without
+one, the machine is the limit.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def memory_limit_bytes(root: Path = _ROOT, own: Path = _OWN) -> int:
 def count_processors(root: Path = _ROOT, own: Path = _OWN) -> int:
     """Return how many processors this process can keep busy: the lesser of its CPU affinity and its quota, at least 1.
 
-    A fraction of a processor is rounded up, because one thread fewer would leave it unused. The kernel then stops the
-    threads when the quota is used up, for the rest of each period (usually 100 ms).
+    A fraction of a processor is rounded up, because one thread fewer would leave it unused. When the threads have used
+    up the quota, the kernel stops them for the rest of the period (usually 100 ms).
     """
     affinity = len(os.sched_getaffinity(0))
     quotas = [quota for folder in _find_folders("cpu", root, own) for quota in _read_quotas(folder)]
@@ -40,7 +40,10 @@ def count_processors(root: Path = _ROOT, own: Path = _OWN) -> int:
 
 
 def read_working_set(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """Return the bytes of the own group without file pages that the kernel can drop at once; None without a group."""
+    """Return the bytes that the process's group uses, without file pages that the kernel can drop at once.
+
+    Returns None without a group.
+    """
     for folder in reversed(list(_find_folders("memory", root, own))):
         used = _read_numbers(folder / "memory.current") + _read_numbers(folder / "memory.usage_in_bytes")
         if used:
@@ -51,7 +54,7 @@ def read_working_set(root: Path = _ROOT, own: Path = _OWN) -> int | None:
 
 
 def count_oom_kills(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """Return how many processes of the own group the kernel has killed for lack of memory; None if not reported."""
+    """Return how many processes of this group the kernel has killed for lack of memory; None if not reported."""
     for folder in reversed(list(_find_folders("memory", root, own))):
         fields = _read_fields(folder / "memory.oom_control") | _read_fields(folder / "memory.events")
         if "oom_kill" in fields:
@@ -68,9 +71,9 @@ class Throttling(NamedTuple):
 
 
 def read_throttling(root: Path = _ROOT, own: Path = _OWN) -> Throttling | None:
-    """Return what the processor quota of the own group, or of an ancestor, has done so far; None without a quota.
+    """Return the throttling so far by the processor quota of this group or an ancestor; None without a quota.
 
-    Only groups with a quota count periods: of nested quotas the one with the most periods is reported.
+    Only groups with a quota count periods. With nested quotas, the one with the most periods is reported.
     """
     stats = [_read_fields(folder / "cpu.stat") for folder in _find_folders("cpu", root, own)]
     stat = max(stats, key=lambda fields: fields.get("nr_periods", 0))
@@ -81,7 +84,7 @@ def read_throttling(root: Path = _ROOT, own: Path = _OWN) -> Throttling | None:
 
 
 def _read_quotas(folder: Path) -> Iterator[float]:
-    """Yield the group's quota in processors; none if there is no limit, which v2 reports as `max` and v1 as -1."""
+    """Yield the group's quota in processors; nothing without a limit, which v2 reports as `max` and v1 as -1."""
     v2 = _read_numbers(folder / "cpu.max")
     v1 = _read_numbers(folder / "cpu.cfs_quota_us") + _read_numbers(folder / "cpu.cfs_period_us")
     for numbers in (v2, v1):
@@ -106,7 +109,7 @@ def _read_fields(path: Path) -> dict[str, int]:
 
 
 def _find_folders(controller: str, root: Path, own: Path) -> Iterator[Path]:
-    """Yield the folders, in v2 and v1, of the own group, its ancestors and the root, as far as `own` can be read."""
+    """Yield the folders of the root, the ancestors and this group, in v2 and v1; only roots if `own` is unreadable."""
     yield from (root, root / controller)
     try:
         entries = [line.split(":", 2) for line in own.read_text().splitlines()]

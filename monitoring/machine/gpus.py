@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """None for what the GPU does not report, such as the utilization of one that is divided (MIG)."""
+    """A field is None if the GPU does not report it, such as the utilization of a GPU that MIG divides."""
 
     utilization: float | None
     used_bytes: int | None
@@ -18,7 +18,7 @@ class GpuState:
 
 
 def read_gpus() -> Mapping[str, GpuState]:
-    """Return the state of each GPU by its number; none without a GPU, its driver or the package nvidia-ml-py."""
+    """Return the state of each GPU by its number; empty without a GPU, its driver or the package nvidia-ml-py."""
     library = _open_library()
     if library is None:
         return {}
@@ -30,7 +30,7 @@ def read_gpus() -> Mapping[str, GpuState]:
 
 @cache
 def _open_library() -> Any | None:
-    """Return the library; None where it cannot be used. In forked processes it must be opened after the fork."""
+    """Return the library, or None if it cannot be used. A forked process must open it after the fork."""
     try:
         import pynvml
     except ImportError:

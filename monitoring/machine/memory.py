@@ -17,7 +17,7 @@ def resident_bytes(pid: int | str = "self") -> int:
 
 
 def private_bytes() -> int:
-    """Return the memory that this process shares with no other, or its resident memory if that is not reported."""
+    """Return the memory that this process does not share, or its resident memory if that is not reported."""
     return _sum_rollup("Private_") or resident_bytes()
 
 

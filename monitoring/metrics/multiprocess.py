@@ -1,4 +1,4 @@
-"""Combines the metrics of several worker processes, so that each of them can serve all.
+"""Combines the metrics of several worker processes, so that each process can serve all metrics.
 
 prometheus-client's multiprocess mode stores metrics in files. Here a file belongs to a worker's slot, not to its
 process: a replacement continues the counters, so the number of files is constant and no counter is reset.

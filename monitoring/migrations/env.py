@@ -1,4 +1,4 @@
-"""Run by Alembic, inside of an open connection and transaction (see storage/migrations.py)."""
+"""Run by Alembic, within an open connection and transaction (see storage/migrations.py)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from storage.transactions import reading, writing
 
 
 class EvaluationStore:
-    """Every method raises DatabaseUnavailable."""
+    """Every method raises DatabaseUnavailable while the database is unavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -38,9 +38,9 @@ class EvaluationStore:
         return None if row is None else _read(row)
 
     async def find_loss(self) -> EvaluationRecord | None:
-        """Return the last loss of the model evaluated last, unless the same images were evaluated again without one.
+        """Return the last loss of the last evaluated model, unless a later evaluation of the same images has no loss.
 
-        An evaluation of other images says nothing about a loss.
+        An evaluation of other images does not end a loss.
         """
         columns = evaluations.c
         digest = select(columns.digest).order_by(columns.id.desc()).limit(1).scalar_subquery()

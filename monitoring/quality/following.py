@@ -28,9 +28,9 @@ CHUNK = 100  # entries in a transaction, during which no other process can write
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """The document of an entry, and its time. The document may have been changed, but its time is valid.
+    """The document of an entry, and its time. The document may have been manipulated, but its time is valid.
 
-    An `hour` looks like 2026-11-03T09.
+    `hour` looks like 2026-11-03T09.
     """
 
     document: Mapping[str, Any]
@@ -55,7 +55,7 @@ class _Chunk:
 
 
 class SumUpdater:
-    """Reads and counts each entry once, for all sums. Methods raise LedgerUnavailable.
+    """Reads and counts each entry once, for all sums. Every method raises LedgerUnavailable.
 
     Uses `engine` from one thread at a time. `sums` must contain all sums of the database: an entry is read only once,
     so sums that are left out never include it.

@@ -45,7 +45,10 @@ def iterate_labelled(engine: Engine, since: datetime | None) -> Iterator[Labelle
 
 
 def count_labelled(engine: Engine, since: datetime | None) -> int:
-    """Return how many predictions `iterate_labelled` yields. Raises LedgerUnavailable."""
+    """Return how many predictions `iterate_labelled` yields, plus those that were pruned but still have a label.
+
+    Raises LedgerUnavailable.
+    """
     labels = ledger_labels.c
     statement = select(func.count(labels.prediction.distinct()))
     if since is not None:

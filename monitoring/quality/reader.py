@@ -29,7 +29,7 @@ class PredictionSums(NamedTuple):
 
 
 class CurrentLabel(NamedTuple):
-    """The newest label of a prediction, beside what the model predicted without abstaining."""
+    """The newest label of a prediction on which the model did not abstain, and what it predicted."""
 
     version: str
     predicted: str
@@ -38,7 +38,7 @@ class CurrentLabel(NamedTuple):
 
 
 class QualityReader:
-    """Methods raise LedgerUnavailable. Only predictions made from `since` on and before `until` are included."""
+    """Every method raises LedgerUnavailable. Includes only predictions made from `since` on and before `until`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -68,7 +68,7 @@ class QualityReader:
     ) -> Iterator[CurrentLabel]:
         """Yield the newest label of each labelled prediction of a model, or of one of its versions.
 
-        There may be millions: they are read in chunks.
+        Reads them in chunks, because there may be millions.
         """
         columns = ledger_labels.c
         statement = select(columns.version, columns.predicted, columns.confidence, columns.label)

@@ -54,7 +54,7 @@ def _sum_up(requests: Iterable[RecordedRequest]) -> Mapping[Key, _Sums]:
 def _read_prediction(request: RecordedRequest) -> tuple[Key, float, bool] | None:
     """Return key and confidence of a prediction, and whether the model abstained.
 
-    None for an entry without a prediction, or one that was changed: `atalaya ledger verify` reports it.
+    Returns None for an entry without a prediction, or that was changed: `atalaya ledger verify` reports it.
     """
     try:
         output, model = request.document["output"], request.document["model"]

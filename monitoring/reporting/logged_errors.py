@@ -42,7 +42,10 @@ def reporting_logged_errors(reporter: ErrorReporter) -> Iterator[None]:
 
 
 def report_logged_error(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Report an event with an exception, or with the failure of a process. A processor that changes nothing."""
+    """Report an event that has an exception, or that logs the failure of a process; return it unchanged.
+
+    This is a structlog processor.
+    """
     if _reporters and method in _LEVELS and event.get("logger") != _REQUEST_LOGGER:
         error = _find_error(event)
         if error is not None:

@@ -38,7 +38,7 @@ class ErrorReporter(Protocol):
         """Wait for queued reports, for at most a second: a process must not fork while a thread sends them."""
 
     def close(self, limit_s: float = CLOSE_LIMIT_S) -> None:
-        """Send queued reports, for at most `limit_s`, and never for more than CLOSE_LIMIT_S."""
+        """Send queued reports, for at most `limit_s` seconds, and never for more than CLOSE_LIMIT_S."""
 
 
 class NullReporter:
@@ -139,7 +139,7 @@ class _SentryReporter:
             _log.warning("The Sentry client did not close cleanly.", exc_info=True)
 
     def _make_pseudonym(self, principal: str) -> str:
-        """Return the same id in all processes of the gateway. Sentry, which has the DSN, could only guess subjects."""
+        """Return an id that is the same in all processes. Sentry has the DSN, and could find a subject by guessing."""
         return hmac.digest(self._key, principal.encode(), "sha256").hex()[:16]
 
 

@@ -1,4 +1,4 @@
-"""How a process reports about itself."""
+"""The bundle of what a process uses to report about itself: metrics, error reports and traces."""
 
 from __future__ import annotations
 

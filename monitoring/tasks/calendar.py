@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from monitoring.tasks.runs import Task, TaskRuns
 
 _DAY_S = 86_400
-_EARLY = 0.1  # of the interval: otherwise a job that starts at the same time each day could be seconds too early
+_EARLY = 0.1  # share of the interval: a job that starts at the same time each day may otherwise be seconds too early
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The header `traceparent`, and a request's place in a trace (W3C Trace Context, https://www.w3.org/TR/trace-context/)."""
+"""The header `traceparent`, and a request's ids (W3C Trace Context, https://www.w3.org/TR/trace-context/)."""
 
 from __future__ import annotations
 

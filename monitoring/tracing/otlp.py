@@ -117,7 +117,7 @@ class OtlpExporter:
 
 
 class _GivenIds(RandomIdGenerator):
-    """Gives the next span the ids that the log line of its request has."""
+    """Gives the next span the ids that are in the log lines of its request."""
 
     def __init__(self) -> None:
         self._given: TraceContext | None = None

@@ -1,4 +1,4 @@
-"""Which requests are traced, and what is collected about them until they end."""
+"""Decides which requests are traced, and collects their stages until they end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from monitoring.tracing.context import TraceContext, continue_trace, start_trace
 
-# Callers choose the header: this limits the cost of one that requests a trace every time.
+# Callers choose the header: this limits the cost of a caller that requests a trace every time.
 MAX_REQUESTED_PER_S = 20
 
 
@@ -69,8 +69,8 @@ class SpanExporter(Protocol):
 class Tracer:
     """Samples requests: those whose parent is sampled, and `share`, in [0, 1], of those without a parent.
 
-    At most MAX_REQUESTED_PER_S of the former are sampled. Without an `exporter` it samples none, and only reads the
-    ids. `clock` returns seconds.
+    At most MAX_REQUESTED_PER_S of the former are sampled per second. Without an `exporter` it samples none, and only
+    reads the ids. `clock` returns seconds.
     """
 
     def __init__(

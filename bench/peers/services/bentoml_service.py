@@ -1,4 +1,4 @@
-"""BentoML, in the form that its documentation gives for an image as the body of a request, with a worker per core."""
+"""A BentoML service as its documentation shows it for an image as the body of a request; WORKERS sets its workers."""
 
 from __future__ import annotations
 

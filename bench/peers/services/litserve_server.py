@@ -1,4 +1,4 @@
-"""LitServe, in the form that its documentation gives for an uploaded file and a machine without a GPU.
+"""A LitServe server as its documentation shows it for an uploaded file and a machine without a GPU.
 
 python -m bench.peers.services.litserve_server PORT WORKERS
 """

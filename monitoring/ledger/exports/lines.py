@@ -32,7 +32,7 @@ def encode_record(record: Record) -> str:
 
 
 def decode_record(line: str, number: int) -> Record:
-    """Raises BadExport, which names the line by its `number`."""
+    """Parse a line. Raises BadExport, whose message contains the line `number`."""
     try:
         document = parse_json(line)
         kind = document.pop("kind")
@@ -58,12 +58,12 @@ def write_lines(records: Iterable[Record], file: TextIO) -> Iterator[Record]:
 
 
 def _to_dict(part: Any) -> dict[str, Any]:
-    """Do what `dataclasses.asdict` does, in a tenth of the time."""
+    """Return the fields of a flat record, in a tenth of the time that `dataclasses.asdict` takes."""
     return {name: getattr(part, name) for name in part.__slots__}
 
 
 def _build(record_type: type[Any], document: dict[str, Any]) -> Any:
-    """Raises TypeError for unknown or missing fields, and for values of another type than declared."""
+    """Build a record. Raises TypeError for unknown or missing fields and for values of the wrong type."""
     record = record_type(**document)
     if any(type(value).__name__ != record_type.__annotations__[name] for name, value in document.items()):
         raise TypeError

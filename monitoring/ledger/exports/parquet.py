@@ -1,4 +1,4 @@
-"""Exports in Parquet: the JSON lines, and columns that repeat the fields that analysts query. Requires pyarrow."""
+"""Exports in Parquet: the JSON lines, and columns with the fields that analysts query. Requires pyarrow."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _extract_columns(record: Record, read_time: Callable[[str], Any]) -> dict[st
 
 
 def _parse_time(text: str) -> datetime | None:
-    """Return the time in UTC, or None for one that was changed: the verification reports it."""
+    """Return the time in UTC, or None if it was changed: the verification reports it."""
     with suppress(ValueError, TypeError):
         parsed = datetime.fromisoformat(text)
         return parsed if parsed.tzinfo is UTC else None
@@ -108,7 +108,7 @@ def _parse_time(text: str) -> datetime | None:
 
 
 def _decode_row(row: dict[str, Any], number: int, read_time: Callable[[str], Any]) -> Record:
-    """Raises BadExport if a column was changed: analysts read the columns, not the record."""
+    """Decode a row. Raises BadExport if a column contradicts the record, because analysts read the columns."""
     record = decode_record(row.pop("record"), number)
     columns = _extract_columns(record, read_time)
     if any(value != columns.get(name) for name, value in row.items()):

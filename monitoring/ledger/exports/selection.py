@@ -25,7 +25,7 @@ from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_stumps
 
 
 def select_records(connection: Connection, header: StreamHeader) -> Iterator[Record]:
-    """Yield the records that match the header's filters and, without payloads, those that are needed to verify them."""
+    """Yield the records that match the header's filters, and those needed to verify them, without their payloads."""
     records = _read_window(connection, header) if header.has_window else read_records(connection)
     for record in records:
         if isinstance(record, StreamHeader):
@@ -37,7 +37,7 @@ def select_records(connection: Connection, header: StreamHeader) -> Iterator[Rec
 
 
 def count_entries(connection: Connection, header: StreamHeader) -> int:
-    """Return about how many entries an export has."""
+    """Return the approximate number of entries in an export."""
     statement = select(func.count()).select_from(ledger_entries).where(ledger_entries.c.at >= header.since)
     if header.until:
         statement = statement.where(ledger_entries.c.at < header.until)
@@ -86,7 +86,7 @@ def _read_piece(connection: Connection, writer: str, first: int, end: int | None
 
 
 def _read_claims(checkpoint: Checkpoint) -> list[Claim]:
-    """Return the claims, or none if they were changed: the verification of the export reports it."""
+    """Return the claims, or an empty list if they were changed: the verification of the export reports it."""
     try:
         return parse_claims(checkpoint.heads)
     except ValueError:

@@ -16,7 +16,7 @@ _SUFFIX = ".spool"
 
 @dataclass(frozen=True, slots=True)
 class SpoolFolder:
-    """Where a process spools, and at most how many bytes; `database` is the path of the database's file, if any."""
+    """The folder, and the limit of each spool in bytes; `database` is the path of the database's file, if any."""
 
     path: Path
     limit_bytes: int
@@ -31,7 +31,7 @@ class SpoolFolder:
             return [*self._open_left_behind(), self.open_spool(self.path / f"{writer}{_SUFFIX}", self.limit_bytes)]
 
     def shares_disk(self) -> bool:
-        """Whether the database's file is on the same file system, which stops both when it is full."""
+        """Whether the database's file is on the same file system, so that a full disk stops both."""
         with suppress(OSError):
             return self.database is not None and self.database.stat().st_dev == self.path.stat().st_dev
         return False

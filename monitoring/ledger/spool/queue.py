@@ -15,7 +15,7 @@ _PROBE_BYTES = 64 * 1024
 
 
 class SpoolFull(Exception):
-    """The limit or the disk leaves no space; nothing of the batch was stored."""
+    """The limit is reached, or the file cannot be written, as on a full disk. None of the batch was stored."""
 
 
 class SpoolInUse(Exception):
@@ -25,7 +25,7 @@ class SpoolInUse(Exception):
 class Spool:
     """A queue of texts in a file, which it locks for this process. Raises SpoolInUse, OSError.
 
-    For one thread at a time. What `append` has stored survives a crash or a power failure.
+    Not thread-safe. What `append` has stored survives a crash or a power failure.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Spool:
         self.waiting += len(texts)
 
     def has_capacity(self) -> bool:
-        """Whether some dozens of entries would fit. Tests it by writing: a full disk may still accept a few bytes."""
+        """Whether a few dozen entries would fit. Writes a test row: a full disk may still accept a few bytes."""
         try:
             with self._transaction():
                 self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _PROBE_BYTES,))

@@ -33,12 +33,10 @@ class _ErasedChunk:
 
 
 class Eraser:
-    """Erases payloads, and the drift states of the person's predictions, in many short transactions.
+    """Erases payloads, cost sums and drift states of a person, in many short transactions.
 
-    It can be interrupted at any time and run again.
-
-    `engine` opens transactions that write. Every method raises LedgerUnavailable. Spooled entries are not erased: erase
-    again once they are delivered.
+    An erasure can be interrupted at any time and run again. `engine` must have the execution options WRITING. Every
+    method raises LedgerUnavailable. Spooled entries are not erased: erase again once they are delivered.
     """
 
     def __init__(self, engine: Engine, signer: Signer, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Prunes the chains: the oldest entries are deleted, a signed stump replaces them, and the rest still verifies."""
+"""Prunes the chains: deletes the oldest entries and writes a signed stump for them, so that the rest still verifies."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _NOT_SIGNED = "is not signed by a known key (--public-key adds one), or was chan
 
 
 class Pruner:
-    """Deletes entries older than a moment, in many short transactions: it can be interrupted and run again.
+    """Deletes old entries in many short transactions. Pruning can be interrupted at any time and run again.
 
-    Because it signs a stump for the deleted entries, it verifies them first, against the keys of this signer and the
-    `public_keys` of earlier ones. `engine` opens transactions that write. Every method raises LedgerUnavailable.
+    Because it signs a stump for the deleted entries, it verifies them first, with the key of this signer and the
+    `public_keys` of earlier ones. `engine` must have the execution options WRITING. Every method raises
+    LedgerUnavailable.
     """
 
     def __init__(self, engine: Engine, signer: Signer, now: datetime, public_keys: Sequence[str] = ()) -> None:
@@ -78,7 +79,10 @@ class Pruner:
             raise damage[0]
 
     def _prune_chain(self, writer: str, limit: str) -> int:
-        """Delete the oldest entries of a chain, at most CHUNK, up to the first that is not older than `limit`."""
+        """Delete at most CHUNK entries of a chain, all before the first one that is not older than `limit`.
+
+        Returns their number. Raises LedgerDamaged.
+        """
         columns = ledger_entries.c
         own = columns.writer == writer
         with self._transaction() as connection:
@@ -100,7 +104,10 @@ class Pruner:
             return older
 
     def _prune_checkpoints(self, limit: str, last_claims: Mapping[str, int]) -> int:
-        """Delete the oldest checkpoints, at most CHUNK, up to the first that is not older or is still needed."""
+        """Delete at most CHUNK checkpoints, all before the first one that is not older than `limit` or still needed.
+
+        Returns their number. Raises LedgerDamaged.
+        """
         with self._transaction() as connection:
             oldest = read_checkpoint_page(connection, None, CHUNK + 1)
             stumps = {row.writer: row.seq for row in connection.execute(select(ledger_stumps)) if self._is_signed(row)}
@@ -120,7 +127,7 @@ class Pruner:
             return count
 
     def _find_last_claims(self) -> Mapping[str, int]:
-        """Return the last entry of each writer that a checkpoint names. Raises LedgerDamaged."""
+        """Return, for each writer, the number of the last entry that a checkpoint names. Raises LedgerDamaged."""
         with self._transaction() as connection:
             number, digest = self._read_start(connection, CHECKPOINTS)
             page = read_checkpoint_page(connection, None, CHUNK)
@@ -137,7 +144,7 @@ class Pruner:
         return last_claims
 
     def _check(self, checkpoint: Checkpoint, number: int, digest: str) -> None:
-        """Raises LedgerDamaged if the checkpoint does not follow that number and hash, or no known key signed it."""
+        """Raise LedgerDamaged if the checkpoint does not follow that number and hash, or no known key signed it."""
         name = f"Checkpoint {sanitize_name(str(checkpoint.number))}"
         follows = checkpoint.number == number + 1 and checkpoint.previous == digest
         if not follows or "\n" in checkpoint.at or checkpoint.hash != checkpoint.compute_hash():

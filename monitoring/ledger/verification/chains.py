@@ -87,7 +87,7 @@ class ChainVerification:
             )
 
     def leave_chain(self) -> None:
-        """Check, after the last record of a chain, that a signed record says where it ends."""
+        """Check, after the last record of a chain, that a signed head or checkpoint names its end."""
         position, self._position = self._position, None
         if position is None or position.ended or (self._report.header.has_window and position.claimed):
             return

@@ -20,7 +20,7 @@ class CheckpointVerification:
         self._hash = GENESIS
         self._begun = False
         self._pruned = 0  # the number of the last pruned checkpoint
-        self._claims: dict[str, deque[Claim]] = {}  # of each writer, those that its chain has not reached yet
+        self._claims: dict[str, deque[Claim]] = {}  # by writer: the claims that its chain has not reached yet
         self._search = AnchorSearch(anchor)
         self._search.pass_link(0, GENESIS)
 
@@ -52,7 +52,7 @@ class CheckpointVerification:
         self._search.pass_link(checkpoint.number, checkpoint.hash)
 
     def check_claim(self, writer: str, seq: int, digest: str) -> bool:
-        """Check the claims about a writer's chain that has reached this entry; return whether one names the entry."""
+        """Check the claims about a writer's chain up to this entry, the newest so far; return whether one names it."""
         claims = self._claims.get(writer, deque())
         while claims and claims[0].seq < seq:
             claims.popleft()

@@ -14,10 +14,11 @@ from monitoring.ledger.verification.report import MAX_PROBLEMS, LedgerReport
 
 
 def verify(records: Iterable[Record], verifier: Verifier, anchor: Anchor | None = None) -> LedgerReport:
-    """Follow a stream to its end, or to MAX_PROBLEMS, in constant memory apart from a line for each writer.
+    """Follow a stream to its end, or to MAX_PROBLEMS.
 
-    The holder of the private key could write another history, and anyone could restore an old copy of the database:
-    only `anchor`, a checkpoint noted earlier, exposes that.
+    Memory grows only with the number of writers and, for a window, of its checkpoints. The holder of the private key
+    could write another history, and anyone with access to the database could restore an old copy of it: only `anchor`,
+    a checkpoint noted earlier, exposes that.
     """
     verification = _StreamVerification(verifier, anchor)
     for record in records:

@@ -1,8 +1,8 @@
 """Writes checkpoints, which name where the chains end.
 
-What a checkpoint must name follows only from the memory of this process and from signed statements. The column
-`claimed` is not signed: whoever controls the database could set it so that no checkpoint names a chain, and cut the
-chain off later.
+Only this process's memory and signed statements determine what a checkpoint must name. The column `claimed` is not
+signed: an attacker who controls the database could set it so that no checkpoint names a chain, and truncate the chain
+later.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class CheckpointResult:
 
 
 class CheckpointWriter:
-    """Adds checkpoints that name every chain that has grown, and reports rows that contradict signed or own data.
+    """Adds checkpoints that name every chain that has grown.
 
-    `on_contradiction` is called for each such row. `own` holds the end of each chain that this process has written.
+    Calls `on_contradiction` for each row that contradicts signed statements or what this process has written. `own`
+    holds the end of each chain that this process has written.
     Signatures of the earlier `public_keys` are accepted as well.
     """
 
@@ -65,7 +66,7 @@ class CheckpointWriter:
     def use_signer(self, signer: Signer) -> None:
         """Sign with another key; signatures of the earlier ones are still accepted."""
         self._verifier.add(signer.public_key)
-        self._claims.read_again(signer.key_id)  # another process may have signed with it before this one got it
+        self._claims.read_again(signer.key_id)  # another process may have used the key before this one got it
         self._signer = signer
 
     def add(self, connection: Connection, opened: Claim | None = None) -> CheckpointResult:
@@ -111,7 +112,7 @@ class CheckpointWriter:
         return named is None or named < claim.seq
 
     def _read_end(self, connection: Connection, row: Row[Any], own: Claim | None) -> Claim | None:
-        """Return where a chain ends; None if a checkpoint need not name that, or may not, because of its signature."""
+        """Return the end of a chain; None if a checkpoint need not name it, or must not because of its signature."""
         own_seq = own.seq if own is not None else 0
         if row.seq == row.claimed == self._claims.find(row.writer) and row.seq >= own_seq:
             return None
@@ -129,8 +130,8 @@ class CheckpointWriter:
     def _find_named(self, connection: Connection, row: Row[Any], own: Claim | None) -> int | None:
         """Return the last entry of the chain that a signed checkpoint names.
 
-        A head from before the checkpoints that were read is looked up, because naming it twice would break the rule
-        that the numbers of a writer ascend from checkpoint to checkpoint.
+        Searches older checkpoints if the head is older than those that were read: naming an entry twice would break the
+        rule that a writer's numbers ascend from checkpoint to checkpoint.
         """
         named = self._claims.find(row.writer)
         if named is None and own is None and row.checkpoint < self._claims.start and self._searches < MAX_SEARCHES:
@@ -165,7 +166,7 @@ class CheckpointWriter:
         return False
 
     def _report(self, kind: str, reason: str, writer: str = "", found: object = None, expected: object = None) -> None:
-        """Log and count a contradiction. One of a head, which cannot be corrected, is reported only once."""
+        """Log and count a contradiction. A head cannot be corrected, so its contradictions are reported only once."""
         if kind == "head":
             contradiction = reason, writer, found, expected
             if contradiction in self._reported_heads:

@@ -1,4 +1,4 @@
-"""Tracks the entries that signed checkpoints name, as far as this process has read them. Trusts only signed data."""
+"""Tracks which entries are named by the signed checkpoints that this process has read. Trusts only signed data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from monitoring.ledger.records import read_checkpoint_page
 from monitoring.ledger.tables import ledger_checkpoints, ledger_stumps
 
 WINDOW = 256
-"""How many checkpoints a process reads back. A head names the last checkpoint that its writer had read, and one of the
-next few checkpoints names the head: every process writes one a minute."""
+"""How many of the newest checkpoints a process reads at first. A head names the last checkpoint that its writer had
+read, and one of the next few checkpoints names the head: every process writes one a minute."""
 
 _PAGE = 256
 
@@ -23,22 +23,22 @@ _PAGE = 256
 class SignedClaims:
     """Follows the chain of checkpoints, and remembers the last entry of each writer that a trusted checkpoint names.
 
-    Checkpoints that the verifier's keys have not signed are skipped until `read_again`: they name only heads that the
-    same other keys have signed.
+    Checkpoints signed by keys that the verifier lacks are skipped until `read_again`: they name only heads that were
+    signed by those keys.
     """
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self._last: Anchor | None = None
-        self._position = 0  # the number after which `follow` reads on
-        self._skipped: dict[str, int] = {}  # by the id of an unknown key, the number of its first checkpoint
+        self._position = 0  # `follow` continues after this number
+        self._skipped: dict[str, int] = {}  # for the id of each unknown key, the number of its first checkpoint
         self._named: dict[str, int] = {}
         self.start = 0  # all checkpoints with higher numbers were read
 
     def follow(self, connection: Connection, newest: Row[Any] | None) -> bool:
         """Read the checkpoints that are new since the last call; `newest` is the row with the highest number.
 
-        Returns whether the last checkpoint that was read is still there. If it is not, starts again.
+        Returns whether the last checkpoint that was read still exists. If it does not, starts again.
         """
         consistent = self._last is None or self._is_kept(connection, self._last)
         if not consistent or self._last is None:

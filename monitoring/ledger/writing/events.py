@@ -15,10 +15,10 @@ from monitoring.ledger.writing.store import LedgerStore
 
 
 class EventWriter:
-    """Appends entries to a chain of its own, beside a running gateway or without one. Use it as a context manager.
+    """Appends entries to a chain of its own, whether or not a gateway is running. Use it as a context manager.
 
-    The first entry begins the chain. Every method raises LedgerUnavailable while the database is unavailable: there is
-    no spool.
+    The first entry begins the chain. Every method raises LedgerUnavailable while the database is unavailable, because
+    there is no spool.
     """
 
     def __init__(self, store: LedgerStore, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -41,7 +41,7 @@ class EventWriter:
             self._store.close()
 
     def record(self, facts: dict[str, Any]) -> str:
-        """Return the id of the entry once it is durable."""
+        """Append an entry, and return its id once it is durable."""
         if self._chain is None:
             self._chain = self._begin_chain()
         draft = EntryDraft(self._ids.new(), format_timestamp(self._clock()), facts)

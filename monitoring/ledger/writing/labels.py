@@ -17,7 +17,7 @@ INSERT_LABELS = DriverStatement(insert(ledger_labels))
 
 
 def append_labels(connection: DriverConnection, linked: Sequence[EntryWithPayload]) -> None:
-    """Add a row for each of the entries that is a label."""
+    """Add a row for each entry that is a label."""
     rows = [build_label_row(item) for item in linked if is_label(item.payload)]
     if rows:
         connection.execute_many(INSERT_LABELS, rows)

@@ -43,7 +43,9 @@ class ChainConflict(Exception):
 
 
 class LedgerStore:
-    """One connection, used by one thread at a time; `engine` opens transactions that write.
+    """Writes through one connection; `engine` must have the execution options WRITING.
+
+    Not thread-safe, except for `check_connection` and `abort_transaction`.
 
     `on_contradiction` is called for every row that contradicts what this process wrote or what is signed. Signatures of
     the earlier `public_keys` are accepted as well. Every method raises LedgerUnavailable while the database is
@@ -61,7 +63,7 @@ class LedgerStore:
         self._engine = engine
         self._signer = signer
         self._connection: Connection | None = None
-        self._driver: DriverConnection | None = None  # of this connection
+        self._driver: DriverConnection | None = None  # the driver's side of this connection
         self._checkpoint = 0
         self._checkpoints = CheckpointWriter(signer, clock, on_contradiction, public_keys)
         self._written: list[Claim] = []  # by the open transaction
@@ -82,7 +84,7 @@ class LedgerStore:
 
     @contextmanager
     def batch_transaction(self) -> Iterator[DriverConnection]:
-        """Do the same as `transaction`, but through the driver: for the batches that callers wait for."""
+        """Open a transaction like `transaction`, but through the driver, for the batches that callers wait for."""
         with self._recorded() as connection:
             if self._driver is None:
                 self._driver = DriverConnection(connection)
@@ -169,7 +171,7 @@ class LedgerStore:
         self._confirm(result)
 
     def check_writable(self, writer: str) -> None:
-        """Write to the database without changing anything."""
+        """Check that the database accepts writes, without changing anything."""
         with self.transaction() as connection:
             own_head = ledger_heads.c.writer == writer
             connection.execute(update(ledger_heads).where(own_head).values(claimed=ledger_heads.c.claimed))

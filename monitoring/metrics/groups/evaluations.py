@@ -16,7 +16,7 @@ from monitoring.quality.evaluations import EvaluationRecord
 
 
 class EvaluationMetrics(MetricGroup):
-    """`evaluation` is the newest that this process has read; `has_evaluation_loss` is true while a loss lasts."""
+    """`evaluation` is the newest one that this process has read; `has_evaluation_loss` is true while a loss lasts."""
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)

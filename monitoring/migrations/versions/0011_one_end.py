@@ -25,7 +25,7 @@ _payloads = sa.table(
 
 
 def upgrade() -> None:
-    """Make the sums of costs end where the others do: add missing entries, and subtract those to be added again."""
+    """Make the sums of costs end where the others do: add missing entries, subtract those that will be added again."""
     connection = op.get_bind()
     costs, others = _read_ends(connection, _cost_ends), _read_ends(connection, _ends)
     for writer in sorted(costs.keys() | others.keys()):
@@ -44,7 +44,7 @@ def _read_ends(connection: sa.Connection, table: sa.TableClause) -> Mapping[str,
 
 
 def _read_documents(connection: sa.Connection, writer: str, after: int, end: int) -> Iterator[Sequence[str]]:
-    """Yield the documents of requests after one entry and up to another."""
+    """Yield the documents of the requests after entry `after` up to entry `end`, in chunks."""
     columns = _payloads.c
     chosen = sa.select(columns.seq, columns.status, columns.document).order_by(columns.seq).limit(_CHUNK)
     own = columns.writer == writer, columns.seq <= end

@@ -68,7 +68,7 @@ class DriftStore:
         return {(row.model, row.caller) for row in rows}
 
     def lock(self, keys: Collection[Key]) -> Mapping[Key, StoredState]:
-        """Lock and return the states of the keys; creates missing ones.
+        """Lock and return the states of the keys, creating missing ones.
 
         All processes lock them in the same order, so that they cannot deadlock.
         """
@@ -81,7 +81,7 @@ class DriftStore:
 
     def save(self, states: Sequence[StoredState]) -> None:
         """Update states that are locked."""
-        # The other members of a row become the values of the columns with their names.
+        # The other items of a row are the new values of the columns with the same names.
         rows = []
         for each in states:
             row = asdict(each)
@@ -93,7 +93,7 @@ class DriftStore:
         self._connection.execute(insertion.on_conflict_do_nothing())
 
     def repeat_finding(self, finding: Finding) -> None:
-        """Update the change and the means of a lasting finding; its times stay."""
+        """Update the change and the means of a lasting finding, but not its times."""
         values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
         self._update_lasting(finding.model, finding.caller, finding.metric, values)
 
