@@ -25,14 +25,14 @@
     ├── CandidateNotComparable       candidate_not_comparable
     ├── ArtefactError                artefact_error
     │   ├── DigestMismatch           digest_mismatch
-    │   └── those of signatures      (model/signing/errors.py)
-    ├── RegistryError                those of registries (model/registry/errors.py)
+    │   └── signature errors         (model/signing/errors.py)
+    ├── RegistryError                (model/registry/errors.py)
     ├── PreparationFailed            preparation_failed (model/backends/prepared/errors.py)
     ├── BackendURLError              backend_url
     ├── DatasetError                 dataset_error
     ├── KerasMissing                 keras_missing
     ├── EngineMissing                engine_missing
-    ├── those of inference engines   (model/backends/oip/errors.py)
+    ├── inference engine errors      (model/backends/oip/errors.py)
     ├── KerasProcessFailed           keras_process_failed
     ├── ExportRefused                export_refused
     ├── ImportRefused                the model file was not imported; nothing was written
@@ -51,7 +51,7 @@ from typing import ClassVar
 
 
 class ModelError(Exception):
-    """Base of the package's errors. The message names the problem and what to do about it."""
+    """Base class of the package's errors. The message names the problem and what to do about it."""
 
     code: ClassVar[str]
 
@@ -161,7 +161,7 @@ class Overloaded(ModelError):
 
 
 class MemoryFull(ModelError):
-    """Other requests hold the memory. `retry_after_s` is about how long a request holds its memory, at least 1."""
+    """Other requests hold the memory. `retry_after_s` is about how long a request holds its own, at least 1 second."""
 
     code = "memory_full"
 
@@ -215,7 +215,7 @@ class CandidateNotComparable(ModelError):
 
 
 class ArtefactError(ModelError):
-    """The artefact folder is incomplete or its manifest is unreadable."""
+    """The artefact folder is incomplete or unreadable, or its contents cannot be used."""
 
     code = "artefact_error"
 

@@ -38,7 +38,7 @@ class ModelInfo:
 
 
 def may_be_one_model(models: Sequence[ModelInfo]) -> bool:
-    """Whether all names and versions are equal, and all known digests are."""
+    """Whether all models have the same name and version, and all known digests are equal."""
     digests = {model.digest for model in models} - {""}
     return len({model.full_name for model in models}) == 1 and len(digests) <= 1
 
@@ -48,9 +48,9 @@ class Origin(StrEnum):
 
     PREPARED = "prepared"
     ABSENT = "absent"
-    """The artefact: it has no prepared copy for this machine yet."""
+    """From the artefact, because it has no prepared copy for this machine yet."""
     REJECTED = "rejected"
-    """The artefact: its prepared copy was not trusted, or the runtime could not open it."""
+    """From the artefact, because its prepared copy was not trusted, or the runtime could not open it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Images on their way to the engine, and the deadlines of their calls."""
+    """The images of one batch, and the deadlines of their calls."""
 
     pixels: list[NDArray[np.uint8]] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
@@ -33,8 +33,8 @@ class BatchingBackend:
     """Has `inner` predict up to `largest` images at once.
 
     The first image of a batch waits at most `linger_s` seconds for others, and only while another batch is being
-    computed. Predictions with feature maps are not batched. A batch can have at most as many images as threads call
-    this back end.
+    computed. Predictions with feature maps are not batched. A batch cannot have more images than there are threads
+    that call this back end.
     """
 
     def __init__(self, inner: Backend, largest: int, linger_s: float) -> None:

@@ -1,6 +1,6 @@
-"""The context of one prediction: its deadline, and which engine and model the back end reports to have used.
+"""The context of one prediction: its deadline, and the engine and model that the back end reports having used.
 
-Back ends that compute in this process need neither, so this is not a parameter of the protocol `Backend`.
+Back ends that compute in this process need no context, so the methods of `Backend` do not take it as a parameter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DigestSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """Which engine computed a prediction: its address and port, or LOCAL. Facts it does not report are None."""
+    """The engine that computed a prediction. `endpoint` is its address and port, or LOCAL. Unknown facts are None."""
 
     endpoint: str
     version: str | None

@@ -19,7 +19,7 @@ class Engine(StrEnum):
 PACKAGES = {Engine.CPU: "onnxruntime", Engine.CUDA: "onnxruntime-gpu", Engine.OPENVINO: "onnxruntime-openvino"}
 """Each of them contains the module `onnxruntime`, so install only one."""
 SCHEMES = {"onnx": Engine.CPU, "onnx+cuda": Engine.CUDA, "onnx+openvino": Engine.OPENVINO}
-"""By the scheme of the URL."""
+"""The engines by URL scheme."""
 
 
 def find_runtime_version(path: Sequence[str] | None = None) -> str:

@@ -76,6 +76,6 @@ def _load(model: bytes, folder: Path) -> Any:
 
 
 def _with_features(model: Any) -> Any:
-    """Add the feature maps as second output. They are the input of the pooling layer: the last input with 4 axes."""
+    """Add the feature maps as the second output. They are the input of the pooling layer, the last with 4 axes."""
     head = next(layer for layer in reversed(model.layers) if len(layer.input.shape) == 4)
     return keras.Model(model.inputs[0], [model.outputs[0], head.input])

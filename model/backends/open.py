@@ -72,7 +72,7 @@ def open_warm(
     key: PublicKey | None = None,
     engines: EngineOptions | None = None,
 ) -> Backend:
-    """Open as `open_backend` does, and predict once on each of `at_once` threads, except with inference engines.
+    """Open as `open_backend` does, and predict once on each of `at_once` threads unless an inference engine predicts.
 
     The first predictions allocate memory; making them here keeps the first requests fast. Raises ArtefactError if the
     outputs are unusable.

@@ -19,7 +19,7 @@ from model.errors import EngineMissing
 T = TypeVar("T")
 
 NUMPY_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-"""By the runtime's names for the types of a graph's input. Graphs of earlier releases take float32."""
+"""The input types of graphs by the runtime's names for them. Graphs of earlier releases take float32."""
 
 # In TF32, the probabilities of an image differ by 5e-4 between a batch and the image alone, and inference is no faster.
 _OPTIONS = {Engine.CUDA: {"use_tf32": "0"}}
@@ -27,9 +27,9 @@ _ERROR = 3  # a level of the runtime's own log
 
 
 def open_sessions(graph: bytes, count: int, engine: Engine = Engine.CPU) -> list[Any]:
-    """Open `count` sessions of a graph in ONNX format. ONNX Runtime's errors have no common base class.
+    """Open `count` sessions of a graph in ONNX format.
 
-    Raises EngineMissing.
+    Raises EngineMissing, and ONNX Runtime's errors, which have no common base class.
     """
     return _run_together([lambda: open_session(graph, make_options(), engine)] * count)
 
@@ -50,7 +50,7 @@ def write_optimised(graph: bytes, folder: Path) -> None:
 
 
 def open_session(graph: bytes, options: Any, engine: Engine = Engine.CPU) -> Any:
-    """Raises EngineMissing if the engine is unavailable; the runtime itself would fall back to the CPU."""
+    """Open a session. Raises EngineMissing if the engine is unavailable; the runtime would fall back to the CPU."""
     if engine not in onnxruntime.get_available_providers():
         raise EngineMissing(
             f"The installed ONNX Runtime has no {engine}. Install {PACKAGES[engine]} in place of onnxruntime, or use "

@@ -76,7 +76,7 @@ class StubBackend:
 
 
 def open_stub(rest: str) -> StubBackend:
-    """Parse what follows `stub://`: nothing, or a query of `latency_ms=N`, `hang=white` and `min_confidence=N`.
+    """Open the stub. `rest` follows `stub://`: nothing, or a query of `latency_ms=N`, `hang=white`, `min_confidence=N`.
 
     Raises BackendURLError.
     """

@@ -25,7 +25,7 @@ _FAILED = Outcome(None, 0.0)
 
 
 class Results(Protocol):
-    """Receives the outcomes. When it is no longer open, it ignores them."""
+    """Receives the outcomes, and ignores them after it is closed."""
 
     @property
     def is_open(self) -> bool: ...
@@ -40,7 +40,7 @@ class Results(Protocol):
         ...
 
     def count_alone(self, arm: Arm, outcome: Outcome) -> None:
-        """Count an outcome for an image that only the model that responded has classified."""
+        """Count an outcome for an image that was classified only by the model that responded."""
         ...
 
     def report_error(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The two versions that are compared."""
+"""The two versions that a trial compares."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Contest:
 
 
 def find_contest(model: str, state: ModelState, *, production: str, candidate: str) -> Contest | None:
-    """Return the versions that two aliases point to; None if there is no candidate, or it is already in production.
+    """Return the versions that two aliases point to; None if no candidate exists, or if it is already in production.
 
     Raises UnknownAlias if there is no version in production.
     """

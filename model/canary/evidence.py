@@ -1,4 +1,4 @@
-"""The counts about a candidate. They are additive: the verdict uses the sum over all workers."""
+"""Counts that compare a candidate with production. They are additive: the verdict uses the sum over all workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Metric(StrEnum):
     ACCURACY = "accuracy"
 
 
-# The candidate cannot be "better" in the first two.
+# In disagreement and latency, the candidate cannot be better than production.
 MEANS = {
     Metric.DISAGREEMENT: BoundedMean(0, 1),
     Metric.LATENCY: BoundedMean(0, 1),

@@ -22,9 +22,9 @@ from model.serving.workers import lower_priority, wait_for_result
 T = TypeVar("T")
 
 POLL_S = 0.5
-# A decided contest is checked again after this, because the database may have been restored.
+# A decided contest is checked again after this time, because the database may have been restored.
 DECIDED_POLL_S = 60.0
-# The longest wait for a candidate to be released. One that hangs is never released.
+# The longest wait for a candidate to be released. A candidate that hangs is never released.
 RELEASE_LIMIT_S = 10.0
 
 

@@ -28,9 +28,10 @@ _LARGEST_LOG = 700.0  # exp() of more overflows
 class EvidenceRow:
     """One metric. `share` is the share of comparisons where the candidate is worse, minus that where it is better.
 
-    The probability that the true share is ever below `lower` is at most the take-back level divided by the number of
-    metrics; that it is ever above `upper`, the promotion level divided by it. `finding` is unacceptable if `lower`
-    exceeds `tolerated`, and acceptable if `upper` is less than `margin`.
+    The bounds hold over the whole trial. The probability that the true share is ever below `lower` is at most the
+    take-back level divided by the number of metrics. The probability that it is ever above `upper` is at most the
+    promotion level divided by that number. `finding` is unacceptable if `lower` exceeds `tolerated`, and acceptable if
+    `upper` is less than `margin`.
     """
 
     metric: Metric

@@ -67,7 +67,7 @@ class Findings:
 class Trial:
     """Compares `candidate` with `production`. It is closed when either is replaced; later findings are ignored.
 
-    With `pairs_in_time`, outcomes for images that only one model has classified are paired with those of the other.
+    With `pairs_in_time`, outcomes for images that only one model has classified are paired with outcomes of the other.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class AbstentionRules:
     def score(self, pooled: NDArray[np.float32]) -> float | None:
         """Return the gate's score of one image from its pooled features, float32 [channels].
 
-        None without a gate, and for an empty array, which means that an inference engine has no pooled features.
+        Returns None without a gate, and for an empty array: the inference engine then has no pooled features.
         """
         return None if self.gate is None or not pooled.size else self.gate.score(pooled)
 

@@ -15,7 +15,7 @@ from model.confidence.prediction_sets import ConformalScores
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceModel:
-    """Calibration, abstention and prediction sets. By default, none of them: the model's own probabilities."""
+    """Calibration, abstention and prediction sets. By default, the model's own probabilities are used unchanged."""
 
     temperature: float = 1.0
     abstention: AbstentionRules = field(default_factory=AbstentionRules)

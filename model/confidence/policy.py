@@ -1,4 +1,4 @@
-"""What the gateway does when its model abstains. In a separate module, so that the settings need not import NumPy."""
+"""What the gateway does when its model abstains. A separate module, so that the settings need not import NumPy."""
 
 from __future__ import annotations
 

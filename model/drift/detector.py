@@ -16,7 +16,7 @@ from model.drift.state import DriftState
 from model.sequential.changes import Floats, average_wealth, compute_growth, follow_wealth
 
 _ONE_SIDED = 0.75
-"""Values moved in one direction if that explains at least this share of their increased distance from the middle."""
+"""Values moved one way if the mean position is at least this share of the increase in distance from the middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ DEFAULT_RULES = DriftRules()
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A metric differs from the reference. `change` is a Change or a class. `since` is an estimate.
+    """A metric differs from the reference. `change` is a Change or a class. `since` is the estimated start.
 
     Times are in seconds since 1970. A continuing drift raises further alarms, with `is_new` false.
     """
@@ -89,7 +89,7 @@ class DriftDetector:
 
     @cached_property
     def slices(self) -> Mapping[Metric, slice]:
-        """The tests of each metric."""
+        """The range of each metric's tests."""
         metrics = [metric for metric, _, _ in self._tests]
         return {
             metric: slice(metrics.index(metric), metrics.index(metric) + metrics.count(metric)) for metric in Metric
@@ -149,7 +149,7 @@ class DriftDetector:
         return [self._name_direction(state, event) for event in events]
 
     def _name_direction(self, state: DriftState, event: Alarm | AllClear) -> Alarm | AllClear:
-        """Replace BOTH in an alarm by one direction if the values moved only that way, which also raises the spread."""
+        """Replace BOTH in an alarm with one direction if values moved only that way, which also raises the spread."""
         measure = self.reference.measures.get(event.metric)
         if measure is None or not isinstance(event, Alarm) or event.change != Change.BOTH:
             return event
@@ -185,7 +185,7 @@ class DriftDetector:
         state.wealth[tests], state.since[tests] = wealth, since
 
     def _find_crossing(self, wealth: Floats) -> int | None:
-        """Return the first observation at which the average wealth reaches the threshold."""
+        """Return the index of the first observation at which the average wealth reaches the threshold, or None."""
         threshold = self.rules.log_threshold
         if wealth.max() < threshold:  # an average cannot exceed the maximum
             return None

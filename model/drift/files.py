@@ -19,7 +19,7 @@ def describe_reference_file(reference: Reference, model: str, digest: str) -> di
 
 
 def find_reference(files: Iterable[Path], digest: str) -> Reference | None:
-    """Return the reference for the model with that digest from the first file that has one. Raises ArtefactError."""
+    """Return the first reference for the model with this digest; None if no file has one. Raises ArtefactError."""
     for path in files:
         try:
             document = json.loads(path.read_bytes())

@@ -85,7 +85,7 @@ class DriftState:
         return cls(np.zeros(shape), np.zeros(shape), np.full(len(Metric), -1, np.int32), recent)
 
     def encode(self) -> str:
-        """Encode all but `predictions` and `seen_at`. Times are rounded to minutes and go back 45 days at most."""
+        """Encode all but `predictions` and `seen_at`. Times are stored in whole minutes and go back 45 days at most."""
         minutes = np.clip((self.seen_at - self.since) / 60, 0, _LONGEST_MINUTES)
         parts = (
             self.wealth.astype("<f4"),

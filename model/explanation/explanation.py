@@ -1,4 +1,4 @@
-"""Requests for explanations of a prediction, and the explanations."""
+"""Requests for explanations of predictions, and the explanations themselves."""
 
 from __future__ import annotations
 

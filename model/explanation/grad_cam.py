@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017), without automatic gradients.
+"""Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017), without autodiff.
 
 Only global average pooling and dense layers lie between the feature maps and the logits. So the gradient of a logit is
 the same at every position of a map: the gradient with respect to the map's mean, divided by the number of positions.

@@ -36,8 +36,8 @@ class DenseLayer:
 class Head:
     """The dense layers between global average pooling and softmax.
 
-    `offset` is how far the centre of the area that a position of the feature maps responds to lies below and to the
-    right of the position's own centre, in positions. Strided convolutions cause this shift.
+    Each position of the feature maps responds to an area of the image. `offset` is how far the centre of this area
+    lies below and to the right of the position's own centre, in positions. Strided convolutions cause this shift.
     """
 
     layers: tuple[DenseLayer, ...]

@@ -23,7 +23,7 @@ _OPAQUE = {"RGB", "RGBX", "L", "CMYK", "YCbCr"}
 def convert_to_input(
     image: Image.Image, data: bytes, operation: Transpose | None, spec: InputSpec, hints: RangeHints = NO_HINTS
 ) -> tuple[Image.Image, str]:
-    """Resize the image of the file `data`, convert it to RGB and turn it with `operation`; name the scaling.
+    """Return the image, from the file `data`, resized, in RGB and turned with `operation`; and the scaling's name.
 
     The image is resized first, so that only the model's few pixels are turned. Raises UnsupportedPixelFormat.
     """
@@ -40,7 +40,7 @@ def convert_to_input(
 
 
 def _convert_samples(image: Image.Image, bit_depth: int) -> Image.Image:
-    """Convert indexed and keyed samples, whose values cannot be averaged."""
+    """Convert indexed and keyed samples, whose values cannot be averaged. Raises UnsupportedPixelFormat."""
     if image.format == "PNG" and image.mode in _KEYED and image.has_transparency_data:
         return apply_png_key(image, bit_depth)
     if image.mode in _INDEXED:

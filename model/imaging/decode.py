@@ -77,8 +77,8 @@ class DecodedImage:
 class ImageNeeds:
     """An image's size in pixels, and an upper bound of the memory in bytes to decode it, including the file.
 
-    With `reduced`, `decode_image` need not repeat the checks. It is None if it would be a copy of the file, because the
-    memory for that is not reserved yet.
+    `reduced` lets `decode_image` skip the checks. It is None if it would be a copy of the file, because the memory for
+    a copy is not reserved yet.
     """
 
     width: int
@@ -134,7 +134,7 @@ def decode_image(
 def measure_image(
     data: bytes, spec: InputSpec, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> ImageNeeds:
-    """Read the size and estimate the memory without decoding pixels. Raises as `decode_image` does."""
+    """Read the size and estimate the memory without decoding pixels. Raises the same errors as `decode_image`."""
     name = _check_format(data, max_bytes)
     file = _reduce_file(data, name, max_pixels)
     if file.size is not None:
@@ -206,7 +206,7 @@ def _check_layout(data: bytes, name: str) -> None:
             _LAYOUT_CHECKS[name](data)
         except (UnsupportedPixelFormat, MemoryError):
             raise
-        except Exception:  # the header is damaged, too
+        except Exception:  # the header is damaged too
             return
 
 

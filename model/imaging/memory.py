@@ -52,12 +52,12 @@ def estimate_decoding_bytes(image: Image.Image, length: int, file: ReducedFile, 
 
 
 def estimate_webp_bytes(size: tuple[int, int], length: int, file: ReducedFile, spec: InputSpec) -> int:
-    """Estimate the same for a WebP of this size without opening it."""
+    """Do the same as `estimate_decoding_bytes` for a WebP of this size, without opening it."""
     return _estimate(size, _WEBP_BYTES_PER_PIXEL, file, spec) + _WEBP_FILE_COPIES * length
 
 
 def estimate_jpeg_bytes(size: tuple[int, int], components: int, length: int, file: ReducedFile, spec: InputSpec) -> int:
-    """Estimate the same for a JPEG of one or three components, decoded at this size, without opening it."""
+    """Do the same for a JPEG of one or three components, decoded at this size, without opening it."""
     bytes_per_pixel, _ = _BYTES_PER_PIXEL["L"] if components == 1 else _BYTES_PER_PIXEL_OF_OTHER_MODES
     return _estimate(size, bytes_per_pixel, file, spec) + _OTHER_FILE_COPIES * length
 
@@ -85,6 +85,6 @@ def _get_bytes_per_pixel(image: Image.Image) -> int:
 
 
 def _estimate_scaling_bytes(width: int, height: int, spec: InputSpec) -> int:
-    """Estimate Pillow's filter weights (doubles), and the rows that it has scaled horizontally before the columns."""
+    """Estimate Pillow's filter weights (doubles), and its copy of the rows, scaled horizontally before vertically."""
     weights = 2 * spec.filter_radius * 8 * (width + height)
     return weights + 4 * max(spec.size) * height  # a rotated image is scaled to the height first

@@ -35,7 +35,7 @@ _MAX_WEBP_CHUNKS = 1_000
 def find_upright_operation(data: bytes, name: str) -> Transpose | None:
     """Return the operation that turns the image in a file of the format `name` upright, or None.
 
-    Returns None also for a TIFF, which Pillow itself turns, and for unreadable metadata.
+    Also returns None for a TIFF, which Pillow itself turns, and for unreadable metadata.
     """
     find = {"JPEG": _find_in_jpeg, "PNG": _find_in_png, "WEBP": _find_in_webp}.get(name)
     if find is None:
@@ -85,7 +85,7 @@ def _find_in_webp(data: bytes) -> bytes:
 
 
 def _read_orientation(exif: bytes) -> int:
-    """Return the tag's value from the first directory, which has the format of TIFF, or 1."""
+    """Return the tag's value from the first directory of Exif data, which has the format of a TIFF; 1 without it."""
     order: Literal["little", "big"] = "little" if exif.startswith(b"II") else "big"
     start = int.from_bytes(exif[4:8], order)
     count = min(MAX_TAGS, int.from_bytes(exif[start : start + 2], order))

@@ -1,4 +1,4 @@
-"""Find and measure the images whose headers the event loop may read itself, in less than a millisecond or two.
+"""Find and measure the images whose headers the event loop may read itself, because it takes at most 2 ms.
 
 Worker threads read files with much metadata, with many parts, or with a structure that takes long to read.
 """
@@ -35,7 +35,7 @@ def measure_plain_jpeg(data: bytes, spec: InputSpec) -> ImageNeeds | None:
     """Measure a small, plain JPEG in one pass over its segments, in a third of the time of `measure_image`.
 
     Returns None for all other data. A damaged table, which Pillow would reject on opening, is rejected later, when the
-    image is decoded. Raises as `measure_image` does.
+    image is decoded. Raises ImageTooManyPixels, UnsupportedImage.
     """
     if not data.startswith(b"\xff\xd8") or len(data) > _MAX_BYTES:
         return None

@@ -14,7 +14,7 @@ _OUTLIERS_PER_THOUSAND = 1
 
 @dataclass(frozen=True, slots=True)
 class SampleRange:
-    """Samples from 0 to `white`, which becomes 255; brighter samples become 255, too. `scaling` names the range."""
+    """Samples from 0 to `white`, which becomes 255; brighter samples also become 255. `scaling` names the range."""
 
     white: int
     scaling: str

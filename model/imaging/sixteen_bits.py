@@ -130,7 +130,7 @@ def _load_plane(data: bytes, index: int) -> Image.Image:
 
 
 def _exchange_order(args: Any) -> Any:
-    """Exchange the byte order of the raw mode in a decoder's arguments: the only or the first one.
+    """Exchange the byte order of the raw mode, which is the only or the first of a decoder's arguments.
 
     Grey and alpha are read as four bands: high, low, high, low.
     """

@@ -12,7 +12,7 @@ _GREEN = 1
 
 
 class ImageStatistics(NamedTuple):
-    """Both are in levels of 0..255.
+    """Brightness and sharpness, both in levels of 0..255.
 
     `brightness` is the mean of the three channels. `sharpness` is the mean absolute difference of neighbours in a row
     of the green channel: blur and darkness lower it, noise and fine texture raise it.
@@ -23,7 +23,7 @@ class ImageStatistics(NamedTuple):
 
 
 def measure_pixels(pixels: NDArray[np.uint8]) -> ImageStatistics:
-    """Return the statistics of decoded pixels, uint8 [height, width, 3]; a single column has the sharpness 0."""
+    """Return the statistics of decoded pixels, uint8 [height, width, 3]; the sharpness of a single column is 0."""
     rows = pixels[::_ROW_STEP]
     green = np.ascontiguousarray(rows[:, :, _GREEN])
     left, right = green[:, :-1], green[:, 1:]

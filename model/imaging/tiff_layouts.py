@@ -262,7 +262,7 @@ def prepare_layout(image: TiffImageFile) -> None:
 def check_unopened_tiff(data: bytes) -> None:
     """Check the layout of a file that Pillow cannot open. Raises CorruptImage, UnsupportedPixelFormat.
 
-    Raises nothing if the layout is supported or tags are missing: then the file is damaged.
+    Does nothing if the layout is supported or tags are missing: then the file is damaged.
     """
     tags = {tag: values[0] if len(values) == 1 else tuple(values) for tag, values in read_directory(data).items()}
     if {IMAGEWIDTH, IMAGELENGTH, PHOTOMETRIC_INTERPRETATION} <= set(tags):

@@ -25,7 +25,10 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[ZipFile]:
-    """Open a .keras file and check the list of its members. Raises UnsafeModelFile, also for damaged members."""
+    """Open a .keras file and check the list of its members.
+
+    Raises UnsafeModelFile, including for damage that is found when the block reads a member.
+    """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
             raise UnsafeModelFile(f"{path} is not a .keras file. Create one with model.save('NAME.keras').")
@@ -38,14 +41,14 @@ def open_archive(path: Path) -> Iterator[ZipFile]:
 
 
 def read_member(archive: ZipFile, name: str) -> bytes:
-    """Read a small member. Raises UnsafeModelFile."""
+    """Return a small member, cut off at its limit. `open_archive` converts the errors of a damaged member."""
     with archive.open(name) as member:
         return member.read(_LIMITS[name] + 1)[: _LIMITS[name]]
 
 
 @contextmanager
 def extract_weights(archive: ZipFile) -> Iterator[IO[bytes]]:
-    """Copy the weights to an unnamed temporary file."""
+    """Copy the weights to an unnamed temporary file, which exists until the end of the block."""
     with archive.open(WEIGHTS) as member, tempfile.TemporaryFile() as file:
         while chunk := member.read(_CHUNK):
             file.write(chunk)

@@ -30,7 +30,7 @@ class CheckedModel:
 
 
 def check_model_file(path: Path) -> CheckedModel:
-    """Check a model file. Raises UnsafeModelFile with a message that says what is not allowed and where."""
+    """Check a model file. Raises UnsafeModelFile with a message that names what is not allowed and where it is."""
     try:
         with path.open("rb") as file:
             signature = file.read(len(SIGNATURE))

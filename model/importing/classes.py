@@ -1,4 +1,4 @@
-"""The allow-list of classes, functions and members in a model file: those of an image classifier and its training.
+"""The allow-list of classes, functions and members in a model file, for an image classifier and its training.
 
 None of them reads a file, calls a function from the file or imports a module. `Lambda`, `TFSMLayer` and layers with
 vocabularies do, so they are left out. The names are those of Keras 2.13 to 3.15.
@@ -108,7 +108,7 @@ _NAMES_WITHOUT_MODULE = frozenset[str]().union(*_CLASSES_BY_MODULE.values()) | {
     f"Custom>{name}" for name in _OPTIMIZERS
 }
 
-# Members of a serialised object itself, of models, and of the records of shapes and training.
+# Members of serialised objects and models, and of their records of shapes and training.
 _STRUCTURE = _names(
     """
     module class_name config registered_name shared_object_id build_config compile_config name inbound_nodes layers

@@ -59,7 +59,7 @@ def import_model(options: ImportOptions, python: Path | None = None, limits: Lim
         source, work = Path(scratch) / "in", Path(scratch) / "work"
         source.mkdir()
         work.mkdir()
-        # The copy is checked and converted, so that the file cannot change in between.
+        # Check and convert a copy, so that the file cannot change in between.
         file = _copy(options.file, source / f"model{options.file.suffix}", MAX_BYTES)
         check_model_file(file)
         interpreter = find_interpreter(python)
@@ -102,7 +102,7 @@ def _list_folders(options: ImportOptions) -> list[Path]:
 
 
 def _copy(source: Path, target: Path, limit: int) -> Path:
-    """Copy at most `limit` bytes. Raises UnsafeModelFile."""
+    """Copy a regular file of at most `limit` bytes. Raises UnsafeModelFile for any other."""
     try:
         with source.open("rb") as original, target.open("wb") as copy:
             if not stat.S_ISREG(source.stat().st_mode) or source.stat().st_size > limit:

@@ -1,8 +1,8 @@
 """Predict images with only idle processor time, for example next to a gateway that serves requests.
 
 The kernel runs the thread only when no other thread needs a processor (SCHED_IDLE). That is not sufficient: even such a
-thread uses a container's processor quota, and displaces the caches of other threads. So it also measures the share of
-time for which it had a processor, and pauses while that share is too small.
+thread uses a container's processor quota, and displaces the caches of other threads. So the thread also measures the
+share of time for which it had a processor, and pauses while that share is too small.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from model.backends.base import Backend
 from model.offline.dataset import decode_file
 
 LEAST_SHARE = 0.7
-"""The share of an image's time for which the thread must have had a processor; otherwise others need it."""
+"""If the thread had a processor for a smaller share of an image's time, other threads need the processors."""
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 0.5
@@ -42,7 +42,7 @@ class BackgroundOutputs:
 
 
 class Pacer:
-    """Decides how long to pause after each image. The pause doubles while others need the processor."""
+    """Decides how long to pause after each image. The pause doubles while other threads need the processors."""
 
     def __init__(self) -> None:
         self._pause_s = 0.0
@@ -62,7 +62,7 @@ def predict_in_background(
     progress: Callable[[int], object] = lambda _: None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> BackgroundOutputs:
-    """Predict the images one by one. The outputs are in their order.
+    """Predict the images one by one, and return the outputs in the order of `paths`.
 
     Calls `progress` with the number of images done so far; an exception from it ends the work. Raises DatasetError if
     a file cannot be decoded.

@@ -1,4 +1,4 @@
-"""The changes of `atalaya evaluate --robustness`: other light, other cameras and coarser ground resolutions."""
+"""The image changes of `atalaya evaluate --robustness`: other light, other cameras and coarser ground resolutions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scale_light(pixels: Pixels, gain: float) -> Pixels:
 
 
 def remove_colour(pixels: Pixels) -> Pixels:
-    """Replace each pixel's colour by its luminance."""
+    """Replace each pixel's colour with its luminance."""
     return round_pixels(np.repeat((pixels @ LUMINANCE)[..., np.newaxis], 3, axis=-1))
 
 

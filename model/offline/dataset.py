@@ -59,7 +59,7 @@ def find_validation_folder(data: Path) -> Path | None:
 def split_training_data(
     data: Path, fraction: float, seed: int, classes: Sequence[str] | None = None
 ) -> tuple[LabelledFiles, LabelledFiles]:
-    """Return the training and the validation images. By default, the training folders are the classes.
+    """Return the training and the validation images. By default, the classes are the names of the training folders.
 
     The validation images are those in `data`/validation, or otherwise `fraction` of the training images, chosen by
     `seed`.
@@ -116,7 +116,7 @@ def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[La
 
 
 def compute_list_digest(splits: Mapping[str, LabelledFiles]) -> str:
-    """Return a SHA-256 in hex that identifies the data: of the split, class, name and size of each file."""
+    """Return the SHA-256, in hex, of the split, class, name and size of each file, which identifies the data."""
     lines = sorted(
         f"{split}/{files.classes[label]}/{path.name} {path.stat().st_size}"
         for split, files in splits.items()

@@ -41,7 +41,7 @@ class GateImages:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """The number of `refused` images of a group: those that the gate classifies as not aerial."""
+    """The number of images in a group, and of `refused` ones, which the gate classifies as not aerial."""
 
     name: str
     is_aerial: bool

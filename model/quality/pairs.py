@@ -13,7 +13,7 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """The changes between two evaluations: `lost` images are no longer correct, `gained` ones have become correct.
+    """The changes between two evaluations: the number of images `lost` (no longer correct) and `gained`.
 
     `p_value` is that of the exact two-sided McNemar test ("Note on the sampling error of the difference between
     correlated proportions or percentages", 1947): the binomial test of the changed images against 1/2.

@@ -148,7 +148,7 @@ def list_present(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def find_artefact(folders: Iterable[Path], filename: str, digest: str, full_name: str) -> Path | None:
-    """Return a folder whose manifest lists `filename` with this SHA-256; preferably one with this full name.
+    """Return a folder whose manifest lists `filename` with this SHA-256, preferably one with this full name; or None.
 
     Versions can share a file but differ in the rest of the manifest. Skips folders without a manifest.
     """

@@ -17,7 +17,7 @@ _DECIMALS = 7
 
 
 def describe_confidence(confidence: ConfidenceModel) -> dict[str, Any]:
-    """Return the members for JSON, without those that have default values."""
+    """Return the members for JSON, without default values."""
     members: dict[str, Any] = {}
     if confidence.temperature != 1:
         members["calibration"] = {"temperature": confidence.temperature}

@@ -58,7 +58,7 @@ class RegistryRestore:
                 self._states[check_name(model)] = parse_state(state.encode())
 
     def write(self, model: str, name: str, source: BinaryIO) -> None:
-        """Write a file of a model to restore. `name` is as `list_files` returned it. Ignores other models."""
+        """Write a file of a model to restore. `name` is a name from `list_files`. Ignores other models."""
         if model not in self._states:
             return
         parts = _FILE.fullmatch(name)

@@ -47,7 +47,7 @@ class FileRegistry:
     """The models in the folder `root`. Several processes and threads may use it at the same time.
 
     Every method raises RegistryUnavailable when the folder cannot be read or written, and InvalidName for a name that
-    cannot be that of a folder.
+    is not a valid folder name.
     """
 
     def __init__(self, root: Path) -> None:
@@ -131,7 +131,7 @@ class FileRegistry:
         """Point each alias to a version, or remove it for None, all at once. Returns the new state.
 
         Raises AliasMoved if an alias does not point to its `expected` version, AliasUnchanged if `decision` equals the
-        last one, UnknownModel and UnknownVersion. Then nothing is changed.
+        last one, UnknownModel and UnknownVersion; the state is unchanged after an error.
         """
 
         def move(state: ModelState, _: Path) -> ModelState:
@@ -145,8 +145,8 @@ class FileRegistry:
     def record_moves(self, model: str, record: Callable[[AliasMove], object]) -> None:
         """Call `record` with each unrecorded move, in order, while no alias can be moved.
 
-        After an interruption, a move may be recorded twice, with the same id. Raises UnknownModel, and what `record`
-        raises.
+        After an interruption, a move may be recorded twice, with the same id. Raises UnknownModel, and what
+        `record` raises.
         """
         if not self.read(model).unrecorded:  # do not lock: a gateway may lack write permission here
             return
@@ -219,7 +219,7 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
 
 
 def _set_aside(target: Path) -> None:
-    """Move away a folder that is in the way of a version, left by a crashed writer; the next `add` removes it."""
+    """Move away a folder that a crashed writer left at the path of a version; the next `add` removes it."""
     if os.path.lexists(target):
         target.rename(Path(mkdtemp(prefix=_INCOMING, dir=target.parent)) / target.name)
 

@@ -49,7 +49,7 @@ class AliasHistory:
         return match
 
     def check_present(self, version: str | None) -> None:
-        """Add a gap unless the current `version` of the alias is that of the last recorded move."""
+        """Add a gap unless the last recorded move set the alias to `version`, its current version."""
         recorded = self.periods[-1].version if self.periods else None
         if version != recorded:
             self.gaps.append(

@@ -27,8 +27,8 @@ class AliasMover:
     """Moves the aliases of a registry. Several processes may use it at the same time.
 
     With `key`, only signed versions are promoted. A `mirrored` registry rejects all moves. Every method raises
-    RegistryError, and whatever `record` raises for an earlier move. Nothing is changed after an error, except after
-    MoveUnrecorded: then the alias has moved.
+    RegistryError, and whatever `record` raises for an earlier move. An error means that no alias has moved, except
+    MoveUnrecorded, which is raised after the move.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class AliasMover:
     ) -> Mapping[str, Change]:
         """Point the alias to the version that it had before the last promotion, and `previous` to the current one.
 
-        Raises and returns what `promote` does. With `expected`, a repeated rollback does not undo the first.
+        Returns and raises the same as `promote`. With `expected`, a repeated rollback does not undo the first.
         """
         previous = self.registry.read(model).aliases.get(name_previous(alias))
         if previous is None:

@@ -16,7 +16,7 @@ class StateWatch:
         self._seen: tuple[StateStamp, ModelState] | None = None
 
     def read(self) -> ModelState:
-        """Raises UnknownModel, RegistryUnavailable."""
+        """Return the current state. Raises UnknownModel, RegistryUnavailable."""
         stamp = self._registry.read_stamp(self._model)
         if self._seen is None or self._seen[0] != stamp:
             self._seen = None  # if the read fails, the next call tries again
@@ -32,5 +32,5 @@ class AliasWatch:
         self._alias = reference.alias
 
     def find_version(self) -> str:
-        """Raises UnknownModel, UnknownAlias, RegistryUnavailable."""
+        """Return the version. Raises UnknownModel, UnknownAlias, RegistryUnavailable."""
         return self._state.read().find_alias(self._alias)

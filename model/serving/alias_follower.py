@@ -50,7 +50,7 @@ class Observer(Protocol):
         ...
 
     def on_registry_error(self, error: ModelError) -> None:
-        """The registry cannot say which version the alias points to. Called once for each outage."""
+        """The alias cannot be read from the registry. Called once for each outage."""
         ...
 
 

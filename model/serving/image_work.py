@@ -1,4 +1,4 @@
-"""What worker threads do with the image of a request: read its header, and classify it."""
+"""The work on the image of a request, mostly in worker threads: read its header, and classify it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model.serving.sources import ImageSource, PixelTensor, decode_source, measu
 
 
 class Inspection(NamedTuple):
-    """The needs that an image's header declares, and the seconds it took to queue for and read the header."""
+    """The needs of an image according to its header, and the seconds spent queueing for and reading the header."""
 
     needs: ImageNeeds
     queued_s: float = 0.0
@@ -30,8 +30,9 @@ class Inspection(NamedTuple):
 
 
 class ImageWork:
-    """Calls `on_stage(stage, seconds)` when a stage ends, even with an error.
+    """Reads the headers of images, and classifies the images.
 
+    Calls `on_stage(stage, seconds)` when a stage ends, even with an error.
     Calls `on_done(seconds)` with the duration of each complete prediction. Deadlines are in seconds of `clock`.
     """
 

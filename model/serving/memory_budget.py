@@ -34,7 +34,7 @@ class Reservation:
         return self.allocation.amount
 
     async def resize(self, amount: int, while_waiting: int) -> None:
-        """Hold `amount` bytes to decode an image. While waiting for them, hold at most `while_waiting`, its length.
+        """Hold `amount` bytes to decode an image. While waiting, hold at most `while_waiting`, the file's length.
 
         Both are added to `held`, the bytes of the request's other images. Raises MemoryFull, ImageTooLargeHere.
         """
@@ -188,7 +188,7 @@ class MemoryBudget:
             return False
         finally:
             if waiters.remove(waiter) and not waiter.is_small:
-                self._wake_waiters()  # later and small requests no longer wait for it
+                self._wake_waiters()  # later large requests no longer wait for it, and small ones are no longer limited
 
     def _find_waiters(self, reservation: Reservation) -> _Waiters:
         return self._read_waiters if reservation.allocation.is_reading else self._decode_waiters

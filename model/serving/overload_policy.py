@@ -10,12 +10,16 @@ from enum import StrEnum
 _OVERLOAD_RATIO = 4
 _MAX_RETRY_SPREAD_S = 20.0
 
-# The classes below are not frozen, although no instance is changed: a frozen instance takes three times as long to
-# create, and each request needs several.
+# Except QueueLimits, the classes below are not frozen, although no instance is changed: a frozen instance takes three
+# times as long to create, and each request needs several.
 
 
 class LoadState(StrEnum):
-    """What may wait: jobs up to the configured limits, half a round of jobs, or only callers that have no job yet."""
+    """How many jobs may wait.
+
+    NORMAL: up to the configured limits. SHEDDING: as many as start within half the duration of a job. OVERLOAD: the
+    same number, but only for callers that have no other job.
+    """
 
     NORMAL = "normal"
     SHEDDING = "shedding"
@@ -70,7 +74,7 @@ class LoadSnapshot:
 
     @property
     def wait_s(self) -> float:
-        """How long a new job would wait, assuming that running jobs are half done on average."""
+        """The seconds that a new job would wait, assuming that running jobs are half done on average."""
         return (self.waiting + 0.5) / self.workers * self.job_s
 
 
@@ -146,7 +150,7 @@ def get_load_state(history: LoadHistory, now: float) -> LoadState:
 
 
 def compute_retry_after_s(load: LoadSnapshot, jitter: float) -> int:
-    """Seconds after which a rejected caller should try again, at least 1.
+    """Return the seconds after which a rejected caller should try again, at least 1.
 
     While shedding, add a second for each rejection per completed job, times `jitter` (around 1). If all callers
     comply, they return at the rate at which jobs complete.
@@ -158,12 +162,12 @@ def compute_retry_after_s(load: LoadSnapshot, jitter: float) -> int:
 
 
 def _count_shedding_slots(workers: int) -> int:
-    """How many jobs may wait while shedding: as many as start within half the duration of a job."""
+    """Return how many jobs may wait while shedding: as many as start within half the duration of a job."""
     return (workers + 1) // 2
 
 
 def _count_evictions(load: LoadSnapshot, history: LoadHistory) -> int:
-    """How many waiting jobs to evict after a rejection: those beyond the shedding slots, unless it was only a burst."""
+    """Return how many waiting jobs to evict after a rejection: those beyond the shedding slots, none after a burst."""
     if history.rejected <= load.queued / 2:
         return 0
     return max(0, load.waiting - _count_shedding_slots(load.workers))

@@ -53,7 +53,7 @@ class ImageWarning:
 
 
 class FollowUp(Protocol):
-    """Work on the image that is left for after the response."""
+    """Work on the image that runs after the response."""
 
     def complete_later(self, prediction_id: str) -> None:
         """Start the work. `prediction_id` identifies the recorded prediction."""
@@ -62,9 +62,9 @@ class FollowUp(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """A model's prediction for one image. `index` and `label` are those of the most probable class.
+    """A model's prediction for one image. `index` and `label` identify the most probable class.
 
-    `probabilities` is the model's output and `calibrated` the same after calibration, both float32 [classes].
+    `probabilities` are the model's output, and `calibrated` the calibrated probabilities, both float32 [classes].
     `confidence` is the calibrated probability of the label. `gate_score` is None if the model has no gate. `reason`
     says why the model abstains, None if it does not.
     `timing` holds the seconds of the stages queue, decode, infer and, if there is an explanation, explain.
@@ -101,7 +101,7 @@ class Prediction:
     def find_set(self, coverage: float) -> list[tuple[str, float]]:
         """Return the labels of the prediction set with their calibrated probabilities, most probable first.
 
-        The set contains the true class with probability `coverage`, in (0, 1). Raises SetsUnavailable.
+        The set contains the true class with a probability of at least `coverage`, in (0, 1). Raises SetsUnavailable.
         """
         sets = self.model.confidence.sets
         if sets is None:
@@ -121,7 +121,7 @@ class ModelOutputs(NamedTuple):
 def predict_image(backend: Backend, data: ImageSource, explanation: ExplanationRequest | None = None) -> Prediction:
     """Classify one image in this thread, without timing.
 
-    Raises a subclass of ImageRejected, ExplanationUnavailable and UnknownLabel.
+    Raises a subclass of ImageRejected, ExplanationUnavailable or UnknownLabel.
     """
     decoded = decode_source(data, backend.info.input_spec)
     outputs = run_model(backend, decoded.pixels, with_features=explanation is not None)

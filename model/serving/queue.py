@@ -27,7 +27,7 @@ from model.serving.overload_policy import (
 from model.serving.sources import ImageSource
 
 T = TypeVar("T")
-# Called by a worker thread with the name of a stage that has ended and its seconds.
+# Called, usually by a worker thread, with the name of a stage that has ended and its duration in seconds.
 OnStage = Callable[[str, float], object]
 
 _EWMA_WEIGHT = 0.2
@@ -40,7 +40,7 @@ class Job(Generic[T]):
 
     `deadline` is in seconds of the queue's clock. `timeout` ends the wait of the caller on its event loop. `stage` is
     the current stage: queue (not started), decode, infer or explain. `on_stage` is called with each stage that ends and
-    its seconds.
+    its duration in seconds.
     """
 
     work: Callable[[Job[T]], T]

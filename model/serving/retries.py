@@ -1,4 +1,4 @@
-"""Decides when to try again to load a version that could not be loaded."""
+"""Decide when to retry loading a version that could not be loaded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Retries:
         return None if self._failure is None else self._failure.code
 
     def is_due(self, version: str) -> bool:
-        """Whether the version may be loaded: not if it has failed recently."""
+        """Whether the version may be loaded: it has not failed, or its retry is due."""
         failure = self._failure
         return failure is None or failure.version != version or self._clock() >= failure.retry_at
 

@@ -48,8 +48,8 @@ class _Holding(Protocol):
 class PredictionService:
     """Runs at most `workers` predictions at once, and serves waiting callers in rotation.
 
-    Worker threads call `on_stage(stage, seconds)` when a stage ends, even with an error. Deadlines are in seconds of
-    `clock`.
+    Calls `on_stage(stage, seconds)`, usually in a worker thread, when a stage ends, even with an error. Deadlines are
+    in seconds of `clock`.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PredictionService:
         prediction. Without `joins_trial`, the image is not part of a trial. When the caller is cancelled or `deadline`
         passes, a queued job frees its slot and its bytes immediately; a running job is completed, its result discarded,
         and its bytes stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass
-        of ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
+        of ImageRejected, ExplanationUnavailable, UnknownLabel, whatever `admit` raises, and RuntimeError after `close`.
         """
         with self._shared as shared, self._compare(caller, joins_trial) as comparison:
             backend, spec = shared.backend, shared.backend.info.input_spec

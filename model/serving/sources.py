@@ -36,7 +36,7 @@ def get_bytes(source: ImageSource) -> bytes:
 
 
 def decode_source(source: ImageSource, spec: InputSpec, reduced: ReducedFile | None = None) -> DecodedImage:
-    """Return the model's input. A tensor is used unchanged. Raises WrongTensorShape, and as `decode_image` does."""
+    """Return the model's input, a tensor unchanged. Raises WrongTensorShape, and the errors of `decode_image`."""
     if not isinstance(source, PixelTensor):
         return decode_image(source, spec, reduced=reduced)
     _check_shape(source, spec)
@@ -45,13 +45,13 @@ def decode_source(source: ImageSource, spec: InputSpec, reduced: ReducedFile | N
 
 
 def measure_tensor(tensor: PixelTensor, spec: InputSpec) -> ImageNeeds:
-    """Raises WrongTensorShape."""
+    """Return the size and the memory that decoded pixels need. Raises WrongTensorShape."""
     _check_shape(tensor, spec)
     return ImageNeeds(tensor.width, tensor.height, len(tensor) + spec.tensor_bytes)
 
 
 def measure_source(source: ImageSource, spec: InputSpec) -> ImageNeeds:
-    """Raises WrongTensorShape, and as `measure_image` does."""
+    """Return the size and the memory needs of an image. Raises WrongTensorShape, and the errors of `measure_image`."""
     return measure_tensor(source, spec) if isinstance(source, PixelTensor) else measure_image(source, spec)
 
 

@@ -15,7 +15,7 @@ _MIN_CHECKS = 4  # within `limit_s`
 class Watchdog(Generic[J]):
     """Call `find_stuck` every `interval_s` seconds with the running jobs.
 
-    It counts checks instead of reading a clock, so that no job becomes stuck while the whole process is stopped.
+    It counts checks instead of reading a clock, so that no job counts as stuck because the whole process was stopped.
     """
 
     def __init__(self, limit_s: float) -> None:

@@ -37,7 +37,7 @@ class WorkerThreads:
             thread.start()
 
     def join(self, limit_s: float = math.inf) -> bool:
-        """Wait until the threads have ended, at most `limit_s` seconds. Returns whether all have."""
+        """Wait for at most `limit_s` seconds until all threads have ended. Returns whether they have."""
         until = time.monotonic() + limit_s
         for thread in self._threads:
             thread.join(None if math.isinf(until) else max(0.0, until - time.monotonic()))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 
 def parse_document(data: bytes) -> Mapping[str, Any]:
-    """Parse a JSON object in UTF-8. Raises ValueError, also for duplicate members and for NaN and infinity."""
+    """Parse a JSON object in UTF-8. Raises ValueError, including for duplicate members, NaN and infinity."""
     try:
         document = json.loads(data.decode(), object_pairs_hook=_unique_members, parse_constant=_reject_constant)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""The errors of signatures and keys of artefacts.
+"""The errors of artefact signatures and their keys.
 
     ModelError
     ├── ArtefactError

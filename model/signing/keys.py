@@ -1,4 +1,4 @@
-"""The keys of signatures: ECDSA with a NIST curve and the hash of its size (FIPS 186-5)."""
+"""The keys of signatures: ECDSA with a NIST curve and the SHA-2 hash of matching size (FIPS 186-5)."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def verify_required(folder: Path, key: PublicKey | None) -> Mapping[str, str] | None:
-    """Return the SHA-256 of the files that `key` has signed, or None without a key: then no signature is required.
+    """Return the SHA-256 in hex of the files that `key` has signed; None without a key: no signature is required.
 
-    Signed files that a deployment does not open, such as model.keras, may be absent. Raises what `verify_folder` does.
+    Signed files that a deployment does not open, such as model.keras, may be absent. Raises the errors of
+    `verify_folder`.
     """
     if key is None:
         return None

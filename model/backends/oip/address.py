@@ -33,13 +33,13 @@ class EngineAddress:
 
     @property
     def path(self) -> str:
-        """The path of the model, and of its version if one is set, in the protocol."""
+        """The path of the model in the protocol's URLs, with its version if one is set."""
         model = f"/v2/models/{quote(self.model)}"
         return model if self.version is None else f"{model}/versions/{quote(self.version)}"
 
 
 def parse_address(url: str) -> EngineAddress:
-    """Raises BackendURLError; its message does not repeat a URL that contains credentials."""
+    """Parse the URL of a model. Raises BackendURLError, whose message never repeats credentials from the URL."""
     scheme, _, rest = url.partition("://")
     hosts, _, path = rest.partition("/")
     segments = path.split("/")
@@ -54,7 +54,7 @@ def parse_address(url: str) -> EngineAddress:
 
 
 def _parse_host(protocol: str, text: str) -> Host:
-    """Raises BackendURLError."""
+    """Parse HOST or HOST:PORT. Raises BackendURLError."""
     try:
         parts = urlsplit(f"{protocol}://{text}")
         port = _DEFAULT_PORTS[protocol] if parts.port is None else parts.port

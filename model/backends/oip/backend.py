@@ -36,7 +36,7 @@ class EngineOptions:
     """`folder` holds the manifest of the model. `local` is the fallback if no engine responds.
 
     At most `in_flight` requests go to one engine at once. A prediction waits for engines for at most `longest_s`
-    seconds, and for the first engine for half of that if another one works.
+    seconds, and for the first engine for half of that time if another one works.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class OipBackend:
         self._checks = EndpointChecks(address, options.transport, self._endpoints, read, self._report)
 
     def connect(self, wait_s: float = START_LIMIT_S) -> None:
-        """Wait until an engine works. With a local model, only check once.
+        """Wait for at most `wait_s` seconds until an engine works. With a local model, only check once.
 
         Raises EngineMismatch, EngineUnavailable.
         """
@@ -88,7 +88,9 @@ class OipBackend:
 
     @property
     def problem(self) -> str | None:
-        """The state for readiness: "fallback" while no engine works, "no_gate" while one lacks the pooled features.
+        """The problem to report for readiness, or None.
+
+        "fallback" while no engine works, "no_gate" while an engine lacks the pooled features for the model's gate.
 
         Raises EngineUnavailable if no engine works and there is no local model.
         """
@@ -111,12 +113,15 @@ class OipBackend:
         return self._run(pixels, ())["probabilities"]
 
     def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """If the engine has no pooled features, they are float32 [n, 0]."""
+        """Return the probabilities and the pooled features, float32 [n, 0] if the engine has none."""
         outputs = self._run(pixels, ("pooled",))
         return outputs["probabilities"], outputs.get("pooled", np.empty((len(pixels), 0), np.float32))
 
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Raises ExplanationUnavailable if the engine has no features, even if the engines that `head` checked had."""
+        """Return the probabilities and the last feature maps.
+
+        Raises ExplanationUnavailable if the engine has no features; `head` may have checked other engines.
+        """
         outputs = self._run(pixels, ("features",))
         if "features" not in outputs:
             raise ExplanationUnavailable
@@ -133,7 +138,7 @@ class OipBackend:
             self._local.close()
 
     def _run(self, pixels: NDArray[np.uint8], wanted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return the probabilities, and those of the wanted outputs that the engine has.
+        """Return the probabilities, and each wanted output that the engine has.
 
         Raises EngineUnavailable, EngineFailed, DeadlineExceeded.
         """

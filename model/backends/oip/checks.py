@@ -29,7 +29,7 @@ ReadMetadata = Callable[[Mapping[str, Any], Mapping[str, Any]], EngineModel]
 
 
 class EndpointChecks:
-    """Keeps `endpoints` equal to the addresses that the host names resolve to, and admits those that pass a check."""
+    """Keeps `endpoints` equal to the addresses that the host names resolve to, and admits each that passes a check."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class EndpointChecks:
             thread.join()
 
     def _resolve(self) -> None:
-        """Resolve all host names. If one fails, keep its endpoints, or add one that cannot be reached."""
+        """Resolve all host names. If one fails, keep its endpoints, or add an endpoint that cannot be reached."""
         endpoints = list[Endpoint]()
         for host in self._address.hosts:
             try:
@@ -105,7 +105,7 @@ class EndpointChecks:
             self._report(EngineEvent(EventKind.REMOVED, endpoint.label))
 
     def _resolve_host(self, host: Host) -> Iterator[Endpoint]:
-        """Raises OSError, UnicodeError."""
+        """Yield an endpoint for each address of the host. Raises OSError, UnicodeError."""
         flags = int(socket.AI_ADDRCONFIG)  # only IP versions that this machine has
         with suppress(ValueError):
             ip_address(host.name)
@@ -138,7 +138,7 @@ class EndpointChecks:
                 self._report(describe_admission(endpoint, model))
 
     def _read_model_with_retry(self, connections: Connections) -> EngineModel:
-        """Retry once on a new connection if the engine has closed an idle one. Raises what `_read_model` does."""
+        """Retry once on a new connection if the engine has closed an idle one. Raises the errors of `_read_model`."""
         try:
             return self._read_model(connections)
         except ConnectionLost as error:
@@ -152,7 +152,10 @@ class EndpointChecks:
             self._report(describe_ejection(endpoint))
 
     def _read_model(self, connections: Connections) -> EngineModel:
-        """Raises ConnectionLost, DeadlineExceeded, EngineFailed, EngineMismatch."""
+        """Check that the model is ready, and read the metadata.
+
+        Raises ConnectionLost, DeadlineExceeded, EngineFailed, EngineMismatch.
+        """
         until = time.monotonic() + _CHECK_LIMIT_S
         _get(connections, f"{self._address.path}/ready", until)
         server, model = (_get_document(connections, path, until) for path in ("/v2", self._address.path))
@@ -169,7 +172,7 @@ def describe_admission(endpoint: Endpoint, model: EngineModel) -> EngineEvent:
 
 
 def _get_document(connections: Connections, path: str, until: float) -> dict[str, Any]:
-    """Raises ConnectionLost, DeadlineExceeded, EngineFailed."""
+    """Return the JSON object at `path`. Raises ConnectionLost, DeadlineExceeded, EngineFailed."""
     try:
         document = json.loads(_get(connections, path, until))
     except (ValueError, RecursionError):
@@ -180,7 +183,7 @@ def _get_document(connections: Connections, path: str, until: float) -> dict[str
 
 
 def _get(connections: Connections, path: str, until: float) -> bytes:
-    """Raises ConnectionLost, DeadlineExceeded, EngineFailed."""
+    """Return the body at `path`. Raises ConnectionLost, DeadlineExceeded, EngineFailed."""
     reply = connections.exchange("GET", path, until)
     if reply.status != HTTPStatus.OK:
         raise EngineFailed(f"GET {path} has the status {reply.status}: {describe_error(reply.body)}")

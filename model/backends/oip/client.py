@@ -27,14 +27,14 @@ from model.errors import DeadlineExceeded
 
 # An engine that still accepts connections is ejected after this many consecutive requests without a usable response.
 _MAX_ERRORS = 3
-# A timeout counts as such an error only if the engine had at least this long to respond.
+# A timeout counts as such a request only if the engine had at least this many seconds to respond.
 _FAIR_S = 1.0
 _SUM_TOLERANCE = 1e-2  # an engine may compute in half precision
 _NOTHING = np.empty(0, np.float32)
 
 
 class EngineResult(NamedTuple):
-    """The outputs, float32 [n, …], the endpoint's label, and the model's version and digest there."""
+    """The outputs, float32 [n, …], the endpoint's label, and the version and digest of the model on that endpoint."""
 
     outputs: Mapping[str, NDArray[np.float32]]
     endpoint: str
@@ -65,7 +65,7 @@ class EngineClient:
         self.on_event: OnEvent = ignore
 
     def infer(self, pixels: NDArray[np.uint8], wanted: Sequence[str], until: float) -> EngineResult:
-        """Return the probabilities, and those of the wanted outputs that the engine has.
+        """Return the probabilities, and each wanted output that the engine has.
 
         `until` is a time of time.monotonic(). Raises EngineUnavailable, EngineFailed, DeadlineExceeded.
         """
@@ -85,7 +85,7 @@ class EngineClient:
     def _ask(
         self, pixels: NDArray[np.uint8], wanted: Sequence[str], until: float, avoided: Endpoint | None = None
     ) -> EngineResult:
-        """Raises _Unprocessed, EngineUnavailable, EngineFailed, DeadlineExceeded."""
+        """Try one endpoint. Raises _Unprocessed, EngineUnavailable, EngineFailed, DeadlineExceeded."""
         with self._endpoints.use(until, avoided) as (endpoint, model):
             names = ["probabilities", *(name for name in wanted if name in model.outputs)]
             may_go_to_another = avoided is None and len(self._endpoints.models) > 1
@@ -108,7 +108,7 @@ class EngineClient:
     def _send(
         self, endpoint: Endpoint, model: EngineModel, pixels: NDArray[np.uint8], names: Sequence[str], until: float
     ) -> Reply:
-        """Raises _Unprocessed, EngineFailed, DeadlineExceeded."""
+        """Send the request and return the reply. Raises _Unprocessed, EngineFailed, DeadlineExceeded."""
         if (left_s := until - time.monotonic()) <= 0:
             raise DeadlineExceeded
         timeout_us = max(1, int(left_s * 1e6)) if model.takes_timeout else None
@@ -135,7 +135,7 @@ class EngineClient:
         return reply
 
     def _read(self, endpoint: Endpoint, reply: Reply) -> InferResponse:
-        """Raises _Unprocessed, EngineFailed."""
+        """Decode a reply; eject the endpoint after status 503. Raises _Unprocessed, EngineFailed."""
         if reply.status == HTTPStatus.SERVICE_UNAVAILABLE:
             self._eject(endpoint, f"status 503: {describe_error(reply.body)}", unless_last=True)
             raise _Unprocessed(endpoint)

@@ -62,7 +62,7 @@ class _Connection(http.client.HTTPConnection):
         self.requests = 0
 
     def connect(self) -> None:
-        """Raises OSError."""
+        """Open the socket, with TLS if it is configured. Raises OSError."""
         plain = socket.create_connection((self._ip, self.port), CONNECT_LIMIT_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname=self.host)
@@ -99,7 +99,7 @@ class Connections:
             connection.close()
             if isinstance(error, TimeoutError) and time.monotonic() >= until:
                 raise DeadlineExceeded from error
-            self.drop_idle()  # they go to the same failed engine, which may have closed them, too
+            self.drop_idle()  # they lead to the same failed engine, which may have closed them too
             raise ConnectionLost(was_kept=was_kept) from error
         except BaseException:
             connection.close()
@@ -140,7 +140,8 @@ class Connections:
 
 
 def _can_be_read(sock: socket.socket) -> bool:
-    """Whether an idle connection has been closed. `select.select` fails for descriptors of 1024 or more."""
+    """Whether the engine has closed an idle connection, or sent data that no request asked for."""
+    # Not select.select, which fails for descriptors of 1024 or more.
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
@@ -149,7 +150,7 @@ def _can_be_read(sock: socket.socket) -> bool:
 def _exchange(
     connection: _Connection, method: str, path: str, until: float, body: bytes | None, headers: Mapping[str, str]
 ) -> Reply:
-    """Raises OSError, HTTPException, EngineFailed."""
+    """Send a request, and read the response in parts. Raises OSError, HTTPException, EngineFailed."""
     if connection.sock is None:
         connection.connect()
     sock = connection.sock
@@ -174,7 +175,7 @@ def _exchange(
 
 
 def _limit(sock: socket.socket, until: float) -> None:
-    """Limit the next operation on the socket to that time. Raises TimeoutError if it has passed."""
+    """Make the next operation on the socket time out at `until`. Raises TimeoutError if that time has passed."""
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError

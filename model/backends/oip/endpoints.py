@@ -27,7 +27,7 @@ class Endpoint:
 
     `label` is its address and port, `host` the host with that address. `in_flight` counts requests. `errors`
     counts requests without a usable response and `failures` ejections, both since the last usable response. `problem`
-    is the reason of the last ejection. `check_at` is the time of time.monotonic() of its next check.
+    is the reason for the last ejection. `check_at` is when its next check is due, in seconds of time.monotonic().
     """
 
     label: str
@@ -113,7 +113,7 @@ class Endpoints:
         return changes
 
     def replace(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-        """Use these endpoints; those whose labels are in use already keep their state. Returns the removed ones."""
+        """Use these endpoints. An endpoint whose label is already in use keeps its state. Returns the removed ones."""
         with self._freed:
             current = {each.label: self._endpoints.get(each.label, each) for each in endpoints}
             removed = [each for label, each in self._endpoints.items() if label not in current]

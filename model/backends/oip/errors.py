@@ -16,7 +16,7 @@ class EngineUnavailable(ModelError):
 
 
 class EngineFailed(ModelError):
-    """An inference engine responded with an error or without valid probabilities. `detail` is for logs."""
+    """An inference engine responded with an error or without valid outputs. `detail` is for logs."""
 
     code = "engine_failed"
 

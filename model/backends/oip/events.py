@@ -15,7 +15,7 @@ class EventKind(StrEnum):
     FAILED = "failed"
     """The engine responded with an error, quoted in `detail`."""
     RETRIED = "retried"
-    """The endpoint did not process the request or did not respond in time; it goes to another endpoint."""
+    """The endpoint did not process the request or did not respond in time; the request goes to another endpoint."""
     EJECTED = "ejected"
     """The endpoint gets no requests until a check succeeds, for the reason in `detail`."""
     ADMITTED = "admitted"

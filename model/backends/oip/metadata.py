@@ -22,9 +22,10 @@ _UNKNOWN_SIDE = -1
 class EngineModel:
     """The model on one engine.
 
-    `datatype` is the protocol's name for the input's type. `outputs` are those that the gateway can use. `binary` says
-    whether the engine takes binary tensors, `takes_timeout` whether it takes the request parameter `timeout`. `digest`
-    is the parameter `digest` of the model's metadata, the SHA-256 of the weights in hex; None if it is missing.
+    `datatype` is the protocol's name for the input's type. `outputs` names the outputs that the gateway can use.
+    `binary` says whether the engine takes binary tensors, and `takes_timeout` whether it takes the request parameter
+    `timeout`. `digest` is the SHA-256 of the weights in hex, from the parameter `digest` of the model's metadata; None
+    if it is missing.
     """
 
     input_name: str
@@ -94,7 +95,7 @@ def _check_input(image: Mapping[str, Any], manifest: Manifest) -> None:
 
 
 def _check_output(output: Mapping[str, Any], sides: int, last: int | None) -> None:
-    """Check an output of `sides` sides and a batch axis. `last` is the length of the last side, None for any."""
+    """Check an output with `sides` axes besides the batch axis. `last` is the length of the last axis, None for any."""
     expected = [_UNKNOWN_SIDE] * (sides - 1) + [_UNKNOWN_SIDE if last is None else last]
     if output["datatype"] != "FP32" or not _fits(output["shape"], expected):
         raise EngineMismatch(
@@ -104,7 +105,7 @@ def _check_output(output: Mapping[str, Any], sides: int, last: int | None) -> No
 
 
 def _fits(shape: Sequence[Any], expected: Sequence[int]) -> bool:
-    """Whether `shape` is a batch of `expected`. An engine reports -1 for a side of any length."""
+    """Whether `shape` is a batch of `expected`. An engine reports -1 for an axis of any length."""
     sides = [int(side) for side in shape]
     return len(sides) == len(expected) + 1 and all(
         _UNKNOWN_SIDE in (side, wanted) or side == wanted for side, wanted in zip(sides[1:], expected, strict=True)

@@ -36,7 +36,7 @@ class EncodedRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """`version` is that of the model, None if the engine does not report it. The outputs are float32."""
+    """The outputs, float32, and the model's `version`, which is None if the engine does not report it."""
 
     version: str | None
     outputs: Mapping[str, NDArray[np.float32]]
@@ -91,7 +91,7 @@ def describe_error(body: bytes) -> str:
 
 
 def _decode_outputs(entries: Sequence[Mapping[str, Any]], data: memoryview) -> dict[str, NDArray[np.float32]]:
-    """Raises ValueError, among others."""
+    """Decode the outputs from JSON, or from the binary `data` after it. Raises ValueError, among others."""
     outputs, offset = {}, 0
     for entry in entries:
         name, shape = entry["name"], [int(side) for side in entry["shape"]]

@@ -39,14 +39,14 @@ KEPT = 3
 """The number of copies to keep: of the model in service, its possible replacement, and its predecessor."""
 
 _TEMPORARY = ".building-"
-_LARGEST = 2 << 30  # more than any graph that the gateway serves
+_LARGEST = 2 << 30  # bytes; more than any graph that the gateway serves
 
 
 def build_copy(copies: PreparedCopies, artefact: Path, digest: str) -> bool:
     """Build the copy of the graph in `artefact`, whose SHA-256 must be `digest`, unless there is a valid one.
 
-    Returns whether it was built. Removes copies that are no longer used, and what killed builders left behind.
-    Raises PreparationFailed, ArtefactError.
+    Returns whether it was built. Removes the unfinished copies of killed builders and, after a build, all but the KEPT
+    most recently used copies. Raises PreparationFailed, ArtefactError.
     """
     try:
         make_private_folder(copies.folder)

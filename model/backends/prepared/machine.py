@@ -1,4 +1,4 @@
-"""What a prepared copy depends on besides the model: the runtime's version and the processor."""
+"""Describe what a prepared copy depends on besides the model: the runtime's version and the processor."""
 
 from __future__ import annotations
 

@@ -38,13 +38,13 @@ def open_private_folder(path: Path, parent: int | None = None) -> Iterator[int]:
 
 
 def read_private_file(name: str, folder: int, limit: int) -> bytes:
-    """Return the file's contents. Raises OSError, and PreparedCopyRejected if it is too large or not private."""
+    """Return the file's contents. Raises OSError, and PreparedCopyRejected if the file is too large or not private."""
     with os.fdopen(_open_file(name, folder, limit), "rb") as file:
         return file.read(limit)
 
 
 def map_private_file(name: str, folder: int, limit: int) -> memoryview:
-    """Map the file into memory, read-only. Raises as `read_private_file` does."""
+    """Map the file into memory, read-only. Raises the same errors as `read_private_file`."""
     with os.fdopen(_open_file(name, folder, limit), "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b"")  # an empty file cannot be mapped
@@ -58,7 +58,7 @@ def release_pages(mapping: memoryview) -> None:
 
 
 def write_private_file(name: str, folder: int, data: bytes) -> None:
-    """Create a file with `data` and sync it to disk. Raises OSError, also if the file exists."""
+    """Create a file with `data` and sync it to disk. Raises OSError, for example if the file already exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with os.fdopen(os.open(name, flags, _FILE_MODE, dir_fd=folder), "wb") as file:
         file.write(data)

@@ -36,7 +36,7 @@ def reduce_jpeg(data: bytes, max_pixels: int) -> ReducedFile:
 
 
 def reduce_to_structure(data: bytes, structure: JpegStructure, max_pixels: int) -> ReducedFile:
-    """Do the same with the structure that `read_jpeg` returned for the data."""
+    """Do the same as `reduce_jpeg`, given the structure that `read_jpeg` returned for the data."""
     check_size(structure.frame.width, structure.frame.height, max_pixels)
     _check_work(structure, len(data))
     buffered = _COEFFICIENT_BYTES_PER_BLOCK * structure.frame.blocks if _keeps_coefficients(structure) else 0

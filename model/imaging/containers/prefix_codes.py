@@ -10,7 +10,7 @@ _LONGEST = 15
 _ROOT_BITS = 8
 _CODE_LENGTH_ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 _REPEAT_PREVIOUS = 16
-# By symbol of the code-length code: the minimum of repetitions, and the number of bits that encode how many more.
+# By symbol of the code-length code: the minimum number of repetitions, and the number of bits that encode further ones.
 _REPETITIONS = {_REPEAT_PREVIOUS: (3, 2), 17: (3, 3), 18: (11, 7)}
 _FIRST_PREVIOUS = 8
 
@@ -40,7 +40,7 @@ class BitReader:
 
 
 class PrefixCode:
-    """A canonical prefix code, given the code lengths of its symbols. If there is only one symbol, it takes no bits."""
+    """A canonical prefix code, given the code lengths of its symbols. A code with a single symbol takes no bits."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         used = [(length, symbol) for symbol, length in enumerate(lengths) if length]

@@ -32,7 +32,7 @@ _BLOCK_OBJECT_BYTES = 600
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """The strips or tiles: each has `columns` x `rows` pixels, and each of `planes` has `across` x `down` of them."""
+    """The strips or tiles: `across` x `down` blocks of `columns` x `rows` pixels in each of `planes` planes."""
 
     tiled: bool
     columns: int
@@ -136,7 +136,7 @@ def _cut(data: bytes, offsets: Sequence[int], lengths: Sequence[int]) -> Iterato
 
 
 def _find_lengths(size: int, tags: Values, blocks: _Blocks, offsets: Sequence[int]) -> Iterable[int]:
-    """Return the declared lengths, but compute those of uncompressed blocks from their size in pixels."""
+    """Return the declared lengths. For uncompressed blocks, compute the lengths from the size in pixels instead."""
     if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
         return (_count_raw_bytes(tags, blocks, index) if offset else 0 for index, offset in enumerate(offsets))
     declared = tags.get(Tag.TILE_BYTES if blocks.tiled and Tag.TILE_BYTES in tags else Tag.STRIP_BYTES, ())

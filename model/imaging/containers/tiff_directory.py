@@ -88,7 +88,7 @@ class _Layout:
     offset: str
 
     def unpack(self, code: str, data: bytes, start: int) -> tuple[int, ...]:
-        """Raises CorruptImage if the data ends too early."""
+        """Unpack numbers in the file's byte order. Raises CorruptImage if the data ends too early."""
         try:
             return struct.unpack_from(self.order + code, data, start)
         except (struct.error, OverflowError) as error:
@@ -169,7 +169,7 @@ def write_tiff(
 ) -> bytes:
     """Return a TIFF with one directory of `values`, and `blocks` of pixels, which have `lengths` bytes.
 
-    `order` is "<" or ">". `offsets_tag` is set to the offsets of the blocks; 0 for an empty, missing one.
+    `order` is "<" or ">". `offsets_tag` is set to the offsets of the blocks; the offset of an empty block is 0.
     """
     packed = {tag: _pack(order, tag, numbers) for tag, numbers in values.items()}
     packed[offsets_tag] = _LONG, bytes(4 * len(lengths))

@@ -55,7 +55,7 @@ def read_metadata(data: bytes) -> Metadata:
 
 
 def _read_numbers(data: bytes, entry: Entry) -> tuple[float, ...]:
-    """Return no numbers if the entry is not usable."""
+    """Return the numbers of an entry; none if it is unusable."""
     code = "s" if entry.kind == _TEXT else _NUMBERS.get(entry.kind)
     if code is None or entry.number < 1:
         return ()

@@ -11,7 +11,7 @@ from math import ceil
 from model.errors import CorruptImage, UnsupportedImage
 from model.imaging.containers.prefix_codes import BitReader, PrefixCode, read_prefix_code
 
-# libwebp's encoder writes such images with at most 16,384 pixels, most of which repeat earlier ones.
+# libwebp's encoder writes the images of transforms with at most 16,384 pixels, most of which repeat earlier ones.
 MAX_SYMBOLS = 65_536
 # Its entropy images have at most 2,600 blocks, and fewer groups.
 MAX_GROUPS = 10_000
@@ -21,7 +21,7 @@ _LITERALS, _LENGTHS, _DISTANCES = 256, 24, 40
 # The number of table entries of 4 bytes that libwebp keeps for a group of five codes, by the bits of the colour cache.
 _TABLE_ENTRIES = (2954, 2956, 2958, 2962, 2970, 2986, 3018, 3082, 3212, 3468, 3980, 5004)
 _ENTRY_BYTES, _GROUP_BYTES = 4, 600
-# libwebp renumbers the groups if the highest number suggests more than this.
+# libwebp renumbers the groups if the highest number implies more groups than this.
 _RENUMBERED = 1_000
 
 
@@ -31,13 +31,16 @@ def read_vp8l_size(data: bytes | memoryview) -> tuple[int, int]:
 
 
 def estimate_vp8l_bytes(data: bytes | memoryview) -> int:
-    """Return the bytes for the prefix codes of a bitstream with header. Raises CorruptImage, UnsupportedImage."""
+    """Return the bytes for the prefix codes of a bitstream with a header. Raises CorruptImage, UnsupportedImage."""
     bits = BitReader(data)
     return _estimate(bits, *_read_header(bits))
 
 
 def estimate_alpha_bytes(data: bytes | memoryview, width: int, height: int) -> int:
-    """Return the same for an alpha channel, whose bitstream has no header. `data` is the chunk's content."""
+    """Return the bytes for the prefix codes of an alpha channel, whose bitstream has no header; 0 if uncompressed.
+
+    `data` is the chunk's content. Raises CorruptImage, UnsupportedImage.
+    """
     is_compressed = len(data) > 1 and data[0] & 3 == 1
     return _estimate(BitReader(data[1:]), width, height) if is_compressed else 0
 
@@ -92,7 +95,7 @@ def _read_cache_bits(bits: BitReader) -> int:
 
 
 def _read_image(bits: BitReader, width: int, height: int, size_bits: int) -> set[int]:
-    """Read an entropy-coded image with one pixel for each block. Returns the numbers in red and green."""
+    """Read an entropy-coded image with one pixel for each block. Returns the numbers that red and green encode."""
     cache_bits = _read_cache_bits(bits)
     green = read_prefix_code(bits, _LITERALS + _LENGTHS + (1 << cache_bits if cache_bits else 0))
     red, blue, alpha = (read_prefix_code(bits, _LITERALS) for _ in range(3))

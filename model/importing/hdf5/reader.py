@@ -20,7 +20,7 @@ class Data(Protocol):
 
 
 class Reader:
-    """Reads at absolute positions. Limits the number of reads and their bytes, and so the time for any file."""
+    """Reads at absolute positions. Limits the number of reads and their bytes, and so the time that any file takes."""
 
     def __init__(self, data: Data) -> None:
         self._data = data

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one run. `memory` is address space; TensorFlow reserves more of it than it uses."""
+    """The limits of one run; sizes are in bytes. `memory` is address space; TensorFlow reserves more than it uses."""
 
     memory: int = 12 << 30
     cpu_seconds: int = 7200

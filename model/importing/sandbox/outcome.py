@@ -12,7 +12,7 @@ _MAX_MESSAGE = 1000
 
 
 def raise_for_status(status: int, log: str) -> None:
-    """Raise an error unless the exit status is 0. A negative one is a signal. `log` is the end of the output."""
+    """Raise an error unless the exit status is 0. A negative status is a signal. `log` is the end of the output."""
     if status == 0:
         return
     message = _find_message(log)

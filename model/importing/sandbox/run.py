@@ -36,9 +36,8 @@ def run_confined(  # noqa: PLR0913  (each restriction of the process is a keywor
 ) -> None:
     """Run `python -m MODULE ARGUMENT` in the sandbox, in the folder `writable`.
 
-    It can read the interpreter's installation, the system's libraries, `readable`, and `code`: the only packages or
-    modules that it can import in addition to the installed ones. Raises ImportFailed, ImportLimitExceeded and
-    SandboxUnavailable.
+    It can read the interpreter's installation, the system's libraries, `readable` and `code`. Besides the installed
+    packages, it can import only those in `code`. Raises ImportFailed, ImportLimitExceeded, SandboxUnavailable.
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         packages = Path(folder)
@@ -83,7 +82,7 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, limits: Limits, clock
 
 
 def _measure_folder(folder: Path) -> int:
-    """Return the bytes of the files below a folder, at least a block for each. Files may disappear meanwhile."""
+    """Return the bytes of the files below a folder, at least 4096 for each. Files may disappear in the meantime."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -103,7 +102,7 @@ def _measure_unlinked(pid: int) -> int:
     for descriptor in glob(f"/proc/{pid}/task/*/fd/*"):
         try:
             status = os.stat(descriptor)
-        except OSError:  # closed meanwhile
+        except OSError:  # closed in the meantime
             continue
         if status.st_nlink == 0:
             sizes[status.st_dev, status.st_ino] = status.st_size

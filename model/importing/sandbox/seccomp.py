@@ -54,7 +54,7 @@ _DENIED: Mapping[str, tuple[int | None, int | None]] = {
     "setpriority": (141, 140),
     "unshare": (272, 97),
     "setns": (308, 268),
-    # Files in memory, which only the limit on memory applies to.
+    # Files in memory, to which only the limit on memory applies.
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     # Owners, modes, times and attributes of files, which Landlock does not cover; and opening files without a path.
@@ -134,7 +134,7 @@ _DENIED: Mapping[str, tuple[int | None, int | None]] = {
 
 
 def deny_system_calls(libc: ctypes.CDLL) -> None:
-    """Install the filter for this thread and those that it starts. Raises SandboxUnavailable."""
+    """Install the filter for this thread and the threads that it starts. Raises SandboxUnavailable."""
     code = _build_filter(platform.machine())
     instructions = ctypes.create_string_buffer(code, len(code))
 
@@ -175,7 +175,7 @@ def _build_filter(machine: str) -> bytes:
 
 
 def _on_call(number: int, action: bytes) -> bytes:
-    """Run `action` if the system call has that number; the number is in the accumulator before and after."""
+    """Run `action`, which must end the filter, if the system call in the accumulator has this number."""
     length = len(action) // 8
     if length > _MAX_JUMP:
         raise ValueError("the jump is too long")

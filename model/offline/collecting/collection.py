@@ -63,9 +63,10 @@ class LabelConflict:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The collected images. `conflicts` are between equal images, which are left out; `doubtful` between similar ones.
+    """The collected images. Images with several labels are left out, and listed in `conflicts`.
 
-    Doubtful images stay. `duplicates` counts labelled predictions for images that are already in the data set.
+    Near duplicates with different labels stay in the data set, and are listed in `doubtful`. `duplicates` counts
+    further labelled predictions for the same image.
     """
 
     images: Sequence[DatasetImage]
@@ -79,7 +80,7 @@ class Dataset:
 
 
 class Collector:
-    """Writes the images to `folder`, which only its owner can read. Methods raise OSError.
+    """Writes the images to `folder`, which should be private to its owner. Methods raise OSError.
 
     `earlier_splits` are the splits of images in earlier data sets, by SHA-256 in hex.
     """

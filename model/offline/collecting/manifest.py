@@ -34,7 +34,7 @@ def summarise(dataset: Dataset, classes: Sequence[str], skipped: Mapping[str, in
 def write_manifest(
     folder: Path, dataset: Dataset, summary: Mapping[str, Any], made_at: datetime, since: datetime | None
 ) -> None:
-    """Raises OSError."""
+    """Write the manifest into `folder`. Raises OSError."""
     document = {
         "format": _FORMAT,
         "made_at": made_at.isoformat(timespec="seconds"),

@@ -27,7 +27,8 @@ def compute_difference_hash(data: bytes) -> int:
 def group_similar(hashes: Sequence[int]) -> list[int]:
     """Return for each image the index of the first image of its group.
 
-    Images whose hashes differ in at most MAX_DIFFERENT_BITS are in one group, and so are images connected by others.
+    Images whose hashes differ in at most MAX_DIFFERENT_BITS are in one group, and so are images that other images
+    connect in this way.
     """
     earliest: dict[int, int] = {}
     for index, value in enumerate(hashes):

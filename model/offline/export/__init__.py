@@ -1,4 +1,4 @@
-"""Export of a `.keras` file to a served artefact. Only the modules of this package import TensorFlow."""
+"""Export a `.keras` file to an artefact that can be served. This module itself does not import TensorFlow."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class CheckImages:
 
 
 def collect_images(folder: Path | None, spec: InputSpec) -> CheckImages:
-    """Decode up to 256 images, evenly sampled from `folder` and its subfolders; generate images if there are under 64.
+    """Decode up to 256 images, evenly sampled from `folder` and its subfolders; generate more if there are under 64.
 
     Raises ExportRefused if `folder` contains no image.
     """

@@ -57,7 +57,7 @@ def extract_head(model: keras.Model) -> Head | None:
 
 
 def measure_offset(model: keras.Model) -> tuple[float, float]:
-    """Return how far below and to the right of a position its response is centred, in rows and columns of feature maps.
+    """Return the offset that `Head` describes, (down, right), in rows and columns of the feature maps.
 
     This is the centre of the effective receptive field (Luo et al., "Understanding the Effective Receptive Field in
     Deep Convolutional Neural Networks", 2016) of a position in the middle, over images of noise.
@@ -88,7 +88,7 @@ def _measure_offset(model: keras.Model, image: tf.Tensor) -> tuple[float, float]
 
 
 def _find_centre(weights: NDArray[np.float32]) -> float:
-    """Return the centre of mass of float32 [n] as a share of the length."""
+    """Return the centre of mass of the weights, float32 [n], as a share of their length."""
     return float(np.average(np.arange(len(weights)) + 0.5, weights=weights)) / len(weights)
 
 

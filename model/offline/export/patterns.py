@@ -1,4 +1,4 @@
-"""Generate images for comparing two versions of a model; they are the same in every run."""
+"""Generate images for comparing two versions of a model. They are the same in every run."""
 
 from __future__ import annotations
 

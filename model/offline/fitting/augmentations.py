@@ -16,7 +16,7 @@ Change = Callable[[np.random.Generator, Pixels], Pixels]
 
 
 def change_randomly(pixels: Pixels, seed: int) -> Pixels:
-    """Change the scale, the light and the colour, then add a fault of the sensor or the file. The size stays the same.
+    """Change the scale, the light and the colour, then add noise, blur, JPEG artefacts or nothing. Keeps the size.
 
     The same image and seed always give the same result.
     """
@@ -33,7 +33,7 @@ def change_mostly(pixels: Pixels, seed: int) -> Pixels:
 
 
 def change_colour(generator: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Change light by 0.5 to 1.8, each channel by up to 20 %, gamma by 0.7 to 1.4, and saturation by 0 to 1.7."""
+    """Scale light by 0.5 to 1.8, each channel by 0.8 to 1.2, saturation by 0 to 1.7; apply a gamma of 0.7 to 1.4."""
     values: NDArray[np.floating] = pixels.astype(np.float32)
     grey = (values @ LUMINANCE)[..., np.newaxis]
     values = grey + (values - grey) * np.float32(generator.uniform(0, 1.7))
@@ -43,7 +43,7 @@ def change_colour(generator: np.random.Generator, pixels: Pixels) -> Pixels:
 
 
 def change_scale(generator: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Crop a part of at least 0.5 of each side, or shrink the image, down to 0.45, with mirrored borders."""
+    """Scale the image by 0.45 to 2, then crop a random part or add mirrored borders to keep its size."""
     height, width = pixels.shape[:2]
     factor = float(np.exp(generator.uniform(np.log(0.45), np.log(2))))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

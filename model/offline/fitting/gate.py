@@ -12,7 +12,7 @@ from model.confidence.abstention import AerialGate
 from model.offline.fitting.logistic import fit_logistic
 from model.offline.fitting.thresholds import choose_gate_threshold
 
-_STRENGTH = 3.0  # of the L2 penalty; stronger ones accept more noise, weaker ones refuse more scenes of new sensors
+_STRENGTH = 3.0  # of the L2 penalty; a larger one accepts more noise, a smaller one refuses more scenes of new sensors
 _FOLDS = 6
 Features = NDArray[np.float32]  # pooled, [n, channels]
 
@@ -81,7 +81,10 @@ def score_all(gate: AerialGate, pooled: Features) -> NDArray[np.float64]:
 def _fit_with_threshold(
     features: GateFeatures, other_scenes: Features, photographs: NDArray[np.float64]
 ) -> tuple[AerialGate, float]:
-    """Fit a gate. `photographs` are scores of photographs, each by a gate that was fitted without its category."""
+    """Return a gate and its threshold, which is folded into the gate's bias.
+
+    `photographs` are scores of photographs, each by a gate that was fitted without the photograph's category.
+    """
     aerial = np.concatenate([features.scenes, other_scenes])
     other = np.concatenate([features.photographs, features.changed_photographs, features.generated])
     gate = fit_gate(aerial, other)

@@ -18,7 +18,7 @@ Generate = Callable[[np.random.Generator, tuple[int, int]], Pixels]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One generator. A gate is tested on all kinds, but never fitted on those that are `held_out`."""
+    """One generator. A gate is tested on all kinds, but never fitted on `held_out` kinds."""
 
     category: str
     name: str

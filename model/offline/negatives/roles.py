@@ -1,4 +1,4 @@
-"""Decide which images that are not aerial a gate is fitted on, and which it is tested on."""
+"""Decide which of the images that are not aerial are for fitting a gate, and which are for testing it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Role(StrEnum):
 
 
 def assign_role(category: str) -> Role:
-    """Return the role of all photographs of a category, from its name alone. About a third of the categories test.
+    """Return the role of all photographs of a category, from its name alone. About a third of the categories get TEST.
 
     Categories that share their first word, such as `cougar_body` and `cougar_face`, have the same role.
     """

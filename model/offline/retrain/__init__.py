@@ -1,6 +1,6 @@
-"""Retraining of a model of `atalaya train`: search hyper-parameters in a time budget, then fit with the best ones.
+"""Retrain a model of `atalaya train`: search hyper-parameters within a time budget, then fit with the best ones.
 
-Only the modules of this package and of `model.offline.train` that it uses import TensorFlow; this one does not.
+This module itself does not import TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An archive for retraining on another machine: code, data and start model, but no settings and no secrets.
 
-The images may show people, so only its owner can read the archive, and the unpacked files are removed afterwards.
+The images may show people, so only its owner can read the archive, and a finished run removes the unpacked files.
 
 The archive is a zipapp (PEP 441): `python FILE.pyz FOLDER` retrains there, and writes the result to FOLDER.
 """

@@ -1,4 +1,4 @@
-"""Compute and store the output of the lower layers for each image. Search and final fit train only the layers above.
+"""Compute and store the output of the lower layers for each image. Search and fit train only the layers above them.
 
 The forward pass of the lower layers takes most of the time of a training step, and is the same in every trial.
 """

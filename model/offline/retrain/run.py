@@ -91,7 +91,7 @@ class _Images:
 
     @classmethod
     def find(cls, options: RetrainOptions) -> _Images:
-        """Raises DatasetError."""
+        """List the images of the data set. Raises DatasetError."""
         test = find_test_folder(Path(options.data))
         if test is None:
             raise DatasetError(f"{options.data} has no folder test/, which is needed to compare the models. Add one.")

@@ -20,7 +20,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All trials (the best one first), the start model's results, and the number of epochs for the final fit."""
+    """All trials, the best one first, the start model's results, and the number of epochs of the final fit."""
 
     trials: list[Trial]
     start: dict[str, float]

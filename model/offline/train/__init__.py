@@ -1,4 +1,4 @@
-"""Fine-tuning of EfficientNetB0. Only the modules of this package import TensorFlow."""
+"""Fine-tune EfficientNetB0. This module itself does not import TensorFlow."""
 
 from __future__ import annotations
 

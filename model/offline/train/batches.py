@@ -19,8 +19,8 @@ _MIXUP_ALPHA = 0.2
 class TrainingBatches:
     """Batches of the training images and of `extra` images, which are always augmented.
 
-    The batches of an epoch depend only on its number and on `seed`. `parts` of the recipe are described in
-    `model.offline.train.PARTS`.
+    The batches of an epoch depend only on the epoch's number and on `seed`. `parts` are those of
+    `model.offline.train.PARTS` that the run uses.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class TrainingBatches:
         parts: Collection[str],
     ) -> None:
         self._count = len(images.labels) + (0 if extra is None else len(extra.labels))
-        # Convert them once: each data set that captures an array would copy it.
+        # Convert the arrays once: each data set that captures an array would copy it.
         self._pixels, self._labels, self._always = (tf.constant(array) for array in _join(images, extra))
         self._classes = classes
         self._batch_size = batch_size

@@ -13,7 +13,7 @@ import numpy as np
 class RunLog:
     """The history of a run, the state after its last complete epoch, and the weights of its best epoch.
 
-    It is read from the folder, so that an interrupted run continues as if it had not been interrupted.
+    All of it is stored in `folder`, so that an interrupted run continues as if it had not been interrupted.
     """
 
     def __init__(self, folder: Path) -> None:

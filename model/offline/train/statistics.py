@@ -11,7 +11,7 @@ from model.offline.train.network import FusedBatchNormalization
 def estimate_statistics(model: keras.Model, batches: tf.data.Dataset) -> None:
     """Set all means and variances to their averages over `batches` of images and labels.
 
-    The statistics collected in training are those of earlier weights, so averaged weights need new ones.
+    The statistics collected in training belong to earlier weights, so averaged weights need new ones.
     """
 
     @tf.function  # type: ignore[untyped-decorator]

@@ -41,8 +41,7 @@ MoveAliases = Callable[[Mapping[str, str | None], Mapping[str, str | None]], obj
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """The result of one pull: the new version of each moved alias (None for a removed one), and the errors of aliases
-    that could not be followed."""
+    """The new version of each alias that a pull moved, None if it was removed, and the error of each refused alias."""
 
     moved: Mapping[str, str | None]
     refused: Mapping[str, ModelError]
@@ -80,10 +79,10 @@ class Mirror:
         self._refused: dict[tuple[str, str], tuple[float, ModelError]] = {}
 
     def pull(self) -> Pull:
-        """Move the aliases, and copy the versions that are missing. Raises RegistryUnavailable, RegistryAccessDenied,
-        UnknownModel.
+        """Move the aliases, and copy the versions that are missing.
 
         Reads MLflow's aliases again after each attempt to copy a version, so that copying does not delay other moves.
+        Raises RegistryUnavailable, RegistryAccessDenied, UnknownModel.
         """
         moved: dict[str, str | None] = {}
         refused: dict[tuple[str, str], ModelError] = {}
@@ -140,8 +139,10 @@ class Mirror:
         return refusal if recent else None
 
     def _is_remembered(self, alias: str, error: ModelError) -> bool:
-        """Whether to retry the version only after RETRY_S. After an outage, which is not the version's fault, that of a
-        served alias is retried on the next pull."""
+        """Whether to wait for RETRY_S before the next attempt to copy the version of the alias.
+
+        After an outage, the version of a served alias is tried again on the next pull.
+        """
         return alias not in self._served or not isinstance(error, RegistryUnavailable | RegistryAccessDenied)
 
     def _read_state(self) -> ModelState:

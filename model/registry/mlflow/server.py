@@ -65,7 +65,7 @@ class MlflowServer:
         self._client.close()
 
     def read_model(self, name: str) -> RegisteredModel:
-        """Raises UnknownModel."""
+        """Return the registered model and its aliases. Raises UnknownModel."""
         try:
             found = self.get("registered-models/get", name=name)["registered_model"]
             aliases = {entry["alias"]: str(entry["version"]) for entry in found.get("aliases", ())}
@@ -92,7 +92,7 @@ class MlflowServer:
         return parts.path.strip("/")
 
     def download(self, path: str, target: Path, max_bytes: int) -> None:
-        """Write the file at `path` of the artefacts to `target`. Raises NotFound, ArtefactError for a larger file."""
+        """Write the artefact file at `path` to `target`. Raises NotFound, and ArtefactError above `max_bytes`."""
         with self._reporting_errors(), self._client.stream("GET", _quote(path)) as response:
             self._check(response)
             with target.open("wb") as file:
@@ -102,17 +102,17 @@ class MlflowServer:
                         raise ArtefactError(f"{path} in {self._url} has more than {max_bytes} bytes. Publish it again.")
 
     def upload(self, path: str, source: Path) -> None:
-        """Raises OSError if `source` cannot be read."""
+        """Write the file `source` to `path` of the artefacts. Raises OSError if `source` cannot be read."""
         with source.open("rb") as file, self._reporting_errors():
             self._check(self._client.put(_quote(path), content=file))
 
     def get(self, call: str, **parameters: str) -> Mapping[str, Any]:
-        """Raises NotFound."""
+        """Send a GET request to the API, and return the JSON object of the response. Raises NotFound."""
         with self._reporting_errors():
             return self._parse(self._client.get(_CALLS + call, params=parameters))
 
     def post(self, call: str, **members: Any) -> Mapping[str, Any]:
-        """Raises NotFound."""
+        """Send a POST request to the API, and return the JSON object of the response. Raises NotFound."""
         with self._reporting_errors():
             return self._parse(self._client.post(_CALLS + call, json=members))
 

@@ -68,14 +68,14 @@ class Graph:
         return output
 
     def replace_uses(self, name: str, replacement: str) -> None:
-        """Have the nodes that read the value `name` read another one."""
+        """Have the nodes that read the value `name` read `replacement` instead."""
         for node in self.list_consumers(name):
             for index, value in enumerate(node.input):
                 if value == name:
                     node.input[index] = replacement
 
     def infer_shapes(self) -> dict[str, Shape]:
-        """Return the shapes of the values."""
+        """Return the shape of each value by its name."""
         inferred = onnx.shape_inference.infer_shapes(self._model).graph
         values = (*inferred.input, *inferred.value_info, *inferred.output)
         return {value.name: _read_shape(value) for value in values}
@@ -101,7 +101,7 @@ class Graph:
 
 
 def get_attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """Return an attribute of the node; lists of numbers as list."""
+    """Return an attribute of the node, or `default`. An attribute of several numbers is returned as a list."""
     found = next((each for each in node.attribute if each.name == name), None)
     if found is None:
         return default

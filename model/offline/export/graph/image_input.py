@@ -46,8 +46,8 @@ class _Scaling:
 def read_bytes(graph: Graph) -> None:
     """Change the input to uint8, and convert it to float32 where the first convolution reads it.
 
-    With zero padding, a shift cannot be folded into the bias, because the pixels outside the image are 0 after scaling.
-    Then one addition remains. Preprocessing that is not a scaling of each channel is not changed.
+    With zero padding, a shift cannot be folded into the bias, because the pixels outside the image are 0 after scaling;
+    one addition remains in this case. Preprocessing that is not a scaling of each channel is not changed.
     """
     image = graph.input.name
     graph.input.type.tensor_type.elem_type = onnx.TensorProto.UINT8

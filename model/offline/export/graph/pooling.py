@@ -1,4 +1,4 @@
-"""Replace means over height and width by average poolings, which need no transposed copy of the values.
+"""Replace means over height and width with average poolings, which need no transposed copy of the values.
 
 ONNX Runtime sums the values of a pooling sequentially in float32. Over 128 x 128 positions, the rounding errors change
 probabilities by 1e-4, so large maps are pooled in two steps of fewer values each.
