@@ -37,7 +37,7 @@ Rows = Iterable[tuple[str, Iterable[Builder[Panel]]]]
 States = Sequence[tuple[int, str, str]]
 """Value, text and colour."""
 Steps = Sequence[tuple[float, str]]
-"""The value from which on a colour applies."""
+"""A value and the colour that applies from this value on."""
 
 LIMIT_LINE = [
     DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": "red"}),
@@ -48,7 +48,7 @@ BUDGET_LINE = [DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixed
 
 
 def in_color(name: str) -> list[DynamicConfigValue]:
-    """The properties of a series with a colour of its own."""
+    """The overrides that give a series a fixed colour."""
     return [DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": name})]
 
 
@@ -88,13 +88,13 @@ def stacked(panel: timeseries.Panel) -> timeseries.Panel:
 
 
 def with_threshold_lines(panel: timeseries.Panel, *steps: tuple[float, str]) -> timeseries.Panel:
-    """The panel with a dashed line at each value: there an alert fires."""
+    """The panel with a dashed line in the given colour at each threshold."""
     style = common.GraphThresholdsStyleConfig().mode(options.GraphTresholdsStyleMode.DASHED)
     return panel.thresholds(build_thresholds([(0, "transparent"), *steps])).thresholds_style(style)
 
 
 def number(title: str, description: str, unit: str, target: prometheus.Dataquery, *, steps: Steps) -> stat.Panel:
-    """The present value as a large number, coloured by steps; the first step's value is ignored."""
+    """The current value as a large number, coloured by steps; the first step's value is ignored."""
     return (
         stat.Panel()
         .title(title)
@@ -142,7 +142,7 @@ def states(
 
 
 def heat_map(title: str, description: str, unit: str, target: prometheus.Dataquery, width: int = 12) -> heatmap.Panel:
-    """The events of a histogram's buckets over time."""
+    """The number of events in each bucket of a histogram over time."""
     return (
         heatmap.Panel()
         .title(title)
@@ -161,7 +161,7 @@ def heat_map(title: str, description: str, unit: str, target: prometheus.Dataque
 def rows_of(
     title: str, description: str, target: prometheus.Dataquery, columns: Sequence[str], *, width: int, empty: str
 ) -> table.Panel:
-    """A table of a query's present series. The columns are labels; `empty` is the text without rows."""
+    """A table of a query's current series. The columns are labels; `empty` is shown if there are no rows."""
     hidden = {name: True for name in ("Time", "Value", "__name__", "job") if name not in columns}
     order = {name: index for index, name in enumerate(columns)}
     return (
@@ -181,7 +181,7 @@ def rows_of(
 
 
 def build_thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
-    """Colours from values on. The first colour applies below the second value, however low."""
+    """Each colour applies from its value on; the first one also applies to all lower values."""
     first, *others = steps
     return (
         dashboard.ThresholdsConfig()
@@ -191,7 +191,7 @@ def build_thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
 
 
 def build_dashboard(name: str, description: str, rows: Rows) -> Dashboard:
-    """A dashboard that cannot be edited in Grafana, links to the other ones and shows the last hour."""
+    """A dashboard that cannot be edited in Grafana, links to the other dashboards and shows the last hour."""
     others = dashboard.DashboardLink("Atalaya").type(DashboardLinkType.DASHBOARDS).tags(["atalaya"]).keep_time(True)
     board = (
         dashboard.Dashboard(f"Atalaya: {name}")

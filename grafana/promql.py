@@ -24,7 +24,7 @@ def select(metric: str, *matchers: str) -> str:
 
 
 def total(expression: str, by: str = "") -> str:
-    """The sum over all series, or by one or more labels."""
+    """The sum over all series, or the sums by one or more labels."""
     return f"sum by ({by}) ({expression})" if by else f"sum({expression})"
 
 
@@ -34,7 +34,7 @@ def rate(metric: str, by: str = "", *matchers: str) -> str:
 
 
 def increase(metric: str, window: str, by: str = "", *matchers: str) -> str:
-    """Events of a counter in a fixed window, of instances that are up: a window outlives a gateway."""
+    """Events of a counter in a fixed window, for instances that are up: the window also covers stopped instances."""
     selected = select(metric, *matchers)
     return total(f"increase({selected}[{window}]) and on (job, instance) {select('up')} == 1", by)
 
@@ -60,19 +60,19 @@ def or_none(expression: str, label: str) -> str:
 
 
 def busiest(expression: str, label: str, counter: str, most: int = MOST_SERIES) -> str:
-    """The series of the label's values with the most events in the time range: the same ones at each step."""
+    """The expression for the label values with the most events in the time range, which are the same at each step."""
     ranking = total(f"increase({select(counter)}[$__range] @ end())", label)
     return f"{expression} and on ({label}) topk({most}, {ranking})"
 
 
 def largest(expression: str, label: str, gauge: str, most: int = MOST_SERIES) -> str:
-    """The series of the label's values with the highest gauge in the time range: the same ones at each step."""
+    """The expression for the label values with the highest gauge in the time range, which are the same at each step."""
     ranking = f"max by ({label}) (max_over_time({select(gauge)}[$__range] @ end()))"
     return f"{expression} and on ({label}) topk({most}, {ranking})"
 
 
 def instances(expression: str, most: int = MOST_SERIES) -> str:
-    """The series of the instances that use the most memory. `expression` keeps the label `instance`."""
+    """The expression for the instances that use the most memory. It must have the label `instance`."""
     return largest(expression, "instance", "process_resident_memory_bytes", most)
 
 
@@ -83,7 +83,7 @@ def memory_share() -> str:
 
 
 def share(part: str, whole: str) -> str:
-    """The share, 0 to 1, of a sum in another with the same labels; 0 where only the part has no series."""
+    """The share, 0 to 1, of one sum in another with the same labels; 0 where only the part has no series."""
     return f"({part} or 0 * {whole}) / {whole}"
 
 
@@ -93,5 +93,5 @@ def query(expression: str, legend: str, ref_id: str = "A") -> prometheus.Dataque
 
 
 def table_query(expression: str, ref_id: str = "A") -> prometheus.Dataquery:
-    """A query of the present, as rows of a table."""
+    """An instant query, with its result as rows of a table."""
     return query(expression, "", ref_id).instant().format(PromQueryFormat.TABLE)

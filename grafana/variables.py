@@ -13,7 +13,7 @@ ALL = VariableOption(selected=True, text="All", value="$__all")
 
 def build_variables() -> Iterator[dashboard.DatasourceVariable | dashboard.QueryVariable]:
     yield dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
-    # Without "All", which is every job of the Prometheus: process_* exists for others, too.
+    # Without "All", which would select every job of the Prometheus server: other jobs export process_* too.
     yield values_of("job", 'label_values(up{job=~"atalaya.*"}, job)')
     for name, query in (
         ("instance", 'label_values(up{job=~"$job"}, instance)'),

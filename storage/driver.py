@@ -22,7 +22,7 @@ Parameters = Mapping[str, Any]
 class DriverStatement:
     """A statement with named parameters, whose values are passed to the driver without conversion.
 
-    Where it differs between databases, a function builds it.
+    If the statement differs between databases, pass a function that builds it for a dialect.
     """
 
     def __init__(self, statement: ClauseElement | Callable[[Dialect], ClauseElement]) -> None:
@@ -102,7 +102,7 @@ class DriverConnection:
             raise self.translate(error) from error
 
     def translate(self, error: Exception) -> BaseException:
-        """Return SQLAlchemy's error for one of the driver."""
+        """Return SQLAlchemy's equivalent of an error of the driver."""
         base = self.driver_error
         return DBAPIError.instance(None, None, error, base, hide_parameters=True, dialect=self.dialect)
 

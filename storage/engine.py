@@ -90,7 +90,7 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def check_sqlite_file(url: str) -> None:
-    """Check that an SQLite file can be opened: where it cannot, the asynchronous driver would leave a thread behind.
+    """Check that an SQLite file can be opened; otherwise the asynchronous driver would leave a thread behind.
 
     Raises DatabaseUnavailable, whose reason names the file.
     """
@@ -130,7 +130,7 @@ def _parse(url: str) -> tuple[URL, str | None]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Raises DatabaseUnavailable."""
+    """Create a folder that only its owner can enter. Raises DatabaseUnavailable."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -187,7 +187,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 async def _set_pragmas(driver: Any) -> None:
     for pragma in (f"busy_timeout = {SQLITE_WAIT_S * 1000}", "foreign_keys = ON", *_PRAGMAS):
         await driver.execute(f"PRAGMA {pragma}")
-    # SQLite ignores the busy time-out if another process opens a new file during its change to WAL.
+    # SQLite ignores the busy time-out while another process changes a new file to WAL.
     for attempts_left in reversed(range(500)):
         try:
             await driver.execute("PRAGMA journal_mode = WAL")
@@ -199,5 +199,5 @@ async def _set_pragmas(driver: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # Left to itself, SQLite's driver begins a transaction only before the first change, and never for CREATE TABLE.
+    # By default, SQLite's driver begins a transaction only before the first change, and never for CREATE TABLE.
     connection.exec_driver_sql(get_begin_statement(connection))

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 # What libpq, psycopg, PostgreSQL and PgBouncer report -> what to tell the operator. The first match is used, and its
-# groups are inserted. The text is all there is: libpq passes on no SQLSTATE when it fails to connect.
+# groups are inserted. Only the text can be matched, because libpq reports no SQLSTATE when it fails to connect.
 _POSTGRES_CAUSES = (
     (
         r"password authentication failed(?: for user \"([^\"]+)\")?|SASL authentication failed|no such user",

@@ -23,7 +23,7 @@ class LimitedConnection(AsyncConnection[Any]):
 
     @classmethod
     async def open(cls, limit_s: float, *arguments: Any, **parameters: Any) -> LimitedConnection:
-        """Connect, as `connect` does."""
+        """Connect like `connect`, and then limit each statement to `limit_s` seconds."""
         connection = await cls.connect(*arguments, **parameters)
         connection.limit_s = limit_s
         return connection

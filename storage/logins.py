@@ -26,9 +26,9 @@ class _Login:
 class DatabaseLogin:
     """The login of a PostgreSQL URL, used by every engine that `follow` was called with. Thread-safe.
 
-    Until a new login has succeeded once, the last one that worked is tried if the new one fails. No connection fails
-    between the change in the secret store and that in the database, whichever comes first. Raises DatabaseUnavailable
-    for a URL that cannot be read.
+    Until a new login has succeeded once, the last one that worked is tried if the new one fails. So no connection fails
+    between the change in the secret store and the change in the database, whichever comes first. Raises
+    DatabaseUnavailable for a URL that cannot be read.
     """
 
     def __init__(self, url: str) -> None:
@@ -70,7 +70,7 @@ class DatabaseLogin:
 
 
 def _split(url: str) -> tuple[tuple[URL, str | None], _Login]:
-    """Return the URL without its login, with its schema; and the login."""
+    """Return the URL without its login together with the schema, and the login."""
     database = read_database_url(url)
     parsed = make_url(database.url)
     # Not `URL.set`, which ignores None.

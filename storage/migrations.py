@@ -17,8 +17,8 @@ from storage.transactions import WRITING, database_errors, reading
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_LOCK = 0x6174616C  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
-_MIGRATION_WAIT_S = 60  # for the migrations of another process: longer than for a statement
+_LOCK = 0x6174616C  # the number of PostgreSQL's advisory lock: arbitrary, but the same in all processes
+_MIGRATION_WAIT_S = 60  # longer than for a statement: another process may be running migrations
 
 
 async def migrate(engine: AsyncEngine, *directories: Path) -> None:
@@ -57,7 +57,7 @@ def alembic_config(connection: Connection, directory: Path) -> Config:
 
 @asynccontextmanager
 async def _migrating(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Open a transaction that writes, and that waits long for another one on SQLite. Raises DatabaseUnavailable."""
+    """Open a writing transaction, which on SQLite waits up to a minute for another one. Raises DatabaseUnavailable."""
     with database_errors(engine.url):
         async with engine.connect() as connection:
             await _set_sqlite_wait(connection, _MIGRATION_WAIT_S)
@@ -70,7 +70,7 @@ async def _migrating(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 async def _set_sqlite_wait(connection: AsyncConnection, seconds: int) -> None:
-    """Set it through the driver: SQLAlchemy's own statements would begin the transaction."""
+    """Set SQLite's busy time-out through the driver, because SQLAlchemy's own statements would begin a transaction."""
     if connection.dialect.name == "sqlite":
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await driver.execute(f"PRAGMA busy_timeout = {seconds * 1000}")

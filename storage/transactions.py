@@ -55,7 +55,7 @@ async def writing(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator
 
 
 async def ping(engine: AsyncEngine) -> None:
-    """Raises DatabaseUnavailable."""
+    """Check that the database responds. Raises DatabaseUnavailable."""
     with database_errors(engine.url):
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))

@@ -33,7 +33,7 @@ _LIBPQ_PARAMETER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """A URL with SQLAlchemy's asynchronous driver and libpq's parameters, and PostgreSQL's schema if one was named."""
+    """A URL for SQLAlchemy's asynchronous driver with libpq's parameters, and PostgreSQL's schema if one was named."""
 
     url: str
     schema: str | None = None
@@ -82,7 +82,7 @@ def _translate(parameters: Mapping[str, str]) -> dict[str, str]:
         if name in ("ssl", "sslmode"):
             translated["sslmode"] = _read_ssl_mode(name, value)
         elif name == "pgbouncer":
-            continue  # every connection is suitable for PgBouncer
+            continue  # every connection works behind PgBouncer anyway
         elif (name == "schema" and value) or _LIBPQ_PARAMETER.fullmatch(name):
             translated[name] = value
         else:

@@ -59,7 +59,7 @@ def request_panels() -> Iterable[Builder[Panel]]:
 
 
 def route_share(pattern: str) -> str:
-    """The share of each route's requests with a status that matches."""
+    """The share of each route's requests whose status matches the pattern, for the six busiest routes."""
     part = rate(COUNT, "http_route", f'http_response_status_code=~"{pattern}"')
     return busiest(share(part, rate(COUNT, "http_route")), "http_route", COUNT, most=6)
 
@@ -98,7 +98,11 @@ def prediction_panels() -> Iterable[Builder[Panel]]:
 
 
 def infer_time_by_model(q: float) -> str:
-    """The stages' histogram has no model: each instance's is counted for the version that it serves at that time."""
+    """The q-quantile of the inference time by version of the model.
+
+    The histogram has no label for the model: an instance's inferences are counted for the version that it serves at
+    that time.
+    """
     info = select("atalaya_model_info")
     served = f"topk by (job, instance) (1, {info} == 1)"
     buckets = rate(f"{STAGES}_bucket", "le, job, instance", 'stage="infer"')
@@ -108,7 +112,7 @@ def infer_time_by_model(q: float) -> str:
 
 
 def queue_state() -> str:
-    """The worst state of an instance's queue as a number."""
+    """The worst state of any instance's queue, as a number."""
     states = (("overload", 2), ("shedding", 1), ("normal", 0))
     active = ((select("atalaya_queue_state", f'state="{state}"'), value) for state, value in states)
     return " or ".join(f"{value} * max({series} == 1)" for series, value in active)

@@ -207,7 +207,7 @@ def drift_panels() -> Iterable[Builder[Panel]]:
 
 
 def of_two_models(expression: str) -> str:
-    """More are seldom in service within a time range, and each has six metrics."""
+    """The expression for two models: more are seldom in service within a time range, and each has six metrics."""
     return largest(expression, "model", "atalaya_drift_recent", most=2)
 
 

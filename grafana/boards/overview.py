@@ -1,4 +1,4 @@
-"""The overview: is the service there, does it fail, and is it slow?"""
+"""The overview dashboard: whether the service is up, whether it fails, and whether it is slow."""
 
 from __future__ import annotations
 

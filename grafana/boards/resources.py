@@ -1,4 +1,4 @@
-"""The resources dashboard: what the gateway uses, and how near it is to its limits."""
+"""The resources dashboard: what the gateway uses, and how close it is to its limits."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def record_panels() -> Iterable[Builder[Panel]]:
 
 
 def task_panels() -> Iterable[Builder[Panel]]:
-    """Scheduled commands, the maintenance calendar, and certificates: what somebody has to do in time."""
+    """What operators must do in time: scheduled commands, the maintenance calendar, and certificates."""
     success, failure = "atalaya_task_last_success_timestamp_seconds", "atalaya_task_last_failure_timestamp_seconds"
     yield graph(
         "Time since scheduled commands ran",

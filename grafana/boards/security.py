@@ -1,4 +1,4 @@
-"""The security dashboard: who is rejected, why, and whether someone tries to get in."""
+"""The security dashboard: who is rejected, why, and whether someone tries to break in."""
 
 from __future__ import annotations
 

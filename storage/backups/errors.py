@@ -1,4 +1,4 @@
-"""Why a backup cannot be made or restored.
+"""The errors of making and restoring backups.
 
 StorageError
 └── BackupError

@@ -1,4 +1,4 @@
-"""Protect the frames of a backup: with a checksum against damage, or with encryption also against manipulation.
+"""Protect the frames of a backup: with a checksum against damage, or with encryption against manipulation too.
 
 Encryption is AES-256-GCM (NIST SP 800-38D) with a key that scrypt (RFC 7914) derives from a passphrase. Each file has
 its own salt, and therefore its own key, so frame numbers can serve as nonces.

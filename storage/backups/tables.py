@@ -13,7 +13,7 @@ _BATCH = 1000  # rows
 
 
 def reflect_tables(connection: Connection, names: Iterable[str]) -> list[Table]:
-    """Return those of the named tables that exist, each after the tables that its foreign keys reference."""
+    """Return the named tables that exist, each after the tables that its foreign keys reference."""
     wanted = set(names)
     metadata = MetaData()
     metadata.reflect(connection, only=lambda name, _: name in wanted)

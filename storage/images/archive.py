@@ -10,7 +10,7 @@ from storage.images.blobs import Blobs, is_uuid
 from storage.images.sealing import ImageSeal
 
 _BATCH = 1000  # images in one removal
-_WRITE_LIMIT = timedelta(hours=1)  # an image that is still incomplete after it is the remains of a failed process
+_WRITE_LIMIT = timedelta(hours=1)  # an image that is still incomplete after this time was left by a failed process
 
 
 class ImageArchive:
@@ -68,7 +68,7 @@ class ImageArchive:
 
 
 def is_older(prediction: str, before: datetime) -> bool:
-    """Whether the prediction was made before that time. Other names are always old."""
+    """Whether the prediction was made before that time; true for names that are not UUIDs."""
     if not is_uuid(prediction):
         return True
     milliseconds = UUID(prediction).int >> 80  # RFC 9562, section 5.7
@@ -76,7 +76,7 @@ def is_older(prediction: str, before: datetime) -> bool:
 
 
 def _select_old(names: Iterable[str], before: datetime) -> Iterator[str]:
-    """Select from sorted names those of images made before that time, and of images that were left incomplete."""
+    """Select, from sorted names, images made before that time and incomplete images that are over an hour old."""
     abandoned_before = datetime.now(UTC) - _WRITE_LIMIT
     for name in names:
         if not is_uuid(name):

@@ -21,13 +21,13 @@ class Blobs(Protocol):
     def list_owners(self) -> Sequence[str]: ...
 
     def measure(self) -> int:
-        """Return the total size in bytes, without listing all objects in memory."""
+        """Return the total size in bytes, without holding a list of all objects in memory."""
 
     def list(self, owner: str) -> Iterator[str]:
         """Yield the names of the owner's objects, sorted. The names of incomplete objects are not UUIDs."""
 
     def remove(self, owner: str, names: Sequence[str]) -> None:
-        """Remove the named objects; ignores names that do not exist."""
+        """Remove the named objects, and ignore names that do not exist."""
 
 
 def is_uuid(text: str) -> bool:

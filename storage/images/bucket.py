@@ -21,9 +21,10 @@ _REMOVED_AT_ONCE = 1000  # the most that DeleteObjects accepts
 
 
 class ImageBucket:
-    """Objects are named PREFIX/OWNER/NAME.
+    """Stores objects with the key PREFIX/OWNER/NAME.
 
-    boto3 finds the credentials, the region and, for services other than Amazon's, the address (AWS_ENDPOINT_URL_S3).
+    boto3 finds the credentials, the region unless it is given and, for services other than Amazon's, the address
+    (AWS_ENDPOINT_URL_S3).
     """
 
     def __init__(self, bucket: str, prefix: str, region: str | None) -> None:
@@ -96,7 +97,7 @@ class ImageBucket:
         return page
 
     def _call(self, operation: Callable[[Any], T]) -> T:
-        """Raises ImageStoreUnavailable, with the error code of a response but not its text."""
+        """Run an operation. Raises ImageStoreUnavailable, with the error code of the response but not its text."""
         try:
             return operation(self._open())
         except ClientError as error:

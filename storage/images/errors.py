@@ -1,4 +1,4 @@
-"""Why images cannot be kept or read.
+"""The errors of the image store.
 
 StorageError
 └── ImageStoreError

@@ -29,7 +29,7 @@ def _reporting_failures(method: Callable[P, T]) -> Callable[P, T]:
 
 
 class ImageFolder:
-    """Creates files (0600) and folders (0700) that only the gateway's own user can read."""
+    """Stores images in files (0600) and folders (0700) that only the gateway's own user can read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,7 +77,7 @@ class ImageFolder:
             return []
 
     def _create(self, owner: str, path: Path) -> int:
-        """Create a file, and the owner's folder, which `remove` elsewhere may remove before the file exists."""
+        """Create a file and the owner's folder. Try twice: `remove` in another process may delete the empty folder."""
         with suppress(FileNotFoundError, FileExistsError):  # mkdir raises the latter if the folder existed just before
             return self._create_once(owner, path)
         return self._create_once(owner, path)
@@ -98,7 +98,7 @@ class ImageFolder:
         size = 0
         with suppress(FileNotFoundError), os.scandir(self._folder / owner) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # another process has removed it meanwhile
+                with suppress(FileNotFoundError):  # another process has removed it
                     size += _measure_file(entry.stat())
         return size
 
@@ -107,10 +107,10 @@ class ImageFolder:
         folder = self._folder / owner
         for name in names:
             (folder / name).unlink(missing_ok=True)
-        with suppress(OSError):  # it holds other images, or another process is writing one
+        with suppress(OSError):  # the folder holds other images, or another process is writing one
             folder.rmdir()
 
 
 def _measure_file(status: os.stat_result) -> int:
-    """Return the space that a file takes in bytes: its blocks or, if the file system reports none, its length."""
+    """Return the space that a file takes in bytes: its length or, if larger, its blocks (some systems report none)."""
     return max(status.st_blocks * _BLOCK_BYTES, status.st_size)

@@ -1,7 +1,7 @@
 """Encryption of kept images with AES-256-GCM (NIST SP 800-38D).
 
 A sealed image consists of MAGIC, the id of its key (8 bytes), a random nonce (12 bytes) and the ciphertext with its
-tag. The tag also covers the owner and the name, so an image swapped with another one is detected.
+tag. The tag also covers the owner and the name, so that swapped images are detected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Limit how much several processes store together, without a shared counter."""
+"""Limit the total size of what several processes store, without a shared counter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SpaceLimit:
     """Admits writes while the store holds less than `limit` bytes. Not thread-safe.
 
     Other processes write at the same time, so a process measures the store again after it has used a tenth of the free
-    space, or after a minute; less often if measuring is slow. `measure` returns how many bytes the store holds.
+    space, or after a minute, but less often if measuring is slow. `measure` returns the size of the store in bytes.
     """
 
     def __init__(self, measure: Callable[[], int], limit: int, clock: Callable[[], float] = time.monotonic) -> None:
