@@ -1,4 +1,4 @@
-"""Opens everything before the first request, and closes it after the last one, in reverse order."""
+"""Opens all services before the first request, and closes them after the last one, in reverse order."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:
 
 
 def _format_entry(entry: AuditEntry, names: Mapping[str, str]) -> str:
-    """Format the fields that matter to people, with names instead of ids. The JSON form has all fields."""
+    """Format the fields that operators need, with names instead of ids. The JSON form has all fields."""
     detail = entry.to_dict()["detail"]
     details = detail.items() if isinstance(detail, dict) else [("detail", entry.detail)]
     actor, target = (names.get(value, value) for value in (entry.actor, entry.target))

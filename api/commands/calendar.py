@@ -1,4 +1,4 @@
-"""The maintenance calendar on the command line: what is due, and the tasks that `atalaya upkeep` runs by itself."""
+"""The maintenance calendar on the command line: lists the tasks, and runs the due ones that change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the OAuth endpoints share: form bodies, client authentication, and errors in the form of RFC 6749."""
+"""Shared parts of the OAuth endpoints: form bodies, client authentication, and errors in the form of RFC 6749."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a request may take, and how much memory its body needs before the image's header is known."""
+"""The deadline of a request, and the memory that its body needs before the image's header is known."""
 
 from __future__ import annotations
 

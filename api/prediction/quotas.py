@@ -1,4 +1,4 @@
-"""What predictions cost: charged to quotas with the ledger's entries, and estimated for dry runs."""
+"""The cost of predictions: charged to quotas with the ledger's entries, and estimated for dry runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ledger records about a prediction and about a refusal."""
+"""Builds the ledger's records of predictions and of refused requests."""
 
 from __future__ import annotations
 

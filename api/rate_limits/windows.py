@@ -1,8 +1,8 @@
 """Sliding windows: how many requests a caller has made in the last second, minute, hour or day.
 
-A window is divided into slices. Each has a count, and the time at which its last request leaves the window. So no
-period as long as the window ever contains more requests than the limit, capacity is freed at most one slice late, and
-a caller takes the same small amount of memory whatever the limit.
+A window is divided into slices. Each has a count, and the time at which its last request leaves the window. Therefore
+no period of the window's length ever contains more requests than the limit, capacity is freed at most one slice late,
+and the memory for a caller is small and does not depend on the limit.
 """
 
 from __future__ import annotations

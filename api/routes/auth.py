@@ -131,7 +131,7 @@ def _recording(request: Request, outcome: str, **detail: str) -> Record[Session]
 
 
 def _issue_for_session(auth: AuthServices, session: Session, requested_scope: str = "") -> Token:
-    """Issue at most the session's scopes, and at most those that the user's role grants now."""
+    """Issue a token with at most the scopes of the session, and at most the scopes that the user's role grants now."""
     issued = auth.tokens.issue(
         subject=session.user_id,
         name=session.user_name,

@@ -1,4 +1,4 @@
-"""Chooses the media type or language that a client prefers among those that a route offers (RFC 9110, section 12.5)."""
+"""Chooses the media type or language that a client prefers from a route's offer (RFC 9110, section 12.5)."""
 
 from __future__ import annotations
 

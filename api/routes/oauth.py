@@ -54,7 +54,7 @@ class _Inquirer:
 
 
 def oauth_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """Return the routes about tokens. `rate` limits each client address on those that read the database."""
+    """Return the routes about tokens. `rate` limits each client address on the routes that read the database."""
     router = APIRouter(tags=["auth"])
     limited = limits.per_address(rate, OAUTH_LIMIT)
     post = partial(router.post, openapi_extra=_FORM_BODY, responses=OAUTH_PROBLEMS)

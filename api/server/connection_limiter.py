@@ -12,7 +12,7 @@ SPARE_DESCRIPTORS = 64  # for the database, the spool and forms
 
 
 class ConnectionLimiter:
-    """Limits all connections, and those of one client to half as many unless the gateway is behind proxies.
+    """Limits the connections in total, and of each client to half the total unless the gateway is behind proxies.
 
     All addresses of an IPv6 network count as one client.
     """

@@ -191,7 +191,7 @@ class BoundedProtocol(CertificateProtocol):
         self._reject(self._error or BadRequest("The request is not valid HTTP. Check what the client sends."))
 
     def _list_cycles(self) -> list[RequestResponseCycle]:
-        """Return the current request and its response, and those of the pipelined requests behind it."""
+        """Return the request-response cycles of the current request and of the pipelined requests behind it."""
         return [*([] if self.cycle is None else [self.cycle]), *(cycle for cycle, _ in self.pipeline)]
 
     def _is_idle(self) -> bool:

@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do to a process before it serves, and once it serves."""
+"""Handlers of SIGTERM and SIGINT for a process before it serves, and while it serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a graceful shutdown may take, after the DRAIN_SECONDS in which clients move to other gateways."""
+"""The time limits of a graceful shutdown, after the DRAIN_SECONDS in which clients move to other gateways."""
 
 from __future__ import annotations
 

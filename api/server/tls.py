@@ -46,9 +46,9 @@ class ServerTls:
         context.sni_callback = self._select  # called for every handshake, even without a server name
 
     def reload(self) -> bool:
-        """Load the files if they have changed since they were loaded, but not since the last call.
+        """Load the files if they differ from the loaded ones, and have not changed since the last call.
 
-        This way, a certificate is not loaded while its key is yet to be written. Returns whether the files were loaded.
+        So a certificate is not loaded before its key has been written. Returns whether the files were loaded.
         Raises SettingsError once for invalid files. The previous certificates stay in use until the files change.
         """
         versions = self._find_versions()

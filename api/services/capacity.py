@@ -1,11 +1,11 @@
-"""How many predictions a process can make at once, and how much memory it keeps free for their images."""
+"""The number of predictions that a process can make at once, and the memory that it keeps free for their images."""
 
 from __future__ import annotations
 
 from api.settings import Settings
 from monitoring.machine.cgroups import count_processors, memory_limit_bytes
 
-# What an idle process uses without a session, and what each inference thread adds with its session.
+# The memory of an idle process without a session, and the memory that each inference thread adds with its session.
 # Measured: 192, 232, 316 and 477 MB with 1, 2, 4 and 8 threads.
 BASE_BYTES = 150 << 20
 SESSION_BYTES = 40 << 20

@@ -70,7 +70,7 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
 async def open_serving_services(
     settings: Settings, backend: Backend, metrics: Metrics, draining: Draining, activity: Activity
 ) -> AsyncIterator[ServingServices]:
-    """Start and watch the worker threads. Open this group last: it budgets the memory that everything else leaves.
+    """Start and watch the worker threads. Open this group after those that take memory: it budgets what they leave.
 
     If a thread is stuck, the replacement of the process is requested through `draining`.
     """

@@ -1,4 +1,4 @@
-"""What the groups of settings share: their base class, the environments, and the parsing of lists and JSON."""
+"""Shared parts of the groups of settings: the base class, the environments, and the parsing of lists and JSON."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class LimitSettings(SettingsGroup, title="Limits"):
     _split_networks = field_validator("trusted_proxies", mode="before")(split_commas)
 
     def proxy_networks(self) -> Sequence[Network]:
-        """Return the networks of all trusted proxies, with those that the services in the setting publish."""
+        """Return the networks of all trusted proxies, including those published by the services in the setting."""
         listed = self.certificate_proxies()
         services = [proxy for proxy in self.trusted_proxies if isinstance(proxy, ProxyService)]
         folder = published_networks_folder()

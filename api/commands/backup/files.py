@@ -36,7 +36,7 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(descriptor)
         with reporting_write_errors(path):
-            path.touch(0o600, exist_ok=False)  # unlike `replace`, fails if another process has made the file meanwhile
+            path.touch(0o600, exist_ok=False)  # unlike `replace`, fails if another process has created the file
             partial.replace(path)
             sync_folder(path.parent)
     except BaseException:

@@ -60,7 +60,7 @@ log = structlog.get_logger("atalaya.serve")
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Bound sockets: those that take requests, and those of METRICS_PORT."""
+    """The bound sockets of PORT, which accept requests, and of METRICS_PORT."""
 
     requests: list[socket.socket]
     metrics: list[socket.socket]
@@ -169,7 +169,7 @@ def serve_with_workers(
 
 
 def _close_in_time(reporter: ErrorReporter, signalled_at: float | None, limit_s: float) -> None:
-    """Send the last error reports and lines of the log, but do not exceed `limit_s` since the signal to stop."""
+    """Send the last error reports and log lines, at most until `limit_s` after the signal to stop."""
     if signalled_at is None:
         reporter.close()
         return

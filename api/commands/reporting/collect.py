@@ -106,7 +106,7 @@ async def _read_stored(engine: AsyncEngine, quarter: Quarter) -> _Stored:
 
 
 async def _list_drift(engine: AsyncEngine, quarter: Quarter) -> Sequence[Finding]:
-    """Return the drift findings that lasted at any time in the quarter, the earliest first."""
+    """Return the drift findings that were ongoing at any time in the quarter, the earliest first."""
     columns = drift_findings.c
     lasted = or_(columns.ended_at.is_(None), columns.ended_at >= format_timestamp(quarter.start))
     chosen = select(drift_findings).where(columns.since < format_timestamp(quarter.end), lasted)

@@ -98,7 +98,7 @@ class _ReceivedRequest:
         """Raises BadInferRequest, RateLimitExceeded, ModelNotServed."""
         document, batch = parse_images(header, body)
         self.id, self.outputs = document.id, choose_outputs(document)
-        find_model(self.request, self.model, self.version)  # the model may have been replaced meanwhile
+        find_model(self.request, self.model, self.version)  # the model may have been replaced during the upload
         await self._count_more(len(batch.images) - 1)
         return batch
 

@@ -98,5 +98,5 @@ class RegistryCandidates:
 
     @property
     def _threads(self) -> int:
-        """How many threads can use the candidate at once: all inference threads in a canary, else the spare thread."""
+        """The number of threads that can use the candidate at once: in a canary all inference threads, else one."""
         return count_inference_threads(self._settings) if self._settings.canary.mode is Mode.CANARY else 1

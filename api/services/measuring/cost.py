@@ -1,4 +1,4 @@
-"""What the gateway uses and costs: measured in the background, and computed for a caller on demand."""
+"""The resources and costs of the gateway: measured in the background, and computed for a caller on demand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CostService:
         return next(iter(costs.callers.values()), NO_COST)
 
     async def refresh(self) -> None:
-        """Record the resources used since the last time, and update the metrics. Raises LedgerUnavailable."""
+        """Record the resources used since the last refresh, and update the metrics. Raises LedgerUnavailable."""
         await self.record_resources()
         month = await self._compute_month(f"{datetime.now(UTC):%Y-%m}", "")
         amounts = month.whole.amounts

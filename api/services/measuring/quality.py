@@ -1,4 +1,4 @@
-"""How good the models are on live traffic: results on demand, and metrics in the background."""
+"""The quality of the models on live traffic: results on demand, and metrics in the background."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def _to_sums(sums: PredictionSums) -> ConfidenceSums:
 
 
 class QualityService:
-    """Works in two threads of its own, so that it never blocks the event loop.
+    """Uses two threads of its own, so that it never blocks the event loop.
 
-    Reading all labels of a model takes seconds, so it has the second thread to itself.
+    Reading all labels of a model takes seconds, so only that runs in the second thread.
     """
 
     def __init__(self, engine: Engine, metrics: Metrics, settings: Settings) -> None:

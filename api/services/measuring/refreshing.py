@@ -45,7 +45,7 @@ class Refreshing:
 
 
 def _find_cause(error: BaseException) -> str:
-    """Return the class of the root cause, an error of the database driver: it tells a bug from an outage."""
+    """Return the class of the root cause, an error of the database driver, which distinguishes a bug from an outage."""
     while error.__cause__ is not None:
         error = error.__cause__
     return type(error).__name__

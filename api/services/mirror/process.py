@@ -24,7 +24,7 @@ from monitoring.metrics import Metrics
 from storage.folders import try_lock_folder
 
 RESTART_S = 5.0
-"""How long another worker, or this one, waits before it starts the process again."""
+"""The seconds that another worker, or this one, waits before it starts the process again."""
 
 PULLER_BYTES = 80 << 20
 """The memory that the process takes. Measured: 90 MB, of which 25 MB are library pages."""

@@ -53,7 +53,7 @@ class ImageConsents:
                 self._report_failure()
             else:
                 self._failing = False
-                if not self._outdated.is_set():  # otherwise a user may have withdrawn consent meanwhile
+                if not self._outdated.is_set():  # otherwise a user may have withdrawn consent during the read
                     self._allowed = allowed
             await sleep(_PAUSE_S)
 

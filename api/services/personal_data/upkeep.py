@@ -24,7 +24,7 @@ log = structlog.get_logger("atalaya.images")
 
 @dataclass(frozen=True, slots=True)
 class RemovedImages:
-    """How many images were removed because their owner does not allow them, and because they were old."""
+    """The numbers of images removed because their owner does not allow them, and because they were old."""
 
     disallowed: int
     old: int

@@ -52,7 +52,7 @@ class SecretFollower:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read the secrets once, and use those that have changed. Never raises."""
+        """Read the secrets once, and apply each changed one. Never raises."""
         async with self._reading:
             settings = await self._read()
             if settings is None:

@@ -105,7 +105,7 @@ def check_loss(result: ServedEvaluation) -> None:
 
 
 def print_served(result: ServedEvaluation) -> None:
-    """Print the results, and how they differ from those of the reference."""
+    """Print the results, and how they differ from the results of the reference."""
     record, comparison = result.record, result.record.comparison
     print_table(
         ("model", "images", "accuracy", "95 % interval", "macro F1", "ECE"),

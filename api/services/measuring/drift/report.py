@@ -44,8 +44,9 @@ class ModelDrift:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """`findings` are ongoing, at most 1,000: first those of the pseudo-caller ALL (all callers together), then the
-    oldest. `drifting_callers` counts every drifting caller, by model and metric.
+    """`findings` are ongoing, at most 1,000, the oldest first after those of the pseudo-caller ALL (all callers).
+
+    `drifting_callers` counts every drifting caller, by model and metric.
     """
 
     models: Sequence[ModelDrift]
