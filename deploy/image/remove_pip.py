@@ -1,4 +1,4 @@
-"""Remove pip, and the copy that can install it again, from the Python that runs this script. Used by the Dockerfile."""
+"""Remove pip, and ensurepip, which can install it again, from the Python that runs this script (see Dockerfile)."""
 
 import shutil
 import sys

@@ -1,7 +1,7 @@
 """The model on Ray Serve, as an engine for gateways: `serve run deploy.ray.engine:build artefact=FOLDER`.
 
-It speaks version 2 of the Open Inference Protocol, with JSON and binary tensors. It decodes nothing, records nothing
-and has no login: only gateways should reach it.
+It speaks version 2 of the Open Inference Protocol, with JSON and binary tensors. It does not decode images, record
+predictions or authenticate callers, so only gateways should be able to reach it.
 """
 
 # Ray copies the routes when the class is defined: annotations must be objects, and functions defined before the class.
@@ -41,7 +41,7 @@ async def reject(_: Request, error: Exception) -> Response:
 
 
 def read_pixels(document: InferRequest, binary: memoryview, info: ModelInfo) -> NDArray[np.uint8]:
-    """Return uint8 [n, height, width, 3]. Raises BadInferRequest."""
+    """Return the images of a request, uint8 [n, height, width, 3]. Raises BadInferRequest."""
     tensor = document.inputs[0]
     count, *sides = tensor.shape
     is_input = len(document.inputs) == 1 and (tensor.name, tensor.datatype) == (INPUT, "UINT8")
@@ -64,7 +64,7 @@ def choose_outputs(document: InferRequest) -> Sequence[tuple[str, bool]]:
 @serve.deployment(ray_actor_options={"num_cpus": 1}, max_ongoing_requests=2 * _ONGOING_REQUESTS)
 @serve.ingress(app)
 class Engine:
-    """One replica: one model in memory. Raises ArtefactError."""
+    """One replica, with one model in memory. Raises ArtefactError."""
 
     def __init__(self, artefact: str) -> None:
         self._backend = open_warm(f"onnx://{artefact}")

@@ -1,7 +1,7 @@
 """Compare lock files with the published advisories: `python -m deploy.release.audit [OPTIONS OF PIP-AUDIT] LOCK_FILE…`.
 
-Exit status 0: no advisory concerns a pinned version. 1: one does, or not every package could be compared. A scanner
-that cannot reach its data finds nothing, which does not mean that there is nothing to find.
+The exit status is 0 if no advisory concerns a pinned version, and 1 if one does or if a package could not be compared:
+a scanner that cannot reach its data reports no advisories.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Compare an SBOM with what an image has installed: `python3 -m deploy.release.sbom atalaya.cdx.json < INSTALLED`.
 
-INSTALLED has a line NAME==VERSION for each distribution; LIST prints it inside the image. Needs no packages.
+INSTALLED has a line NAME==VERSION for each distribution; the program LIST prints these lines inside the image. Needs no
+packages.
 """
 
 from __future__ import annotations
