@@ -32,7 +32,7 @@ MEANS = {
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """In how many comparisons the candidate was worse than production, the same, or better."""
+    """The number of comparisons in which the candidate was worse than production, the same, or better."""
 
     worse: int = 0
     same: int = 0

@@ -1,6 +1,6 @@
 """Find and measure the images whose headers the event loop may read itself, because it takes at most 2 ms.
 
-Worker threads read files with much metadata, with many parts, or with a structure that takes long to read.
+Worker threads read the headers of files with a lot of metadata, many parts, or a structure that is slow to read.
 """
 
 from __future__ import annotations

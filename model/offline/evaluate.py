@@ -42,7 +42,7 @@ class Outputs:
 class Evaluation:
     """Results on labelled images: `served` with calibrated probabilities, `raw` with uncalibrated ones.
 
-    `abstention` is None for a model without rules, `sets` if no coverage was chosen or the model has no scores.
+    `abstention` is None for a model without rules. `sets` is None if no coverage was chosen or the model has no scores.
     """
 
     served: EvaluationResults

@@ -42,7 +42,7 @@ class LabelledPredictions:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How many images of a class were predicted as another one, and their share of the class."""
+    """The number of images of a class that were predicted as another class, and their share of the class."""
 
     predicted: str
     count: int

@@ -10,8 +10,8 @@ class ReducedFile:
     """A valid file with the pixels of the first frame and nothing else.
 
     `buffer_bytes` is what the decoder allocates in addition to the decoded image because of the file's structure:
-    coefficients, strips, prefix codes. `size`, width and height, is set for formats whose whole file Pillow would copy
-    to find it.
+    coefficients, strips, prefix codes. `size`, (width, height), is set if Pillow would have to copy the whole file to
+    find it.
     """
 
     data: bytes

@@ -29,7 +29,7 @@ Images = Sequence[Path] | Sequence[Pixels]
 
 @dataclass(frozen=True, slots=True)
 class FittingSources:
-    """Folders of images, and how training split off the validation images from those of `data`.
+    """Folders of images, and the settings with which training split the validation images off from `data`.
 
     `photographs` contains a folder for each category of images that are not aerial; without it, no gate is fitted.
     `other_scenes` contains folders with unlabelled aerial images of other sensors.

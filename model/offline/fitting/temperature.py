@@ -19,7 +19,7 @@ def fit_temperature(
 ) -> float:
     """Return the temperature, from 0.1 to 10, with the smallest weighted log loss.
 
-    `probabilities` are those of the model, float32 [n, classes]; `labels` and `weights` are [n]. The log loss has a
+    `probabilities` are the model's own, float32 [n, classes]; `labels` and `weights` are [n]. The log loss has a
     single minimum, because it is convex in 1 / temperature.
     """
 

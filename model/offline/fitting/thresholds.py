@@ -15,8 +15,8 @@ Scores = NDArray[np.floating]  # [n]
 def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -> float:
     """Return the lowest score of an image that the gate accepts as aerial.
 
-    It refuses 93 % of `photographs` and not more, so that images of other sensors pass. If that refuses more than 2 %
-    of the `clean` or 3 % of the `changed` aerial images, it is lower, but refuses at least 91 % of `photographs`.
+    It refuses 93 % of `photographs`, and not more, so that images of other sensors pass. It is lower if it would refuse
+    more than 2 % of the `clean` or 3 % of the `changed` aerial images, but refuses at least 91 % of `photographs`.
     """
     wanted = min(
         float(np.quantile(photographs, _WANTED_PHOTOGRAPHS)),
@@ -29,8 +29,8 @@ def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -
 def choose_min_confidence(clean: Scores, changed: Scores, changed_correct: NDArray[np.bool_]) -> float:
     """Return the confidence below which the model abstains.
 
-    It is the smallest one at which 98 % of the accepted `changed` images are correct, but refuses at most 5 % of the
-    `clean` ones. The confidences are calibrated.
+    It is the smallest confidence at which 98 % of the accepted `changed` images are correct, limited so that at most
+    5 % of the `clean` images are refused. The confidences are calibrated.
     """
     order = np.argsort(changed)
     ascending, correct = changed[order], changed_correct[order]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How many of the test `images` each model classified correctly, and how many only one of them did."""
+    """The number of test `images` that each model classified correctly, and that only one of them did."""
 
     images: int
     start_correct: int
