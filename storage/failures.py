@@ -6,6 +6,7 @@ The sentences contain hosts, users and files, but no passwords. They are for ter
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -72,12 +73,12 @@ def describe_failure(error: Exception, url: URL | None) -> str | None:
     """Return the sentence, or None if the cause is not recognised. Without `url`, it names no server or file."""
     report = str(getattr(error, "orig", None) or error)
     if isinstance(error, PoolTimeoutError):
-        return f"{_name_server(url)}: all connections of this process are in use. Try again later."
-    if url is not None and url.get_backend_name() == "sqlite":
+        return f"{_name_database(url)}: all connections of this process are in use. Try again later."
+    if _is_sqlite(url):
         cause = _find_cause(_SQLITE_CAUSES, report, "")
-        return f"DATABASE_URL: {url.database} {cause}." if cause else None
+        return f"{_name_database(url)} {cause}." if cause else None
     cause = _find_cause(_POSTGRES_CAUSES, report, (url and url.username) or "")
-    return f"{_name_server(url)}: {cause}." if cause else None
+    return f"{_name_database(url)}: {cause}." if cause else None
 
 
 def _find_cause(causes: tuple[tuple[str, str], ...], report: str, user: str) -> str | None:
@@ -88,8 +89,14 @@ def _find_cause(causes: tuple[tuple[str, str], ...], report: str, user: str) -> 
     return None
 
 
-def _name_server(url: URL | None) -> str:
+def _is_sqlite(url: URL | None) -> TypeGuard[URL]:
+    return url is not None and url.get_backend_name() == "sqlite"
+
+
+def _name_database(url: URL | None) -> str:
     if url is None:
         return "The database"
+    if _is_sqlite(url):
+        return f"DATABASE_URL: {url.database}"
     host = url.query.get("host", url.host) or "on this machine"
     return f"PostgreSQL {'' if host == 'on this machine' else 'at '}{host}{f':{url.port}' if url.port else ''}"

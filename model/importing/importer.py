@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import stat
 import tempfile
 from dataclasses import asdict, dataclass
@@ -102,15 +102,23 @@ def _list_folders(options: ImportOptions) -> list[Path]:
 
 
 def _copy(source: Path, target: Path, limit: int) -> Path:
-    """Copy a regular file of at most `limit` bytes. Raises UnsafeModelFile for any other."""
+    """Copy a regular file of at most `limit` bytes, which may grow meanwhile. Raises UnsafeModelFile for any other."""
     try:
-        with source.open("rb") as original, target.open("wb") as copy:
-            if not stat.S_ISREG(source.stat().st_mode) or source.stat().st_size > limit:
-                raise UnsafeModelFile(f"{source} is not a file of at most {limit} bytes.")
-            shutil.copyfileobj(original, copy, 1 << 20)
+        with open(source, "rb", opener=_open_without_waiting) as original, target.open("wb") as copy:
+            regular = stat.S_ISREG(os.fstat(original.fileno()).st_mode)
+            copied = 0
+            while regular and copied <= limit and (block := original.read(1 << 20)):
+                copied += copy.write(block)
     except OSError as error:
         raise UnsafeModelFile(f"{source} cannot be read: {error.strerror}.") from error
+    if not regular or copied > limit:
+        raise UnsafeModelFile(f"{source} is not a file of at most {limit} bytes.")
     return target
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open the file; a named pipe without a writer is opened at once, too."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_artefact(folder: Path, options: ImportOptions) -> Manifest:

@@ -9,12 +9,14 @@ from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
 from storage.engine import check_sqlite_file, open_blocking_engine, open_engine
 from storage.errors import DatabaseUnavailable
+from storage.failures import describe_failure
 from storage.migrations import migrate
 from storage.transactions import database_errors, reading
 from tests.support import postgres
@@ -98,6 +100,19 @@ async def check_causes(guarded_url: str, unused: int) -> None:
         found = await read_reason(f"postgresql://{url}")
         assert found.startswith(f"PostgreSQL {reason}"), found
         assert "hush" not in found
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("sqlite:////var/lib/atalaya.db", "DATABASE_URL: /var/lib/atalaya.db"),
+        ("postgresql://ana@db.example:5432/atalaya", "PostgreSQL at db.example:5432"),
+    ],
+)
+def test_a_pool_without_free_connections_is_named(url: str, name: str) -> None:
+    """A process whose connections are all in use reports that, with the file or the server."""
+    reason = describe_failure(PoolTimeoutError("QueuePool limit"), make_url(url))
+    assert reason == f"{name}: all connections of this process are in use. Try again later."
 
 
 def test_missing_response_is_named() -> None:

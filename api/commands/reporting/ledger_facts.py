@@ -214,10 +214,10 @@ def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts
 
 
 def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str, str]:
-    """Return the runtime of the last prediction among the _CHUNK entries before the quarter; empty if there is none."""
+    """Return the runtime of the last prediction before the quarter; empty if there is none."""
     entries = ledger_entries.c
-    statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc()).limit(_CHUNK)
-    for (document,) in connection.execute(statement):
+    statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc())
+    for (document,) in connection.execution_options(yield_per=_CHUNK).execute(statement):
         with suppress(*_CHANGED):
             if document is not None and (runtime := parse_json(document).get("runtime")):
                 return {name: str(value) for name, value in runtime.items()}

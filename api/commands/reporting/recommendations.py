@@ -26,7 +26,7 @@ MAX_REFUSED_LOGINS = 100
 _LATENCY_PERCENTILE = 95
 _LATENCY_FACTOR = 1.5
 _MAX_DRIFTING = 5
-_BACKUP_AGE = timedelta(days=7)
+_MIN_BACKUP_AGE = timedelta(days=7)
 
 Rule = Callable[[Report], Iterator[Recommendation]]
 
@@ -173,7 +173,7 @@ def _find_missing_backup(report: Report) -> Iterator[Recommendation]:
     succeeded = next((runs.succeeded_at for runs in report.tasks if runs.task is Task.BACKUP), None)
     if succeeded is None:
         yield Recommendation("no_backup", {})
-    elif now - datetime.fromtimestamp(succeeded, UTC) > _BACKUP_AGE:
+    elif now - datetime.fromtimestamp(succeeded, UTC) > max(_MIN_BACKUP_AGE, timedelta(days=report.backup_days + 1)):
         yield Recommendation("old_backup", {"day": f"{datetime.fromtimestamp(succeeded, UTC):%Y-%m-%d}"})
 
 

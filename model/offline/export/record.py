@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from model.classes import UC_MERCED_CLASSES
 from model.errors import ExportRefused
@@ -91,8 +91,11 @@ def _parse_input(path: Path, members: Any) -> InputSpec:
 
 
 def _read_keras_version(model: Path) -> str:
-    with ZipFile(model) as archive:
-        return str(json.loads(archive.read("metadata.json"))["keras_version"])
+    try:
+        with ZipFile(model) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (OSError, BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ExportRefused(f"{model} is not a file that Keras saved with model.save('NAME.keras').") from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:

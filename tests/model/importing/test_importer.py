@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_existing_artefact_is_not_replaced(options: ImportOptions) -> None:
     with pytest.raises(ImportFailed, match="already exists"):
         import_model(options, THIS_INTERPRETER)
     assert list(options.out.iterdir()) == []
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """A named pipe is rejected at once, although no process writes to it."""
+    pipe = tmp_path / "model.keras"
+    os.mkfifo(pipe)
+    with pytest.raises(UnsafeModelFile, match="is not a file of at most"):
+        import_model(ImportOptions(pipe, tmp_path / "out", "model", "1"), THIS_INTERPRETER)
 
 
 def test_device_is_not_read(tmp_path: Path) -> None:

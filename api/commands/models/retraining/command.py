@@ -74,7 +74,7 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     if_due: Annotated[bool, typer.Option("--if-due", help="Retrain only if there is a reason, and print it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Search hyper-parameters, fit a new version of a model of `atalaya train`, and point the alias `candidate` to it.
+    """Search hyper-parameters, fit a new version of a model of `atalaya train`, and point CANARY__ALIAS to it.
 
     The new version is compared with the start model on the test images, and imported like any other model file. If it
     is worse, it stays in the folder of the run, and the exit status is 1. This command never makes it `production`.

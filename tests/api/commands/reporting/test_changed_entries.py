@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from api.cli import run
-from api.commands.reporting.ledger_facts import QuarterFacts, find_decided_before
+from api.commands.reporting.ledger_facts import QuarterFacts, find_decided_before, find_runtime_before
 from api.commands.reporting.quarter import Quarter
 from model.registry.moves import Change, new_move
 from monitoring.ledger.entries import EntryKind, build_event, name_model_subject
@@ -83,3 +83,17 @@ def test_decisions_before_the_quarter(tmp_path: Path) -> None:
         assert find_decided_before(connection, Quarter(2025, 2), ["tiny", "other"]) == {"tiny-v1.1"}
         assert find_decided_before(connection, QUARTER, ["tiny"]) == set()
         assert find_decided_before(connection, Quarter(2025, 2), ["other"]) == set()
+
+
+@pytest.mark.usefixtures("january")
+def test_the_runtime_before_the_quarter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime is that of the last prediction before the quarter, however many other entries follow it."""
+    monkeypatch.setattr("api.commands.reporting.ledger_facts._CHUNK", 1)
+    url = f"sqlite:///{tmp_path}/cost.db"
+    prediction = {**REQUEST, "runtime": {"numpy": "2.4.6"}}
+    moves = [build(EntryKind.CANARY_VERDICT, VERDICT)] * 3
+    append(url, [prediction, *moves], datetime(2025, 3, 31, 23, tzinfo=UTC))
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert find_runtime_before(connection, Quarter(2025, 2)) == {"numpy": "2.4.6"}
+    engine.dispose()

@@ -217,6 +217,13 @@ def test_backups_of_another_program() -> None:
     assert find_rules(tasks=[], backup_days=0) == {}
 
 
+@pytest.mark.parametrize(("age_days", "rules"), [(20, set()), (32, {"old_backup"})])
+def test_a_backup_is_old_by_the_calendar(age_days: int, rules: set[str]) -> None:
+    """With CALENDAR__BACKUP_DAYS=30 the report asks for a backup when the last one is more than 31 days old."""
+    tasks = [replace(BACKUP, succeeded_at=END - age_days * 86400)]
+    assert find_rules(tasks=tasks, backup_days=30).keys() == rules
+
+
 def test_changed_entries_are_counted() -> None:
     """The page says in both languages how many entries cannot be read."""
     report = replace(BEST, unreadable=7)

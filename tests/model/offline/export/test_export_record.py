@@ -77,6 +77,19 @@ def test_unusable_input_is_rejected(model: Path, members: object) -> None:
         read_record(model, 2)
 
 
+@pytest.mark.parametrize("members", [None, {}, {"metadata.json": "[]"}, {"metadata.json": "{"}])
+def test_a_file_of_another_kind_is_rejected(model: Path, members: dict[str, str] | None) -> None:
+    """A file that Keras has not saved, which may not even be an archive, raises an error that names it."""
+    if members is None:
+        model.write_text("not an archive")
+    else:
+        with ZipFile(model, "w") as archive:
+            for name, text in members.items():
+                archive.writestr(name, text)
+    with pytest.raises(ExportRefused, match=r"not a file that Keras saved"):
+        read_record(model, 21)
+
+
 def test_short_card_says_what_is_not_known(model: Path) -> None:
     """The card of a model that came without one states what is unknown, the Keras version and the classes."""
     card = make_short_card("lake-v1", read_record(model, 21))
