@@ -22,7 +22,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 # Without a limit the heads would take 31 MB of memory. The gateway's other work takes some megabytes meanwhile.
 HEADS, HEAD_BYTES, MOST_GROWTH_BYTES = 700, 31_000, 20_000_000
 DOCUMENTS = 200
-# Each reserves some four times its length: without a limit they would reserve all of the memory.
+# Each reserves 1.2 MB: without a limit for each caller, they would reserve half of the memory.
 IMAGES, IMAGE_BYTES = 60, 100_000
 # Parsing takes 30 times as much. If that were reserved too, two of one caller would exceed the limit for bodies.
 INFERENCE_BYTES = 300_000
