@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from traceback import TracebackException
 from typing import Any
 
 import boto3
@@ -39,13 +40,16 @@ def test_the_newest_version_is_read(manager: Any) -> None:
     assert by_name.read() == by_arn.read() == {"SENTRY_DSN": "new"}
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[]", '{"PORT": 8000}'])
+@pytest.mark.parametrize("text", ["pa55word", '["pa55word"]', '{"PORT": 8000, "SENTRY_DSN": "pa55word"}'])
 def test_other_contents(manager: Any, text: str) -> None:
-    """A secret that is not a JSON object of strings is an error."""
+    """A secret that is not a JSON object of strings is an error whose traceback does not contain the secret."""
     manager.create_secret(Name=f"other-{len(text)}", SecretString=text)
     with pytest.raises(SecretsUnavailable) as caught:
         AwsSecret(f"other-{len(text)}", REGION, 60).read()
     assert str(caught.value).startswith("SECRETS__URL: The secret must be a JSON object of strings")
+    described = TracebackException.from_exception(caught.value)
+    assert "pa55word" not in "".join(described.format())
+    assert "8000" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("manager")

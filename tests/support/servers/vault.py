@@ -21,6 +21,7 @@ class VaultDouble(ThreadingHTTPServer):
 
     `logins` are the accepted log-ins by path. Each makes a token with a lease of `lease_s` seconds; `tokens` holds the
     valid ones. Leases do not expire by themselves: tests remove tokens. `page` is sent instead, if it is set.
+    While the server is not `reachable`, it closes each connection without a response.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class VaultDouble(ThreadingHTTPServer):
         self.renewable = True
         self.requests: list[str] = []
         self.page: str | None = None
+        self.reachable = True
 
     @property
     def url(self) -> str:
@@ -71,6 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}"))
 
     def _respond(self, body: dict[str, Any]) -> None:
+        if not self.server.reachable:
+            self.close_connection = True
+            return
         request = f"{self.command} {self.path.partition('?')[0]}"
         status, document = self.server.respond(request, self.headers["X-Vault-Token"], body)
         content = json.dumps(document).encode()

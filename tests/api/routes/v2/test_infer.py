@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from api.settings import Settings
@@ -117,7 +118,7 @@ def test_the_most_probable_classes_may_replace_the_probabilities(client: TestCli
 
 @pytest.mark.usefixtures("within_one_month")
 def test_each_image_is_recorded_charged_and_counted(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """Each image of a request is recorded in the ledger and charged to the quota as one request."""
+    """Each image of a request is recorded in the ledger, and counts as one request for quota and rate limit."""
     before = int(client.get("/v1/usage", headers=bearer).json()["requests"])
     response = send_pixels(client, bearer, 3, outputs=[{"name": "prediction_id"}])
     entries = list_entries(client, bearer)
@@ -127,25 +128,41 @@ def test_each_image_is_recorded_charged_and_counted(client: TestClient, bearer: 
     assert (image["format"], image["width"], image["height"]) == ("TENSOR", SIDE, SIDE)
     assert image["sha256"] == hashlib.sha256(make_pixels(3)[0].tobytes()).hexdigest()
     single = client.post("/v1/predictions", headers=bearer, files={"file": sample})
-    hits = [_read_remaining(each) for each in (response, single)]
-    assert hits[0] - hits[1] == 1
+    assert [_count_hits(each) for each in (response, single)] == [3, 4]
 
 
-def _read_remaining(response: Any) -> int:
-    return int(response.headers["RateLimit"].partition("r=")[2].partition(";")[0])
+def _count_hits(response: Any) -> int:
+    """The hits that its headers count in the present window: the rate less what remains."""
+    rate, remaining = (
+        int(response.headers[header].partition(f"{name}=")[2].partition(";")[0])
+        for header, name in (("RateLimit-Policy", "q"), ("RateLimit", "r"))
+    )
+    return rate - remaining
 
 
 def test_more_images_than_the_rate_allows_are_not_classified(
     make_client: MakeClient, settings: Settings, log_in: LogIn
 ) -> None:
     """A request whose images exceed the rate gets 429, and none of its images is classified."""
-    client = make_client(limits=settings.limits.model_copy(update={"predict": "2/day"}))
+    classified = list[int]()
+
+    class CountingBackend(StubBackend):
+        def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            classified.append(len(pixels))
+            return super().predict_with_features(pixels)
+
+    limits = settings.limits.model_copy(update={"predict": "2/day"})
+    client = make_client(limits=limits, open_model=CountingBackend)
     bearer = log_in(client)
+    at_start = sum(classified)
     response = send_pixels(client, bearer, 3)
+    assert sum(classified) == at_start
     assert (response.status_code, response.json()["code"]) == (429, "rate_limited")
     assert int(response.headers["Retry-After"]) > 0
     assert response.headers["RateLimit-Policy"] == '"predict";q=2;w=86400'
     assert response.json()["error"] == response.json()["detail"]
+    assert send_pixels(client, bearer).status_code == 200
+    assert sum(classified) == at_start + 1
 
 
 def test_the_first_bad_image_ends_the_request(client: TestClient, bearer: Bearer, sample: bytes) -> None:
