@@ -125,6 +125,21 @@ def test_images_that_are_not_those_of_the_ledger(gateway: Gateway, build: Build)
         path.write_bytes(content)
 
 
+def test_a_prediction_that_was_changed_in_the_ledger(gateway: Gateway, build: Build) -> None:
+    """An image whose prediction was changed in the ledger is left out and counted as changed."""
+    prediction = next(path.name for path in list_files(gateway) if is_labelled(gateway, path.name))
+    with closing(sqlite3.connect(gateway.database_path, isolation_level=None)) as database:
+        (document,) = database.execute("SELECT document FROM ledger_payloads WHERE id = ?", [prediction]).fetchone()
+        update = "UPDATE ledger_payloads SET document = ? WHERE id = ?"
+        database.execute(update, [document.replace("confidence", "certainty"), prediction])
+        try:
+            summary = build()
+        finally:
+            database.execute(update, [document, prediction])
+    assert summary["skipped"] == {"not_kept": 1, "unreadable": 0, "changed": 1}
+    assert (summary["images"], summary["duplicates"]) == (2, 1)
+
+
 def is_labelled(gateway: Gateway, prediction: str) -> bool:
     with closing(sqlite3.connect(gateway.database_path)) as database:
         return bool(database.execute("SELECT 1 FROM ledger_labels WHERE prediction = ?", [prediction]).fetchone())
