@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from monitoring.chains.anchors import Anchor
 from monitoring.chains.ids import MonotonicIds
@@ -34,6 +34,12 @@ def open_database(url: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def execute(url: str, statement: str) -> int:
+    """Run a statement that bypasses the ledger, and return the number of rows that it changed."""
+    with open_database(url) as engine, engine.begin() as connection:
+        return connection.execute(text(statement)).rowcount
 
 
 def fill_ledger(url: str, count: int, at: datetime, principals: str = "ana bob", chain: Chain | None = None) -> Chain:

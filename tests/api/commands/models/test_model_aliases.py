@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from api.cli import run
 from api.commands.database import command_actor
@@ -21,6 +20,7 @@ from storage.transactions import WRITING
 from tests.model.registry.crashes import FORK
 from tests.model.registry.versions import MODEL, write_version
 from tests.model.signing.forging import new_key, private_pem
+from tests.monitoring.ledger.ledgers import execute
 
 Atalaya = Callable[..., tuple[int, str, str]]
 LEDGER_KEY = new_private_key()
@@ -59,14 +59,6 @@ def run_json(atalaya: Atalaya, *arguments: str) -> Any:
     status, out, err = atalaya(*arguments, "--json")
     assert status == 0, err
     return json.loads(out)
-
-
-def execute(url: str, statement: str) -> None:
-    """Change the database directly, bypassing the ledger."""
-    engine = open_blocking_engine(url, 10).execution_options(**WRITING)
-    with engine.begin() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
 
 
 def test_the_story_from_a_version_to_production_and_back(atalaya: Atalaya, database_url: str) -> None:

@@ -8,7 +8,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from tests.api.commands.ledgers import DAYS, Run, build_facts, exported
+from tests.monitoring.ledger.ledgers import execute
 
 
 def test_a_principal_is_a_user_name_or_a_subject(ledger: Run) -> None:
@@ -139,10 +140,7 @@ def test_verifying_an_export_needs_only_the_public_key(
 
 def test_all_problems_are_in_the_json_output(ledger: Run, environment: Settings) -> None:
     """The error names the first problem and how many more there are; --json lists all."""
-    engine = open_blocking_engine(environment.database_url.get_secret_value())
-    with engine.execution_options(**WRITING).begin() as connection:
-        connection.exec_driver_sql("UPDATE ledger_payloads SET status = 500 WHERE seq > 4")
-    engine.dispose()
+    execute(environment.database_url.get_secret_value(), "UPDATE ledger_payloads SET status = 500 WHERE seq > 4")
     status, out, err = ledger("verify", "--json")
     document = json.loads(out)
     assert (status, document["ok"], document["entries"]) == (1, False, 6)
@@ -199,7 +197,8 @@ def test_an_empty_ledger_is_reported(ledger: Run, tmp_path: Path, monkeypatch: p
     run_with_accounts(load_settings(), migrate_only, create=True)
     status, out, _ = ledger("verify")
     assert (status, "The ledger is empty" in out) == (0, True)
-    assert sqlite3.connect(tmp_path / "new.db").execute("SELECT count(*) FROM ledger_entries").fetchone() == (0,)
+    with closing(sqlite3.connect(tmp_path / "new.db")) as database:
+        assert database.execute("SELECT count(*) FROM ledger_entries").fetchone() == (0,)
 
 
 async def migrate_only(_: object) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from api.cli import run
 from api.commands.reporting.ledger_facts import QuarterFacts, find_decided_before, find_runtime_before
 from api.commands.reporting.quarter import Quarter
 from model.registry.moves import Change, new_move
 from monitoring.ledger.entries import EntryKind, build_event, name_model_subject
+from tests.monitoring.ledger.ledgers import execute, open_database
 from tests.monitoring.quality.entries import append
 
 QUARTER = Quarter(2025, 1)
@@ -64,8 +64,7 @@ def test_changed_entries_are_counted(document: Any) -> None:
 @pytest.mark.usefixtures("january")
 def test_a_report_on_changed_entries(tmp_path: Path) -> None:
     """The reports on a quarter of tampered entries and on the next one are written; the first says how many."""
-    with create_engine(f"sqlite:///{tmp_path}/cost.db").begin() as connection:
-        count = connection.execute(text("UPDATE ledger_payloads SET document = '[1]'")).rowcount
+    count = execute(f"sqlite:///{tmp_path}/cost.db", "UPDATE ledger_payloads SET document = '[1]'")
     for quarter in ("2025Q1", "2025Q2"):
         assert run(["report", "--quarter", quarter, "--out", str(tmp_path / f"{quarter}.html")]) == 0
     assert f"{count} entries of the quarter were changed" in (tmp_path / "2025Q1.html").read_text()
@@ -79,7 +78,7 @@ def test_decisions_before_the_quarter(tmp_path: Path) -> None:
     subject = name_model_subject("tiny")
     moved, changed = (build_event(EntryKind.ALIAS_MOVED, subject, details) for details in (move, {"at": 5}))
     append(url, [moved, changed], datetime(2025, 3, 31, 23, tzinfo=UTC))
-    with create_engine(url).connect() as connection:
+    with open_database(url) as engine, engine.connect() as connection:
         assert find_decided_before(connection, Quarter(2025, 2), ["tiny", "other"]) == {"tiny-v1.1"}
         assert find_decided_before(connection, QUARTER, ["tiny"]) == set()
         assert find_decided_before(connection, Quarter(2025, 2), ["other"]) == set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from api.services.mirror.opening import MoveRecorder
@@ -13,17 +12,9 @@ from api.settings import Settings
 from auth.tokens.jws import generate_signing_key
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key
-from storage.engine import open_blocking_engine
-from storage.transactions import WRITING
 from tests.model.registry.versions import MODEL, write_version
+from tests.monitoring.ledger.ledgers import execute
 from tests.support.gateway import create_database
-
-
-def execute(url: str, statement: str) -> None:
-    engine = open_blocking_engine(url, 10).execution_options(**WRITING)
-    with engine.begin() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
 
 
 @pytest.fixture
