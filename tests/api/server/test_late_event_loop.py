@@ -17,7 +17,7 @@ from api.server import connections
 from api.server.connection_limiter import ConnectionLimiter
 from api.server.connection_memory import ConnectionMemory
 from api.server.connections import BoundedProtocol
-from tests.support.polling import wait_until
+from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
 LIMIT_S = 3  # enough for a slow machine to send the requests before the loop is blocked
@@ -27,13 +27,13 @@ LATE_S = 3.2
 class BlockingProtocol(BoundedProtocol):
     """The gateway's protocol; a request for /block blocks the event loop until LATE_S after `go_on` is set."""
 
-    blocked = threading.Event()
-    go_on = threading.Event()
+    blocked: threading.Event
+    go_on: threading.Event
 
     def data_received(self, data: bytes) -> None:
         if data.startswith(b"GET /block "):
             self.blocked.set()
-            self.go_on.wait()
+            assert self.go_on.wait(PATIENCE_S)
             time.sleep(LATE_S)
         super().data_received(data)
 
@@ -47,6 +47,7 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
 def serving(limit_s: int) -> Iterator[int]:
     """Serve the app with the gateway's protocol and event loop; yields the port."""
     port = free_port()
+    BlockingProtocol.blocked, BlockingProtocol.go_on = threading.Event(), threading.Event()
     protocol = partial(BlockingProtocol, limiter=ConnectionLimiter(behind_proxies=False), memory=ConnectionMemory())
     config = uvicorn.Config(
         app,
@@ -64,6 +65,7 @@ def serving(limit_s: int) -> Iterator[int]:
         wait_until(lambda: server.started)
         yield port
     finally:
+        BlockingProtocol.go_on.set()
         server.should_exit = True
         thread.join()
 
@@ -89,7 +91,7 @@ def test_a_request_that_waits_for_a_late_loop_is_served(monkeypatch: pytest.Monk
         assert get(used) == 200
         assert get(blocking) == 200
         blocking.request("GET", "/block")
-        BlockingProtocol.blocked.wait()
+        assert BlockingProtocol.blocked.wait(PATIENCE_S)
         for connection in (used, new):
             connection.request("GET", "/")
         BlockingProtocol.go_on.set()

@@ -101,7 +101,8 @@ async def test_an_idle_gateway_leaves_the_database_alone(
         await added.wait()
         await quality.call(lambda _: None)  # the first chunk is finished
         seen = len(statements)
-        await asyncio.sleep(0.2)
+        for _ in range(10 * CHUNKS):  # the thread works in order: it would meanwhile process all other chunks
+            await quality.call(lambda _: None)
         assert (len(statements), refreshing.done()) == (seen, False)
         activity.begin_request()
         await refreshing
