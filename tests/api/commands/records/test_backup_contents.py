@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from api.cli import run
-from api.commands.backup.archive import KEYS, Manifest, writing_archive
+from api.commands.backup.archive import KEYS, Manifest, read_archive, writing_archive
 from api.commands.backup.contents import MIGRATIONS
 from api.settings import Settings
 from auth.login.data_keys import new_data_key
@@ -143,12 +143,29 @@ def test_a_damaged_backup_changes_nothing(environment: Settings, fail: Fail, pas
 
 
 def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
-    """A backup with migrations that this release does not know is rejected."""
+    """A backup with migrations that this release does not know is rejected, and the target stays empty."""
+    assert run(["backup", "b"]) == 0
     manifest = Manifest("9.0", "2026-11-26T00:00:00+00:00", dict.fromkeys(MIGRATIONS, "9999"), {}, {}, False)
     with Path("new").open("wb") as file, writing_archive(file, None) as writer:
         writer.add_manifest(manifest)
     lose_database(environment)
     assert "newer release" in fail("restore", "new")
+    assert run(["restore", "b"]) == 0
+
+
+@pytest.mark.parametrize("member", ["notes.txt", "tables/unknown/0.jsonl", "registry/unknown/state.json", KEYS])
+def test_an_unknown_member_is_refused(environment: Settings, fail: Fail, member: str) -> None:
+    """A backup with a member that its manifest does not announce is rejected, and the target stays empty."""
+    assert run(["backup", "b"]) == 0
+    with Path("b").open("rb") as backup, Path("more").open("wb") as file, writing_archive(file, None) as writer:
+        manifest, members = read_archive(backup, None)
+        writer.add_manifest(manifest)
+        for name, content in members:
+            writer.add(name, content.read())
+        writer.add(member, b"")
+    lose_database(environment)
+    assert f"contains {member!r}, which this release does not support" in fail("restore", "more")
+    assert run(["restore", "b"]) == 0
 
 
 def test_a_database_in_use_is_not_overwritten(environment: Settings, fail: Fail) -> None:
