@@ -80,12 +80,19 @@ def test_documents_list_the_signed_files(models: Run, artefact: Path, tmp_path: 
 
 
 def test_an_artefact_that_differs_from_its_manifest_is_not_signed(models: Run, artefact: Path, tmp_path: Path) -> None:
-    """`models sign` rejects an artefact that differs from its manifest, and writes no signature."""
+    """`models sign` rejects an artefact that differs from its manifest, and leaves an earlier signature unchanged."""
     (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
+    content = (artefact / "model.onnx").read_bytes()
     (artefact / "model.onnx").write_bytes(b"another graph")
     status, _, problem = models("sign", "tiny", "--key", "key.pem")
     assert (status, "differs from its manifest" in problem) == (1, True)
     assert not (artefact / SIGNATURE).exists()
+    (artefact / "model.onnx").write_bytes(content)
+    assert models("sign", "tiny", "--key", "key.pem")[0] == 0
+    signature = (artefact / SIGNATURE).read_bytes()
+    (artefact / "model.onnx").write_bytes(b"another graph")
+    assert models("sign", "tiny", "--key", "key.pem")[0] == 1
+    assert (artefact / SIGNATURE).read_bytes() == signature
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
+from api.cli import run
 from api.services.background.activity import Activity
 from api.services.measuring.quality import QualityService
 from api.settings import Settings
@@ -61,6 +63,25 @@ def test_version_and_time_select(client: TestClient, operator: Bearer, labelled:
     for query in ("version=2.0", "since=2100-01-01T00:00:00Z"):
         response = client.get(f"/v1/models/stub/quality?{query}", headers=operator)
         assert (response.status_code, response.json()["code"]) == (404, "model_not_recorded")
+
+
+@pytest.mark.usefixtures("labelled")
+def test_the_command_prints_what_the_route_returns(
+    client: TestClient,
+    operator: Bearer,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`atalaya models quality --json` prints the document that the route returns for the same options."""
+    monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", settings.ledger_key())
+    for options in ({}, {"version": "1.0", "since": "2026-01-01T10:59:00+01:00"}):
+        returned = client.get("/v1/models/stub/quality", params=options, headers=operator).json()
+        capsys.readouterr()
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        assert run(["models", "quality", "stub", "--json", *arguments]) == 0
+        assert json.loads(capsys.readouterr().out) == returned
 
 
 def test_abstentions_are_left_out(

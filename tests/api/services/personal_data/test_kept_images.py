@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from auth.principal import Role
 from monitoring.metrics import Metrics
 from storage.errors import DatabaseUnavailable
 from storage.images.archive import ImageArchive
-from tests.support.polling import wait_until, wait_until_async
+from tests.support.polling import PATIENCE_S, wait_until, wait_until_async
 
 Headers = dict[str, str]
 
@@ -149,13 +150,25 @@ def test_a_full_store(archive: ImageArchive) -> None:
 
 
 def test_a_slow_store(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image that would exceed the bytes allowed in the backlog is counted and not kept."""
+    """While a store is slow, images wait up to a limit in bytes; an image that would exceed it is counted, not kept."""
     monkeypatch.setattr("api.services.personal_data.keeper.BACKLOG_BYTES", 1000)
-    keeper, registry = make_keeper(archive)
-    keeper.keep_later(OWNER, PREDICTION, bytes(1001))
+    go_on = threading.Event()
+
+    def allow_slowly(_: str) -> bool:
+        return go_on.wait(PATIENCE_S)
+
+    keeper, registry = make_keeper(archive, allows=allow_slowly)
+    predictions = [f"{PREDICTION[:-1]}{number}" for number in range(4)]
+    for prediction, size in zip(predictions, (600, 400, 1, 1), strict=True):
+        keeper.keep_later(OWNER, prediction, bytes(size))
+    assert count(registry, "backlog") == 2
+    go_on.set()
+    wait_until(lambda: registry.get_sample_value("atalaya_images_kept_total") == 2)
+    keeper.keep_later(OWNER, predictions[3], bytes(1000))  # the others have been written
+    wait_until(lambda: registry.get_sample_value("atalaya_images_kept_total") == 3)
     keeper.close()
-    assert count(registry, "backlog") == 1
-    assert archive.measure() == 0
+    kept = [archive.read(OWNER, prediction) for prediction in predictions]
+    assert kept == [bytes(600), bytes(400), None, bytes(1000)]
 
 
 def test_a_withdrawal_while_an_image_is_written(archive: ImageArchive) -> None:
