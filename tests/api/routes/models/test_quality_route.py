@@ -11,12 +11,14 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
+from api.app import create_app
 from api.cli import run
 from api.services.background.activity import Activity
 from api.services.measuring.quality import QualityService
 from api.settings import Settings
 from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine
+from tests.monitoring.quality.entries import append, build_label, build_prediction
 
 Bearer = dict[str, str]
 
@@ -65,23 +67,29 @@ def test_version_and_time_select(client: TestClient, operator: Bearer, labelled:
         assert (response.status_code, response.json()["code"]) == (404, "model_not_recorded")
 
 
-@pytest.mark.usefixtures("labelled")
 def test_the_command_prints_what_the_route_returns(
-    client: TestClient,
-    operator: Bearer,
     settings: Settings,
+    log_in: Callable[..., Bearer],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`atalaya models quality --json` prints the document that the route returns for the same options."""
-    monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
+    url = settings.database_url.get_secret_value()
+    first, *_ = append(url, [build_prediction(), build_prediction(), build_prediction(version="2.0")])
+    append(url, [build_label(first)])
+    choices = {}, {"version": "1.0", "since": "2026-01-01T10:59:00+01:00"}
+    with TestClient(create_app(settings, registry=CollectorRegistry())) as client:
+        operator = log_in(client, "olga")
+        path = "/v1/models/tiny/quality"
+        returned = [client.get(path, params=options, headers=operator).json() for options in choices]
+    assert [len(document["versions"]) for document in returned] == [2, 1]
+    monkeypatch.setenv("DATABASE_URL", url)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", settings.ledger_key())
-    for options in ({}, {"version": "1.0", "since": "2026-01-01T10:59:00+01:00"}):
-        returned = client.get("/v1/models/stub/quality", params=options, headers=operator).json()
+    for options, document in zip(choices, returned, strict=True):
         capsys.readouterr()
         arguments = [f"--{name}={value}" for name, value in options.items()]
-        assert run(["models", "quality", "stub", "--json", *arguments]) == 0
-        assert json.loads(capsys.readouterr().out) == returned
+        assert run(["models", "quality", "tiny", "--json", *arguments]) == 0
+        assert json.loads(capsys.readouterr().out) == document
 
 
 def test_abstentions_are_left_out(
