@@ -92,7 +92,5 @@ def test_the_runtime_before_the_quarter(tmp_path: Path, monkeypatch: pytest.Monk
     prediction = {**REQUEST, "runtime": {"numpy": "2.4.6"}}
     moves = [build(EntryKind.CANARY_VERDICT, VERDICT)] * 3
     append(url, [prediction, *moves], datetime(2025, 3, 31, 23, tzinfo=UTC))
-    engine = create_engine(url)
-    with engine.connect() as connection:
+    with open_database(url) as engine, engine.connect() as connection:
         assert find_runtime_before(connection, Quarter(2025, 2)) == {"numpy": "2.4.6"}
-    engine.dispose()
