@@ -77,7 +77,7 @@ def test_the_command_prints_what_the_route_returns(
     url = settings.database_url.get_secret_value()
     first, *_ = append(url, [build_prediction(), build_prediction(), build_prediction(version="2.0")])
     append(url, [build_label(first)])
-    choices = {}, {"version": "1.0", "since": "2026-01-01T10:59:00+01:00"}
+    choices: tuple[dict[str, str], ...] = {}, {"version": "1.0", "since": "2026-01-01T10:59:00+01:00"}
     with TestClient(create_app(settings, registry=CollectorRegistry())) as client:
         operator = log_in(client, "olga")
         path = "/v1/models/tiny/quality"
