@@ -47,8 +47,9 @@ class Spool:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, text TEXT)")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS room (place INTEGER PRIMARY KEY, text TEXT)")
-            self._connection.execute("DELETE FROM room")
+            self._connection.execute("DROP TABLE IF EXISTS room")  # of release 0.1.0, which probed with it
+            self._connection.execute("CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, text TEXT)")
+            self._connection.execute("DELETE FROM probe")
             self._connection.execute("UPDATE waiting SET text = text WHERE 0")
             self._connection.execute(f"PRAGMA max_page_count = {self._limit_bytes // _PAGE_BYTES}")
         except sqlite3.DatabaseError as error:
@@ -73,8 +74,8 @@ class Spool:
         """Whether a few dozen entries would fit. Writes a test row: a full disk may still accept a few bytes."""
         try:
             with self._transaction():
-                self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _PROBE_BYTES,))
-            self._connection.execute("DELETE FROM room")
+                self._connection.execute("INSERT OR REPLACE INTO probe VALUES (1, ?)", ("x" * _PROBE_BYTES,))
+            self._connection.execute("DELETE FROM probe")
         except sqlite3.Error:
             return False
         return True

@@ -149,7 +149,7 @@ def test_capacity_is_probed(spool: Spool) -> None:
 
 def test_an_interrupted_probe_adds_no_text(spool: FaultySpool) -> None:
     """Data that an interrupted probe leaves in the file does not appear in the queue; the next start deletes it."""
-    spool.execute("CREATE TRIGGER stop BEFORE DELETE ON room BEGIN SELECT RAISE(ABORT, 'no space'); END")
+    spool.execute("CREATE TRIGGER stop BEFORE DELETE ON probe BEGIN SELECT RAISE(ABORT, 'no space'); END")
     spool.append(["a"])
     assert not spool.has_capacity()
     assert spool.read_first(10) == ["a"]
@@ -157,8 +157,23 @@ def test_an_interrupted_probe_adds_no_text(spool: FaultySpool) -> None:
     spool.close()
     reopened = FaultySpool(spool.path, MEGABYTE)
     assert (reopened.read_first(10), reopened.waiting) == (["a"], 1)
-    assert reopened.execute("SELECT count(*) FROM room") == [(0,)]
+    assert reopened.execute("SELECT count(*) FROM probe") == [(0,)]
     reopened.remove_first(1)
+    reopened.close()
+
+
+def test_a_spool_of_the_previous_release_is_opened(spool: FaultySpool) -> None:
+    """A spool of release 0.1.0, which probed its capacity with the table `room`, keeps its texts but not that table."""
+    spool.append(["a", "b"])
+    spool.execute("DROP TABLE probe")
+    spool.execute("CREATE TABLE room (place INTEGER PRIMARY KEY, text TEXT)")
+    spool.execute("INSERT INTO room VALUES (1, 'left by an interrupted probe')")
+    spool.close()
+    reopened = FaultySpool(spool.path, MEGABYTE)
+    assert (reopened.read_first(10), reopened.waiting) == (["a", "b"], 2)
+    assert reopened.has_capacity()
+    assert reopened.execute("SELECT name FROM sqlite_schema ORDER BY name") == [("probe",), ("waiting",)]
+    reopened.remove_first(2)
     reopened.close()
 
 
