@@ -93,11 +93,12 @@ class LogSender(LineQueue):
         body = b"[" + b",".join(line.rstrip(b"\n") for line in lines) + b"]"
         body = gzip.compress(body, compresslevel=6) if self._receiver.compress else body
         for delay_s in (*self._retry_delays_s, None):
+            is_draining = self._draining.is_set()  # a drain that begins during the attempt causes another one
             problem, is_final = self._post(body)
             self._state.report(problem)
             if problem is None:
                 return
-            if is_final or delay_s is None or self._draining.is_set():
+            if is_final or delay_s is None or is_draining:
                 break
             self.pause(delay_s)
         self.count_dropped(len(lines))
