@@ -147,7 +147,7 @@ def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:
 
 
 def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: Gateway) -> None:
-    """`erase` and `prune` beside a running gateway appear in the audit log; the ledger verifies after an erasure."""
+    """`erase` and `prune` beside a running gateway appear in the audit log, and the ledger verifies after both."""
     prediction_id = predict(gateway)
     erased = gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout
     assert erased == "Erased 1 predictions and no images (IMAGES__URL is not set) of ana.\n"
@@ -156,5 +156,6 @@ def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: 
     assert "1 were erased." in gateway.run("ledger", "verify").stdout
     gateway.environment["LEDGER__KEEP_DAYS"] = "1"
     assert json.loads(gateway.run("ledger", "prune", "--yes", "--json").stdout) == {"removed": 0}
+    assert "1 were erased." in gateway.run("ledger", "verify").stdout
     audited = json.loads(gateway.run("audit", "--event", "ledger", "--json").stdout)
     assert [entry["outcome"] for entry in audited] == ["erased", "pruned"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,8 @@ from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 from tests.support.servers.collector import Collector, read_attributes, running_collector
 
-TRACES = [f"{number:032x}" for number in range(1, 9)]
 PARENT = "00f067aa0ba902b7"
+LEAST_TRACES, MOST_TRACES = 8, 1000
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +39,46 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> I
         yield running
 
 
+def count_workers(gateway: Gateway) -> int:
+    """Return how many workers have made a prediction: each has a chain of its own in the ledger."""
+    with closing(sqlite3.connect(gateway.database_path)) as connection:
+        (count,) = connection.execute("SELECT count(DISTINCT writer) FROM ledger_entries").fetchone()
+    return int(count)
+
+
+def request_traces(gateway: Gateway) -> list[str]:
+    """Request traces of predictions until both workers have made some, and no trace of other requests."""
+    client, trace_ids = gateway.client(), list[str]()
+    while len(trace_ids) < LEAST_TRACES or count_workers(gateway) < 2:
+        trace_ids.append(f"{len(trace_ids) + 1:032x}")
+        headers = {"traceparent": f"00-{trace_ids[-1]}-{PARENT}-01", "Connection": "close"}
+        client.post("/v1/predictions", files={"file": FOREST.read_bytes()}, headers=headers).raise_for_status()
+        client.get("/v1/me", headers={"traceparent": f"00-{trace_ids[-1]}-{PARENT}-00"}).raise_for_status()
+        assert len(trace_ids) < MOST_TRACES
+    return trace_ids
+
+
+def list_logged(gateway: Gateway) -> list[tuple[str, str]]:
+    """Return the trace ids and flags of the log lines of predictions."""
+    lines = [json.loads(line) for line in gateway.log().splitlines(keepends=True) if line.endswith("\n")]
+    return [(line["trace_id"], line["trace_flags"]) for line in lines if line.get("http.route") == "/v1/predictions"]
+
+
 def test_predictions_are_traced(gateway: Gateway, collector: Collector) -> None:
-    """The spans of sampled requests are sent, and no others; the log has the ids, but not the collector's secret."""
-    client = gateway.client()
-    for trace_id in TRACES:
-        headers = {"traceparent": f"00-{trace_id}-{PARENT}-01", "Connection": "close", "Content-Type": "image/jpeg"}
-        client.post("/v1/predictions", content=FOREST.read_bytes(), headers=headers).raise_for_status()
-        client.get("/v1/me", headers={"traceparent": f"00-{trace_id}-{PARENT}-00"}).raise_for_status()
-    wait_until(lambda: len(collector.spans()) >= 5 * len(TRACES), message=gateway.log)
+    """Every worker sends the spans of sampled requests, and no others; the log has the ids, but not the secret."""
+    trace_ids = request_traces(gateway)
+    wait_until(lambda: len(list_logged(gateway)) == len(trace_ids), message=gateway.log)
+    flags = dict(list_logged(gateway))
+    assert sorted(flags) == trace_ids
+    # A worker samples a limited number of requests per second, so later ones may not be sampled.
+    sampled = [trace_id for trace_id in trace_ids if flags[trace_id] == "01"]
+    assert sampled[:LEAST_TRACES] == trace_ids[:LEAST_TRACES]
+    wait_until(lambda: len(collector.spans()) >= 5 * len(sampled), message=gateway.log)
     spans = collector.spans()
-    assert len(spans) == 5 * len(TRACES)
-    for trace_id in TRACES:
+    assert len(spans) == 5 * len(sampled)
+    for trace_id in sampled:
         of_trace = [span for span in spans if span.trace_id.hex() == trace_id]
         assert {span.name for span in of_trace} == {"POST /v1/predictions", "queue", "decode", "infer", "commit"}
         (server,) = (span for span in of_trace if span.parent_span_id.hex() == PARENT)
         assert read_attributes(server)["http.response.status_code"] == 200
-    lines = [json.loads(line) for line in gateway.log().splitlines()]
-    logged = {(line["trace_id"], line["trace_flags"]) for line in lines if line.get("http.route") == "/v1/predictions"}
-    assert logged == {(trace_id, "01") for trace_id in TRACES}
     assert "planted-secret" not in gateway.log()
