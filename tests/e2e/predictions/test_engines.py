@@ -82,13 +82,15 @@ async def test_an_engine_that_is_killed_fails_no_request(gateway: Gateway, engin
     """Two engines share the load; when one is killed, the other takes all of it, and no request fails."""
     before = count_by_endpoint(gateway, engines)
     callers = Callers(gateway.port, gateway.token())
-    first, killed = engines
+    _, killed = engines
+
+    def has_shared() -> bool:
+        # Not equally: on a busy machine the engines are not equally fast, and the faster one gets more.
+        served = count_by_endpoint(gateway, engines) - before
+        return all(served[engine.endpoint] >= 30 for engine in engines)
 
     def share_then_kill() -> None:
-        wait_until(lambda: (count_by_endpoint(gateway, engines) - before).total() >= 100)
-        shares = count_by_endpoint(gateway, engines) - before
-        # On a busy machine the engines are not equally fast, and the faster one gets more.
-        assert 0.3 < shares[first.endpoint] / shares.total() < 0.7
+        wait_until(has_shared)
         killed.kill()
         wait_until(lambda: not is_up(gateway, killed), message=gateway.log)
 
