@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import logging
 import re
 import secrets
@@ -15,13 +13,9 @@ from typing import Self
 import pytest
 import structlog
 
+from tests.monitoring.jwts import make_jwt
 from tests.monitoring.logs.sink import Sink
 from tests.support.logs import configure_test_logging
-
-
-def make_jwt() -> str:
-    header = base64.urlsafe_b64encode(json.dumps({"alg": "ES256"}).encode()).rstrip(b"=").decode()
-    return f"{header}.{secrets.token_urlsafe(30)}.{secrets.token_urlsafe(64)}"
 
 
 def test_fields(sink: Sink) -> None:
