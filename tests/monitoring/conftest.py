@@ -27,7 +27,7 @@ from monitoring.ledger.verification.stream import verify
 from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
-from tests.monitoring.ledger.environment import LedgerEnvironment
+from tests.monitoring.ledger.environment import LedgerEnvironment, build_facts
 
 LEDGER_KEY = new_private_key()
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -37,16 +37,29 @@ Verify = Callable[..., LedgerReport]
 
 
 @pytest.fixture
+def url(migrated_url: str) -> str:
+    """The URL of a database with all tables, once on SQLite and once on PostgreSQL."""
+    return migrated_url
+
+
+@pytest.fixture
+def blocking(url: str) -> Iterator[Engine]:
+    """A synchronous engine, for code that runs in threads."""
+    engine = open_blocking_engine(url, 30)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
 def store(engine: AsyncEngine) -> AuditStore:
     return AuditStore(engine)
 
 
 def _build_facts(principal: str) -> dict[str, Any]:
-    model = {"name": "stub", "version": "1.0"}
     output = {"index": 5, "label": "forest", "confidence": 0.75, "probabilities": {"forest": 0.75, "river": 0.25}}
     if principal == "bob":  # ana's entries look like those of release 0.1.0, which have neither field
         output |= {"temperature": 1.5, "abstention": {"policy": "mark", "reason": "low_confidence"}}
-    return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": output, "count": 1}
+    return build_facts(principal, output=output)
 
 
 def build_ledger(engine: Engine) -> None:
@@ -90,10 +103,9 @@ def small_ledger(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def small_database(engine: AsyncEngine, database_url: str) -> Iterator[Connection]:
+def small_database(url: str) -> Iterator[Connection]:
     """A connection, with an open transaction, to a SQLite or PostgreSQL database that contains the same ledger."""
-    assert engine.dialect.name in database_url
-    blocking = open_blocking_engine(database_url).execution_options(**WRITING)
+    blocking = open_blocking_engine(url).execution_options(**WRITING)
     build_ledger(blocking)
     with blocking.connect() as connection, connection.begin():
         yield connection

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitoring.chains.ids import MonotonicIds, new_id
+from tests.support.polling import PATIENCE_S
 
 
 @given(st.lists(st.integers(0, 2**48 - 2), min_size=2, max_size=50))
@@ -54,9 +56,10 @@ def test_generators_do_not_collide() -> None:
 
 def test_processes_do_not_collide() -> None:
     """Four processes forked from one, all in the same millisecond, generate no id twice."""
-    shared = MonotonicIds(lambda: 1000)
-    with ProcessPoolExecutor(4, multiprocessing.get_context("fork"), _share, (shared,)) as pool:
-        chunks = list(pool.map(_generate, [5000] * 8))
+    context = multiprocessing.get_context("fork")
+    shared = MonotonicIds(lambda: 1000), context.Barrier(4, timeout=PATIENCE_S)
+    with ProcessPoolExecutor(4, context, _share, shared) as pool:
+        chunks = list(pool.map(_generate, [10_000] * 4))
     assert len({text for chunk in chunks for text in chunk}) == 40_000
 
 
@@ -68,12 +71,14 @@ def test_single_ids_are_version_7() -> None:
 
 
 _ids = MonotonicIds()
+_barrier: Barrier
 
 
-def _share(ids: MonotonicIds) -> None:
-    global _ids  # noqa: PLW0603  (the initial state of a forked process)
-    _ids = ids
+def _share(ids: MonotonicIds, barrier: Barrier) -> None:
+    global _ids, _barrier
+    _ids, _barrier = ids, barrier
 
 
 def _generate(count: int) -> list[str]:
+    _barrier.wait()  # until each process has its call: otherwise one process could run several
     return [_ids.new() for _ in range(count)]

@@ -18,6 +18,7 @@ from monitoring.cost.store import CostStore, MonthUse
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.quality import following
 from monitoring.quality.following import RecordedRequest, parse_requests
+from monitoring.quality.reader import QualityReader
 from storage.transactions import WRITING
 from tests.monitoring.ledger.ledgers import KEY
 from tests.monitoring.quality.entries import AT, REFUSED, append, build_timed, update_sums
@@ -81,25 +82,27 @@ def test_erasure_while_sums_are_updated(url: str, blocking: Engine, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "left_out"),
     [
-        {"principal": 1},
-        {"at": "2026-11-23T0\0"},
-        {"at": "2026-11-45T99:00:00.000000Z"},
-        {"at": "9999-12-31T23:00:00.000000-05:00"},
-        {"count": -1},
-        {"timing_us": {"infer": 10**30}},
-        {"timing_us": {"infer": float("inf")}},
-        {"image": {"bytes": 10**30}},
-        {"output": {"confidence": 10**400}},
+        ({"principal": 1}, {"cost"}),
+        ({"at": "2026-11-23T0\0"}, {"cost", "quality"}),
+        ({"at": "2026-11-45T99:00:00.000000Z"}, {"cost", "quality"}),
+        ({"at": "9999-12-31T23:00:00.000000-05:00"}, {"cost", "quality"}),
+        ({"count": -1}, {"cost"}),
+        ({"timing_us": {"infer": 10**30}}, {"cost"}),
+        ({"timing_us": {"infer": float("inf")}}, {"cost"}),
+        ({"image": {"bytes": 10**30}}, {"cost"}),
+        ({"output": {"confidence": 10**400}}, {"quality"}),
     ],
 )
-def test_a_changed_document_is_left_out(url: str, blocking: Engine, change: dict[str, Any]) -> None:
-    """A document that someone has corrupted in the database stops neither the sums of costs nor those of quality."""
+def test_a_changed_document_is_left_out(url: str, blocking: Engine, change: dict[str, Any], left_out: set[str]) -> None:
+    """A document that someone has corrupted in the database is left out of the sums that it would corrupt."""
     facts = build_timed() | {"id": "1", "at": format_timestamp(AT)} | change
     append(url, [build_timed()])
     with blocking.execution_options(**WRITING).begin() as connection:
         connection.execute(text("UPDATE ledger_payloads SET document = :document"), {"document": json.dumps(facts)})
     append(url, [build_timed()])
     (hour,) = read(blocking).hours
-    assert hour.traffic.busy_s <= 0.04
+    assert hour.traffic == (Traffic(1, 0.02, 500) if "cost" in left_out else Traffic(2, 0.04, 1000))
+    (quality,) = QualityReader(blocking).list_sums(None)
+    assert quality.predictions == (1 if "quality" in left_out else 2)

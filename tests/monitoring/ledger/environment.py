@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -30,7 +29,6 @@ from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloa
 from storage.engine import open_blocking_engine, sqlite_path
 from storage.transactions import WRITING, reading, writing
 from tests.monitoring.ledger.faults import FaultySpool, FaultyStore
-from tests.support.polling import PATIENCE_S
 
 LONG_TEXT = "x" * 20_000
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -163,9 +161,3 @@ async def fill_spool(ledger: Ledger) -> list[str]:
         while len(ids) < 100:
             ids.append(await ledger.record(build_facts(note=LONG_TEXT), build_charge()))
     return ids
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110  (it changes in other threads)
-            await asyncio.sleep(0.01)

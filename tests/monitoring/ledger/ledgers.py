@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Engine, text
 
@@ -21,6 +20,7 @@ from monitoring.ledger.verification.stream import verify
 from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
+from tests.monitoring.ledger.environment import build_facts
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=100)
@@ -59,11 +59,6 @@ def fill_ledger(url: str, count: int, at: datetime, principals: str = "ana bob",
         store.write_checkpoint()
         store.close()
     return chain
-
-
-def build_facts(principal: str) -> dict[str, Any]:
-    model = {"name": "stub", "version": "1.0"}
-    return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": None, "count": 1}
 
 
 def verify_database(url: str, anchor: Anchor | None = None) -> LedgerReport:

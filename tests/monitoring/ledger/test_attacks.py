@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, delete, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, Verifier, new_private_key
@@ -22,11 +21,11 @@ from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
 from monitoring.ledger.verification.stream import verify
 from monitoring.ledger.writing.store import LedgerStore
+from tests.monitoring.ledger.environment import build_facts
 from tests.monitoring.ledger.ledgers import (
     KEY,
     LONG_AGO,
     NOW,
-    build_facts,
     fill_ledger,
     open_database,
     verify_database,
@@ -34,13 +33,6 @@ from tests.monitoring.ledger.ledgers import (
 )
 
 WRITTEN_LONG_AGO = format_timestamp(LONG_AGO)
-
-
-@pytest.fixture
-def url(engine: AsyncEngine, database_url: str) -> str:
-    """The URL of a migrated database."""
-    assert engine.dialect.name in database_url
-    return database_url
 
 
 def change_rows(url: str, *statements: Any) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, select, text, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring.chains.ids import new_id
 from monitoring.chains.signing import Signer, Verifier, new_private_key
@@ -21,7 +20,8 @@ from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_
 from monitoring.ledger.upkeep.pruning import Pruner
 from monitoring.ledger.verification.stream import verify
 from monitoring.ledger.writing.store import LedgerStore
-from tests.monitoring.ledger.ledgers import KEY, NOW, build_facts, open_database, verify_database, verify_intact
+from tests.monitoring.ledger.environment import build_facts
+from tests.monitoring.ledger.ledgers import KEY, NOW, open_database, verify_database, verify_intact
 
 FAR = 10**9
 KEEP_CLAIMED_HIGH = {
@@ -91,10 +91,9 @@ class Database:
 
 
 @pytest.fixture
-def database(engine: AsyncEngine, database_url: str) -> Iterator[Database]:
-    assert engine.dialect.name in database_url
-    with open_database(database_url) as blocking:
-        yield Database(database_url, blocking)
+def database(url: str) -> Iterator[Database]:
+    with open_database(url) as blocking:
+        yield Database(url, blocking)
 
 
 @contextmanager

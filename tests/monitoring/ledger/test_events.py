@@ -24,8 +24,9 @@ from monitoring.ledger.writing.events import EventWriter
 from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
-from tests.monitoring.ledger.environment import LedgerEnvironment, build_charge, build_facts, wait_until
+from tests.monitoring.ledger.environment import LedgerEnvironment, build_charge, build_facts
 from tests.monitoring.quality.entries import build_label
+from tests.support.polling import wait_until_async
 
 MOVE = build_event(EntryKind.ALIAS_MOVED, name_model_subject("tiny"), {"who": "cli:olga"})
 LABEL = build_label("01a2073c-bc9a-7019-bf0d-15032078e849")
@@ -54,7 +55,7 @@ async def test_events_are_recorded_like_requests(environment: LedgerEnvironment)
         ids = [await ledger.record(MOVE, None)]
         async with environment.outage():
             ids.append(await ledger.record(LABEL, None))
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
     assert find_problems(environment) == []
     assert [row.id for row in await environment.read_entries()][1:] == ids
     assert await environment.count_charged() == 1

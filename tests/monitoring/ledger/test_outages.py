@@ -22,9 +22,9 @@ from tests.monitoring.ledger.environment import (
     build_facts,
     build_refusal,
     fill_spool,
-    wait_until,
 )
 from tests.monitoring.ledger.faults import REFUSE_DELETION
+from tests.support.polling import wait_until_async
 
 
 async def test_entries_are_spooled_during_an_outage(environment: LedgerEnvironment) -> None:
@@ -36,7 +36,7 @@ async def test_entries_are_spooled_during_an_outage(environment: LedgerEnvironme
             ids += sorted(await asyncio.gather(*(ledger.record(build_facts(), build_charge()) for _ in range(5))))
             assert ledger.state is LedgerState.SPOOLING
             assert environment.states[-1] == ("spooling", 10)
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
         ids.append(await ledger.record(build_facts(), build_charge()))
     assert [row.id for row in await environment.read_entries()] == ids
     assert await environment.count_charged() == 12
@@ -54,7 +54,7 @@ async def test_the_next_start_delivers_what_was_left_behind(environment: LedgerE
         assert len(list(environment.path.glob("*.spool"))) == 1
     async with environment.ledger() as ledger:
         ids.append(await ledger.record(build_facts(), build_charge()))
-        await wait_until(lambda: environment.states[-1] == ("writing", 0))
+        await wait_until_async(lambda: environment.states[-1] == ("writing", 0))
     rows = await environment.read_entries()
     assert [row.id for row in rows] == ids
     assert len({row.writer for row in rows}) == 2
@@ -70,7 +70,7 @@ async def test_a_full_spool_rejects_entries(environment: LedgerEnvironment) -> N
             assert ledger.state is LedgerState.FULL
             with pytest.raises(LedgerFull):
                 await ledger.record(build_facts(note=LONG_TEXT), build_charge())
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
         ids.append(await ledger.record(build_facts(), build_charge()))
     assert [row.id for row in await environment.read_entries()] == ids
     assert 20 < len(ids) < 100
@@ -85,7 +85,7 @@ async def test_the_database_suffices_without_a_spool(environment: LedgerEnvironm
             ids = await fill_spool(ledger)
             environment.spool.execute(f"CREATE TEMP {REFUSE_DELETION}")
         environment.spool.disk_full = True
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
         ids.append(await ledger.record(build_facts(), build_charge()))
         assert environment.spool.waiting == 0
     assert [row.id for row in await environment.read_entries()] == ids
@@ -100,14 +100,14 @@ async def test_a_full_disk_stops_the_database_too(environment: LedgerEnvironment
     async with environment.ledger(folder=folder) as ledger:
         async with environment.outage():
             await fill_spool(ledger)
-            await wait_until(lambda: ledger.state is LedgerState.FULL)
+            await wait_until_async(lambda: ledger.state is LedgerState.FULL)
             environment.spool.disk_full = True
-        await wait_until(lambda: environment.spool.waiting == 0)
+        await wait_until_async(lambda: environment.spool.waiting == 0)
         probes = environment.spool.probes
-        await wait_until(lambda: environment.spool.probes > probes + 2)
+        await wait_until_async(lambda: environment.spool.probes > probes + 2)
         assert ledger.state is LedgerState.FULL
         environment.spool.disk_full = False
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
 
 
 async def test_delivered_entries_are_not_delivered_again(environment: LedgerEnvironment) -> None:
@@ -116,12 +116,12 @@ async def test_delivered_entries_are_not_delivered_again(environment: LedgerEnvi
         async with environment.outage():
             ids = [await ledger.record(build_facts(), build_charge()) for _ in range(3)]
             texts = environment.spool.read_first(10)
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
         # As after a crash between the database's commit and the spool's.
         await asyncio.to_thread(environment.spool.append, texts)
         async with environment.outage():
             ids.append(await ledger.record(build_facts(), build_charge()))
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
     assert [row.id for row in await environment.read_entries()] == ids
     assert await environment.count_charged() == 4
 
@@ -137,7 +137,7 @@ async def test_a_restored_database_gets_a_new_chain(environment: LedgerEnvironme
         async with environment.outage():
             spooled = [await ledger.record(build_facts(), build_charge()) for _ in range(2)]
             await environment.execute("UPDATE ledger_heads SET seq = 1 WHERE seq = 2")
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
     async with reading(environment.engine) as connection:
         ordered = select(ledger_entries.c.id).order_by(ledger_entries.c.id)
         recorded = list((await connection.execute(ordered)).scalars())
@@ -156,7 +156,7 @@ async def test_lost_commit_acknowledgement_hides_no_later_entry(environment: Led
         ids = sorted(await asyncio.gather(*(ledger.record(build_facts(), build_charge()) for _ in range(later))))
         assert ledger.state is LedgerState.SPOOLING
         environment.store.fault = None
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
         ids.append(await ledger.record(build_facts(), build_charge()))
     recorded = sorted(row.id for row in await environment.read_entries())
     assert recorded[3:] == ids
@@ -184,7 +184,7 @@ async def test_ids_continue_after_spooled_ids(environment: LedgerEnvironment) ->
         ids = [await ledger.record(build_facts(), build_charge())]
     async with environment.ledger() as ledger:
         ids.append(await ledger.record(build_facts(), build_charge()))
-        await wait_until(lambda: environment.states[-1] == ("writing", 0))
+        await wait_until_async(lambda: environment.states[-1] == ("writing", 0))
     assert ids == sorted(ids)
     assert sorted(row.id for row in await environment.read_entries()) == ids
 
@@ -197,7 +197,7 @@ async def test_refusals_wait_for_the_database(environment: LedgerEnvironment) ->
             ledger.record_refusal(build_refusal("corrupt_image"))
             ledger.record_refusal(build_refusal("corrupt_image"))
             await asyncio.sleep(0)
-        await wait_until(lambda: ledger.state is LedgerState.WRITING)
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
         await ledger.record(build_facts(), None)
     counts = {document["code"]: 0 for document in await environment.read_documents()}
     for document in await environment.read_documents():
@@ -212,7 +212,7 @@ async def test_failed_checkpoints_are_counted_and_tried_again(
     monkeypatch.setattr("monitoring.ledger.ledger.CHECKPOINT_INTERVAL_S", 0.01)
     async with environment.ledger() as ledger:
         await environment.execute("ALTER TABLE ledger_checkpoints RENAME TO hidden")
-        await wait_until(lambda: environment.checkpoint_failures > 1)
+        await wait_until_async(lambda: environment.checkpoint_failures > 1)
         await environment.execute("ALTER TABLE hidden RENAME TO ledger_checkpoints")
         await ledger.record(build_facts(), None)
     async with reading(environment.engine) as connection:

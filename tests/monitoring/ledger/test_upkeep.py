@@ -6,10 +6,12 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,11 +32,11 @@ from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
+from tests.monitoring.ledger.environment import build_facts
 from tests.monitoring.ledger.ledgers import (
     KEY,
     LONG_AGO,
     NOW,
-    build_facts,
     fill_ledger,
     open_database,
     verify_intact,
@@ -58,13 +60,6 @@ else:
 for chunk in chunks:
     print(chunk, flush=True)
 """
-
-
-@pytest.fixture
-def url(engine: AsyncEngine, database_url: str) -> str:
-    """The URL of a migrated database."""
-    assert engine.dialect.name in database_url
-    return database_url
 
 
 def test_pruning_keeps_newer_entries(url: str) -> None:
@@ -115,12 +110,11 @@ def disable_secure_delete(connection: Any, _: object) -> None:
     connection.execute("PRAGMA secure_delete = OFF")
 
 
-def test_erased_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, database_url: str) -> None:
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_erased_text_is_not_in_the_files(tmp_path: Path, url: str) -> None:
     """SQLite's files contain nothing of an erased document."""
-    if engine.dialect.name != "sqlite":
-        return
-    fill_ledger(database_url, 300, NOW, "zebedee bob")
-    with open_database(database_url) as blocking:
+    fill_ledger(url, 300, NOW, "zebedee bob")
+    with open_database(url) as blocking:
         event.listen(blocking, "connect", disable_secure_delete, insert=True)
         assert sum(Eraser(blocking, Signer(KEY), NOW).erase("zebedee")) == 150
     content = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
@@ -128,23 +122,21 @@ def test_erased_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, da
     assert b"bob" in content
 
 
-def test_pruned_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, database_url: str) -> None:
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_pruned_text_is_not_in_the_files(tmp_path: Path, url: str) -> None:
     """SQLite's files contain nothing of a pruned document, which a later erasure could not reach."""
-    if engine.dialect.name != "sqlite":
-        return
-    fill_ledger(database_url, 300, LONG_AGO, "zebedee bob")
-    with open_database(database_url) as blocking:
+    fill_ledger(url, 300, LONG_AGO, "zebedee bob")
+    with open_database(url) as blocking:
         event.listen(blocking, "connect", disable_secure_delete, insert=True)
         assert sum(Pruner(blocking, Signer(KEY), NOW).prune(NOW)) == 300
     assert b"zebedee" not in b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
 
 
-def test_a_reader_that_keeps_erased_text_is_reported(engine: AsyncEngine, database_url: str) -> None:
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_reader_that_keeps_erased_text_is_reported(url: str) -> None:
     """While a reader holds an older snapshot, SQLite's WAL keeps the text, and erasing raises LedgerInUse."""
-    if engine.dialect.name != "sqlite":
-        return
-    fill_ledger(database_url, 30, NOW, "zebedee bob")
-    reader, blocking = open_blocking_engine(database_url), open_blocking_engine(database_url, 1)
+    fill_ledger(url, 30, NOW, "zebedee bob")
+    reader, blocking = open_blocking_engine(url), open_blocking_engine(url, 1)
     eraser = Eraser(blocking.execution_options(**WRITING), Signer(KEY), NOW)
     with reader.begin() as connection:
         assert connection.execute(select(ledger_entries.c.id)).all()
@@ -222,12 +214,11 @@ def test_a_killed_run_can_be_repeated(url: str, action: str) -> None:
     verify_intact(url)
 
 
-def test_other_writers_get_a_turn(engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_other_writers_get_a_turn(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pruning pauses after each transaction on SQLite, and holds no lock during the pause."""
-    if engine.dialect.name != "sqlite":
-        return
-    fill_ledger(database_url, 2500, LONG_AGO)
-    other = open_blocking_engine(database_url, 0).execution_options(**WRITING)
+    fill_ledger(url, 2500, LONG_AGO)
+    other = open_blocking_engine(url, 0).execution_options(**WRITING)
     pauses = list[float]()
 
     def write_during_the_pause(duration: float) -> None:
@@ -235,8 +226,8 @@ def test_other_writers_get_a_turn(engine: AsyncEngine, database_url: str, monkey
         with other.begin():
             pass
 
-    monkeypatch.setattr("monitoring.ledger.transactions.time.sleep", write_during_the_pause)
-    with open_database(database_url) as blocking:
+    monkeypatch.setattr(transactions, "time", SimpleNamespace(monotonic=time.monotonic, sleep=write_during_the_pause))
+    with open_database(url) as blocking:
         assert sum(Pruner(blocking, Signer(KEY), NOW).prune(NOW)) == 2500
     other.dispose()
     assert pauses.count(transactions.SQLITE_PAUSE_S) >= 3
