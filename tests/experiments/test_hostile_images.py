@@ -13,11 +13,13 @@ from tests.support.requirements import missing
 
 
 def test_images_that_are_costly_to_decode_stop_no_other_client() -> None:
-    """In 512 MiB, a gateway serves ordinary images, rejects hostile ones beside them, and ends soon after SIGTERM."""
+    """In 512 MiB, a gateway serves ordinary images and /livez, rejects hostile images, and ends soon after SIGTERM."""
     command = [sys.executable, "-m", "tests.experiments.hostile_images", "--seconds=8", "--connections=8", "--json"]
     experiment = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     if experiment.returncode == NO_MEMORY_GROUP:
         missing(experiment.stderr.strip())
+    # It ends without results if /livez fails; its exit status also depends on how long /livez takes on a busy machine.
+    assert experiment.stdout, experiment.stderr
     results = json.loads(experiment.stdout)
     assert results["oom_kills"] == 0
     assert results["ordinary_share"] >= LEAST_SERVED

@@ -176,9 +176,12 @@ def test_the_end_of_a_process_waits_for_the_lines_but_not_for_ever(receiver: Log
 def test_draining_does_not_wait_for_a_receiver_that_fails(receiver: LogReceiver) -> None:
     """Draining tries a failing receiver once more and then drops the lines, without waiting for the next attempt."""
     receiver.status = 500
+    receiver.released.clear()
     sending = Sending(receiver, retry_delays_s=(PATIENCE_S * 10,))
     sending.put(1)
     wait_until(lambda: receiver.requests)
+    sending.sender.start_draining()
+    receiver.released.set()
     assert sending.sender.drain(PATIENCE_S)
     assert (len(receiver.requests), sending.dropped) == (2, 1)
 

@@ -6,15 +6,7 @@ import os
 import subprocess
 import sys
 
-from monitoring.machine.gpus import read_gpus
 from tests.support.paths import NVML, ROOT
-
-
-def test_gpus_of_this_machine() -> None:
-    """Each GPU of this machine, if any, has a utilization of 0 to 1 and uses at most its memory."""
-    for state in read_gpus().values():
-        assert state.utilization is None or 0 <= state.utilization <= 1
-        assert state.used_bytes is None or 0 <= state.used_bytes <= (state.total_bytes or 0)
 
 
 def test_what_a_divided_gpu_does_not_report_is_none() -> None:
