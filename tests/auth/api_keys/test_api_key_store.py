@@ -1,76 +1,27 @@
-"""Creating, verifying, rotating and revoking API keys, on both databases."""
+"""Creating, verifying and revoking API keys, on both databases."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
 from sqlalchemy import text, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.accounts.store import UserChange, UserStore
-from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, ApiKey, KeyStore, KeyTerms, is_api_key
-from auth.authenticator import Authenticator
-from auth.changes import ChangeFeed
+from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, KeyStore
 from auth.clients import ClientStore
-from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
-from auth.principal import Principal, Role, Scope
+from auth.errors import InvalidToken, KeyNotFound, NoAccount, TooManyKeys
+from auth.principal import Role, Scope
 from auth.tables import users
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
+from tests.auth.api_keys.key_setup import EXPIRES_AT, TERMS, KeySetup
 
-HERE = "127.0.0.1"
 ID, SECRET = "0" * 16, "A" * 43
-EXPIRES_AT = datetime.now(UTC) + timedelta(days=30)
-TERMS = KeyTerms("maps", frozenset({Scope.PREDICT}), EXPIRES_AT)
-
-
-class KeySetup:
-    """A key store with an authenticator, the user `ana`, and a clock that the test moves."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-        self.now = time.time()
-        self.keys = KeyStore(engine, lambda: self.now)
-        self.users = UserStore(engine)
-        self.feed = ChangeFeed(engine)
-        verifiers = [(is_api_key, self.keys.verify)]
-        self.authenticator = Authenticator(verifiers, self.feed, lambda: self.now)
-
-    @property
-    def past(self) -> datetime:
-        return datetime.fromtimestamp(self.now - 1, UTC)
-
-    async def open(self) -> KeySetup:
-        self.owner = (await self.users.add("ana", Role.CLIENT, "hash")).id
-        return self
-
-    async def create(self, **changes: Any) -> tuple[ApiKey, str]:
-        return await self.keys.create(self.owner, replace(TERMS, **changes))
-
-    async def disable_owner(self) -> None:
-        await self.users.change(self.owner, UserChange(disabled=True))
-
-    async def principal(self, key: str, address: str = HERE) -> Principal:
-        await self.feed.catch_up()
-        return await self.authenticator.authenticate(key, address)
-
-    async def rejects(self, key: str, address: str = HERE) -> str:
-        with pytest.raises(InvalidToken) as caught:
-            await self.principal(key, address)
-        return str(caught.value)
-
-
-@pytest.fixture
-async def setup(engine: AsyncEngine) -> KeySetup:
-    return await KeySetup(engine).open()
 
 
 async def test_a_key_authenticates_as_its_owner(setup: KeySetup) -> None:
@@ -148,71 +99,6 @@ async def test_a_key_expires(setup: KeySetup) -> None:
     await setup.principal(secret)
     setup.now += 0.2
     await setup.rejects(secret)
-
-
-async def test_the_previous_secret_is_accepted_for_the_overlap(setup: KeySetup) -> None:
-    """After a rotation both secrets are accepted for the overlap, then only the new one."""
-    key, old = await setup.create()
-    rotated, new = await setup.keys.rotate(key.id, OVERLAP)
-    assert rotated.id == key.id
-    assert rotated.terms == key.terms
-    assert (await setup.principal(old)).key_id == (await setup.principal(new)).key_id == key.id
-    setup.now += OVERLAP.total_seconds() - 1
-    await setup.principal(old)
-    setup.now += 2
-    await setup.rejects(old)
-    await setup.principal(new)
-
-
-async def test_a_rotation_without_an_overlap_ends_the_old_secret_at_once(setup: KeySetup) -> None:
-    """Without an overlap the old secret is rejected, even if it was cached."""
-    key, old = await setup.create()
-    await setup.principal(old)
-    _, new = await setup.keys.rotate(key.id, timedelta(0))
-    await setup.rejects(old)
-    await setup.principal(new)
-
-
-async def test_a_second_rotation_ends_the_oldest_secret(setup: KeySetup) -> None:
-    """At most two secrets are accepted: the newest and the one before it."""
-    key, first = await setup.create()
-    await setup.principal(first)
-    _, second = await setup.keys.rotate(key.id, OVERLAP)
-    _, third = await setup.keys.rotate(key.id, OVERLAP)
-    await setup.rejects(first)
-    await setup.principal(second)
-    await setup.principal(third)
-
-
-async def test_concurrent_rotations_leave_two_secrets(setup: KeySetup) -> None:
-    """After concurrent rotations exactly the last two secrets are accepted."""
-    key, first = await setup.create()
-    secrets = [secret for _, secret in await asyncio.gather(*(setup.keys.rotate(key.id, OVERLAP) for _ in range(6)))]
-    accepted = 0
-    for secret in [first, *secrets]:
-        try:
-            accepted += bool(await setup.principal(secret))
-        except InvalidToken:
-            continue
-    assert accepted == 2
-
-
-async def test_a_rotation_keeps_or_changes_the_expiry(setup: KeySetup) -> None:
-    """A rotation keeps the expiry unless it sets another."""
-    key, _ = await setup.create()
-    assert (await setup.keys.rotate(key.id, OVERLAP))[0].terms.expires_at == EXPIRES_AT
-    later = EXPIRES_AT + timedelta(days=30)
-    assert (await setup.keys.rotate(key.id, OVERLAP, later))[0].terms.expires_at == later
-
-
-async def test_an_inactive_key_cannot_be_rotated(setup: KeySetup) -> None:
-    """Rotating a revoked or expired key fails."""
-    revoked, _ = await setup.create()
-    await setup.keys.revoke(revoked.id)
-    expired, _ = await setup.create(expires_at=setup.past)
-    for key in (revoked, expired):
-        with pytest.raises(KeyEnded):
-            await setup.keys.rotate(key.id, OVERLAP, EXPIRES_AT)
 
 
 async def test_a_revoked_key_is_rejected_in_every_process(setup: KeySetup) -> None:

@@ -2,109 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import event
 
-from auth.accounts.store import UserStore
-from auth.api_keys.store import KeyStore, KeyTerms
 from auth.errors import QuotaExceeded
-from auth.principal import Principal, Role, Scope
-from auth.quotas.meter import UsageMeter
-from auth.quotas.tallies import QuotaCharge, list_owners
-from auth.tables import users
-from storage.driver import DriverConnection
-from storage.errors import DatabaseUnavailable
-from storage.transactions import writing
-from tests.support.polling import PATIENCE_S
-
-MEGAPIXEL = 1_000_000
-CHARGES = 80
-
-# A process that charges the given keys in turn, and prints how many charges were granted.
-PROGRAM = """
-import sys
-from storage.driver import DriverConnection
-from storage.engine import open_blocking_engine
-from storage.transactions import WRITING
 from auth.principal import Principal
-from auth.quotas.tallies import QuotaCharge, apply_charges, format_month, list_owners
-import time
-
-url, user, count, *keys = sys.argv[1:]
-engine = open_blocking_engine(url, 60).execution_options(**WRITING)
-callers = [Principal(user, "ana", None, frozenset(), None, key_id=key) for key in keys]
-charges = [QuotaCharge(list_owners(caller), format_month(time.time()), 1, 250_000) for caller in callers]
-print("ready", flush=True)
-sys.stdin.readline()
-granted = 0
-for index in range(int(count)):
-    with engine.begin() as connection:
-        errors, _ = apply_charges(DriverConnection(connection), [charges[index % len(charges)]])
-    granted += errors == [None]
-print(granted)
-engine.dispose()
-"""
-
-
-@dataclass
-class MeterSetup:
-    """A database with the user `ana`, and a meter with a clock that the test sets."""
-
-    engine: AsyncEngine
-    ana: Principal
-    now: datetime = datetime(2026, 11, 15, 12, tzinfo=UTC)
-
-    def __post_init__(self) -> None:
-        self.meter = UsageMeter(self.engine, self.clock)
-
-    def clock(self) -> float:
-        return self.now.timestamp()
-
-    async def charge(self, caller: Principal, pixels: int) -> None:
-        """Admit a request and charge it, as for a successful prediction."""
-        (error,) = await self.charge_all([await self.meter.admit(caller, pixels)])
-        if error:
-            raise error
-
-    async def charge_all(self, charges: list[QuotaCharge]) -> list[QuotaExceeded | None]:
-        async with writing(self.engine) as connection:
-            return await connection.run_sync(lambda blocking: self.meter.charge(DriverConnection(blocking), charges))
-
-    async def charge_deferred(self, charges: list[QuotaCharge]) -> None:
-        async with writing(self.engine) as connection:
-            await connection.run_sync(lambda blocking: self.meter.charge_deferred(DriverConnection(blocking), charges))
-
-    async def limit(self, requests: int | None = None, megapixels: int | None = None) -> None:
-        values = {"monthly_requests": requests, "monthly_megapixels": megapixels}
-        async with writing(self.engine) as connection:
-            await connection.execute(update(users).where(users.c.id == self.ana.subject).values(**values))
-
-    async def key(self, requests: int | None = None, megapixels: int | None = None) -> Principal:
-        """Return a caller with one of ana's keys, which has its own quotas."""
-        expires_at = datetime.now(UTC) + timedelta(days=1)
-        terms = KeyTerms("maps", frozenset({Scope.PREDICT}), expires_at, (), None, requests, megapixels)
-        key, _ = await KeyStore(self.engine).create(self.ana.subject, terms)
-        return replace(self.ana, key_id=key.id)
-
-    async def used(self, caller: Principal | None = None) -> list[tuple[int, int]]:
-        """Return how many requests and pixels each owner has used."""
-        report = await self.meter.report(list_owners(caller or self.ana))
-        return [(tally.requests, tally.pixels) for tally in report.tallies]
-
-
-@pytest.fixture
-async def setup(engine: AsyncEngine) -> MeterSetup:
-    user = await UserStore(engine).add("ana", Role.CLIENT, "hash")
-    return MeterSetup(engine, Principal(user.id, user.name, user.role, frozenset(), None))
+from auth.quotas.tallies import QuotaCharge, list_owners
+from storage.errors import DatabaseUnavailable
+from tests.auth.quotas.meter_setup import MEGAPIXEL, MeterSetup
 
 
 def make_charge(caller: Principal, pixels: int = 1) -> QuotaCharge:
@@ -262,46 +171,3 @@ async def test_without_a_database_unknown_callers_are_admitted(setup: MeterSetup
     assert await setup.used() == [(2, 10)]
     with pytest.raises(QuotaExceeded):
         await setup.meter.admit(setup.ana, 1)
-
-
-@pytest.mark.usefixtures("within_one_month")
-async def test_four_processes_count_exactly(setup: MeterSetup, database_url: str) -> None:
-    """Four processes that charge the same keys at once, in different orders, count every charge once."""
-    one, two = await setup.key(), await setup.key()
-    setup.now = datetime.now(UTC)
-    granted = await asyncio.to_thread(run_four_processes, database_url, [one, two])
-    assert granted == [CHARGES] * 4
-    total = 4 * CHARGES
-    assert await setup.used(one) == [(total, total * 250_000), (total // 2, total // 2 * 250_000)]
-    assert (await setup.used(two))[1] == (total // 2, total // 2 * 250_000)
-
-
-@pytest.mark.usefixtures("within_one_month")
-async def test_four_processes_stop_exactly_at_the_quota(setup: MeterSetup, database_url: str) -> None:
-    """Four processes together grant exactly as many charges as the quotas of the account and the key allow."""
-    narrow, wide = await setup.key(requests=45), await setup.key()
-    await setup.limit(megapixels=30)
-    setup.now = datetime.now(UTC)
-    granted = await asyncio.to_thread(run_four_processes, database_url, [narrow, wide])
-    assert sum(granted) == 120  # 30 megapixels, of a quarter each
-    account, narrow_used = await setup.used(narrow)
-    assert account == (120, 30 * MEGAPIXEL)
-    assert narrow_used[0] <= 45
-    assert narrow_used[0] + (await setup.used(wide))[1][0] == 120
-
-
-def run_four_processes(url: str, callers: list[Principal]) -> list[int]:
-    """Return how many charges each of four simultaneous processes was granted."""
-    processes = []
-    for index in range(4):
-        keys = [str(caller.key_id) for caller in (callers if index % 2 else callers[::-1])]
-        command = [sys.executable, "-c", PROGRAM, url, callers[0].subject, str(CHARGES), *keys]
-        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    for process in processes:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return [int(process.communicate(timeout=PATIENCE_S)[0]) for process in processes]
