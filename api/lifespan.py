@@ -83,8 +83,7 @@ def make_lifespan(
             mover = await enter(open_alias_mover(settings, recording.ledger))
             checks = build_health_checks(settings, engine, recording.ledger, limits, serving)
             health = Health(checks)
-            # The limits never make the gateway unready, and checking their store would prevent a platform from
-            # putting the gateway to sleep.
+            # The limits never make the gateway unready, and a platform could not put it to sleep if they were checked.
             observed = Health({name: check for name, check in checks.items() if name != "limits"})
             await enter(
                 measure_in_background(
