@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +18,11 @@ from model.backends.oip.backend import EngineOptions
 from model.backends.open import open_backend
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
+from tests.support.paths import ROOT
 from tests.support.servers.engines.running import ENGINES, running_engines
 
 Pixels = NDArray[np.uint8]
+GOLDEN = ROOT / "tests" / "model" / "fixtures" / "golden_predictions.json"
 
 
 def list_onnx_schemes() -> list[str]:
@@ -83,13 +86,20 @@ def test_probabilities_are_float32_rows_that_add_up_to_one(backend: Backend, pix
 def test_every_back_end_gives_the_same_probabilities(
     backend: Backend, kind: str, pixels: Pixels, artefact_folder: Path
 ) -> None:
-    """For the shipped model, all back ends agree on the labels, and on the probabilities to within 1e-4."""
-    reference = open_backend("stub://" if kind == "stub" else f"onnx://{artefact_folder}")
-    expected = reference.predict(pixels)
-    reference.close()
+    """For the shipped model, all back ends agree on the labels, and on the probabilities to within 1e-4.
+
+    onnx:// itself agrees with recorded probabilities to within 1e-3, because decoders and runtimes change. The stub,
+    which has another model, agrees with another stub.
+    """
+    if kind == "onnx":
+        expected = np.array([recorded[1] for recorded in sorted(json.loads(GOLDEN.read_text()).items())])
+    else:
+        reference = open_backend("stub://" if kind == "stub" else f"onnx://{artefact_folder}")
+        expected = reference.predict(pixels)
+        reference.close()
     probabilities = backend.predict(pixels)
     assert np.array_equal(probabilities.argmax(axis=1), expected.argmax(axis=1))
-    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-3 if kind == "onnx" else 1e-4)
 
 
 def test_different_images_get_different_probabilities(backend: Backend, pixels: Pixels) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
@@ -226,9 +227,13 @@ def test_the_url_sets_the_latency_of_the_stub() -> None:
 
 
 def test_the_url_lets_the_stub_hang() -> None:
-    """stub://?hang=white predicts images that are not white in the same way as stub://."""
+    """stub://?hang=white hangs on a white image, and predicts all others in the same way as stub://."""
     backend = open_backend("stub://?hang=white&latency_ms=1")
+    hanging = threading.Thread(target=backend.predict, args=[np.full_like(GREY, 255)], daemon=True)
+    hanging.start()
     assert np.array_equal(backend.predict(GREY), StubBackend().predict(GREY))
+    hanging.join(0.2)  # it does not end, however long this is
+    assert hanging.is_alive()
 
 
 def test_the_url_lets_the_stub_abstain() -> None:

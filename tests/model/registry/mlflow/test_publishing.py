@@ -10,6 +10,7 @@ import pytest
 from api.cli import run
 from model.errors import DigestMismatch
 from model.registry.errors import InvalidName, VersionExists
+from model.registry.files import FileRegistry
 from model.registry.mlflow.publishing import publish
 from model.registry.mlflow.server import MlflowServer
 from monitoring.chains.signing import new_private_key
@@ -94,9 +95,10 @@ def test_moves_are_made_in_mlflow_alone_and_recorded_in_the_ledger(
     assert run(["models", "publish", str(write_artefact(tmp_path / "1.0", "1.0", name)), "--alias", "production"]) == 0
     assert run(["models", "pull"]) == 0
     capsys.readouterr()
-    assert run(["models", "history", name]) == 0
-    history = capsys.readouterr().out
-    assert "mlflow" in history
-    assert "1.0" in history
+    assert run(["models", "history", name, "--json"]) == 0
+    history = json.loads(capsys.readouterr().out)
+    assert [(period["version"], period["who"]) for period in history["periods"]] == [("1.0", "mlflow")]
+    assert history["verified"]
     assert run(["models", "promote", name, "1.0", "--alias", "other", "--why", "a test"]) == 1
     assert "is the mirror of an MLflow server" in capsys.readouterr().err
+    assert FileRegistry(tmp_path / "var" / "mirror").read(name).aliases == {"production": "1.0"}
