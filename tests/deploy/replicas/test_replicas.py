@@ -24,6 +24,8 @@ IMAGE = FOREST.read_bytes()
 JPEG = {"Content-Type": "image/jpeg"}
 REVOKED_WITHIN_S = 20.0
 """The gateway promises one second; a slow and busy machine may need more."""
+KILLS = 5
+"""How often a replica is killed until it had a request: now and then, it has none at that moment."""
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +105,22 @@ def test_a_killed_replica_fails_only_the_requests_that_it_had(cluster: Cluster) 
     def count_of(replica: Gateway) -> int:
         return sum(outcome.replica == address_of(replica) for outcome in list(outcomes))
 
-    with load(cluster, key) as outcomes:
-        wait_until(lambda: all(count_of(replica) > 2 for replica in cluster.replicas))
+    def kill_and_start() -> float:
+        """Kill and restart a replica under load; returns the time of its end."""
         killed.kill()
         killed_at, before = time.monotonic(), count_of(killed)
         later = len(outcomes) + 2 * CONNECTIONS
         wait_until(lambda: len(outcomes) > later)
         killed.start()
         wait_until(lambda: count_of(killed) > before + CONNECTIONS)
+        return killed_at
+
+    with load(cluster, key) as outcomes:
+        wait_until(lambda: all(count_of(replica) > 2 for replica in cluster.replicas))
+        for _ in range(KILLS):
+            killed_at = kill_and_start()
+            if any(outcome.status != 200 for outcome in list(outcomes)):
+                break
         drained.stop()
         drained.start()
         before = count_of(drained)

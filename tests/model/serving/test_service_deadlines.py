@@ -10,7 +10,7 @@ import pytest
 
 from model.errors import DeadlineExceeded, Overloaded, WorkerStuck
 from model.serving.memory_budget import MemoryBudget
-from tests.model.serving.gated import GatedBackend, MakeService, png, until
+from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, png, until
 
 MEGABYTE = 1 << 20
 
@@ -116,15 +116,18 @@ async def test_all_waits_can_be_ended(backend: GatedBackend, make_service: MakeS
     backend.gate.set()
 
 
-async def test_measuring_waits_in_the_queue(backend: GatedBackend, make_service: MakeService) -> None:
-    """A measurement waits in the queue for a worker, but not beyond its deadline."""
-    service = make_service(workers=1)
+async def test_measuring_waits_in_the_queue(backend: GatedBackend, make_service: MakeService, clock: FakeClock) -> None:
+    """A measurement waits in the queue for a worker, but not beyond its deadline.
+
+    The clock stands still, so that the deadline can be met when the measurement is queued.
+    """
+    service = make_service(workers=1, clock=clock)
     running = asyncio.create_task(service.predict(png(1)))
     await until(lambda: backend.in_progress == 1)
     measuring = asyncio.create_task(service.measure(png(1), caller="ana"))
     await until(lambda: service.queue.waiting == 1)
     with pytest.raises(DeadlineExceeded):
-        await service.measure(png(1), caller="ben", deadline=asyncio.get_running_loop().time() + 0.3)
+        await service.measure(png(1), caller="ben", deadline=clock.now + 0.3)
     assert service.queue.waiting == 1
     backend.gate.set()
     assert (await measuring).pixels == 1200
