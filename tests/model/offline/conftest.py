@@ -12,6 +12,11 @@ import pytest
 
 from tests.support.paths import ARTEFACT
 
+# Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
+ignores_array_copies = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
 
 def _find_modules_with_keras() -> list[str]:
     folder = Path(__file__).parent

@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,10 @@ from model.registry.files import FileRegistry
 from model.signing.errors import ArtefactUnsigned, SignatureInvalid
 from model.signing.folder import sign_folder, verify_folder
 from tests.model.registry.crashes import FORK, run_until_crash
-from tests.model.registry.versions import MODEL, write_version
+from tests.model.registry.versions import MODEL
 from tests.model.signing.forging import new_key
 
 DECISION: Any = {"who": "cli:olga", "why": "a test"}
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> FileRegistry:
-    return FileRegistry(tmp_path / "registry")
-
-
-@pytest.fixture
-def make_artefact(tmp_path: Path) -> Callable[..., Path]:
-    return partial(write_version, tmp_path)
 
 
 def test_an_added_version_is_a_copy_of_the_artefact(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model.registry.files import FileRegistry
-from tests.model.registry.versions import MODEL, write_version
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> FileRegistry:
-    return FileRegistry(tmp_path / "registry")
-
-
-@pytest.fixture
-def make_artefact(tmp_path: Path) -> Callable[..., Path]:
-    return partial(write_version, tmp_path)
+from tests.model.registry.versions import MODEL
 
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["folder", "link"])

@@ -8,13 +8,18 @@ from typing import Any
 from model.registry.artefact import write_manifest
 
 MODEL = "tiny"
+GRAPH = b"a graph"
 
 
-def write_version(parent: Path, version: str, content: bytes = b"a graph", name: str = MODEL) -> Path:
+def write_version(parent: Path, version: str, content: bytes = GRAPH, name: str = MODEL) -> Path:
     """Write the artefact folder of a version whose only file contains `content`."""
-    folder = parent / f"artefact-{version}"
-    folder.mkdir(exist_ok=True)
-    (folder / "model.onnx").write_bytes(content)
+    return write_artefact(parent / f"artefact-{version}", version, name, content)
+
+
+def write_artefact(folder: Path, version: str, name: str = MODEL, graph: bytes = GRAPH) -> Path:
+    """Write an artefact that a registry accepts, although its graph cannot be loaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(graph)
     nothing: dict[str, Any] = {}
     write_manifest(
         folder,

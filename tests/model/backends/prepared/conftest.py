@@ -25,6 +25,10 @@ def artefact(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def digest(artefact: Path) -> str:
+    return read_digest(artefact)
+
+
+def read_digest(artefact: Path) -> str:
     return read_manifest(artefact).files[MODEL_FILE].sha256
 
 

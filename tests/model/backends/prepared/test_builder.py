@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from model.backends.onnx import MODEL_FILE
 from model.backends.prepared.builder import KEPT, build_copy
 from model.backends.prepared.copies import GRAPH, RECORD, WEIGHTS, PreparedCopies, derive_key, encode_job
 from model.backends.prepared.errors import PreparationFailed, PreparedCopyAbsent
 from model.errors import DigestMismatch
-from model.registry.artefact import read_manifest
-from tests.model.backends.prepared.conftest import SPEC
+from tests.model.backends.prepared.conftest import SPEC, read_digest
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.support.polling import wait_until
 
@@ -154,7 +152,3 @@ def test_a_folder_of_others_is_left_alone(copies: PreparedCopies, artefact: Path
     with pytest.raises(PreparationFailed, match="other users have access"):
         build_copy(copies, artefact, digest)
     assert list(copies.folder.iterdir()) == []
-
-
-def read_digest(artefact: Path) -> str:
-    return read_manifest(artefact).files[MODEL_FILE].sha256

@@ -25,13 +25,10 @@ from model.offline.export.build import export
 from model.offline.export.convert import load_classifier, to_onnx
 from model.offline.keras_process import run_in_keras
 from model.registry.artefact import read_manifest
+from tests.model.offline.conftest import ignores_array_copies
 from tests.support.paths import ROOT, SAMPLES
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 
 FIXTURES = ROOT / "tests" / "model" / "fixtures"
 OLD_MODEL = FIXTURES / "keras_3_7_0.keras"

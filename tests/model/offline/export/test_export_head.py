@@ -24,12 +24,9 @@ from model.offline.export.build import export
 from model.offline.export.convert import load_classifier
 from model.offline.export.head import extract_head, measure_offset
 from model.registry.artefact import read_manifest
+from tests.model.offline.conftest import ignores_array_copies
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 
 Dense, Dropout = keras.layers.Dense, keras.layers.Dropout
 

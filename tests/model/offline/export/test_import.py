@@ -18,13 +18,10 @@ from model.importing.importer import ImportOptions, import_model
 from model.importing.sandbox import Limits
 from model.registry.artefact import Manifest
 from tests.model.importing.hdf5_files import Dataset, Group, write_hdf5
+from tests.model.offline.conftest import ignores_array_copies
 from tests.support.paths import ROOT
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 
 PYTHON = Path(sys.executable)
 CLASSES = ("field", "lake")

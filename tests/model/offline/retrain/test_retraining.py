@@ -14,14 +14,11 @@ from model.errors import DatasetError
 from model.offline.retrain import RetrainOptions
 from model.offline.retrain.run import retrain
 from model.offline.retrain.start import read_start
+from tests.model.offline.conftest import ignores_array_copies
 from tests.model.offline.retrain.conftest import Retrained
 from tests.model.offline.train.toy_run import COUNTS, read_json, write_data
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 
 
 def test_killed_run_continues_after_its_last_trial(retrained: Retrained) -> None:

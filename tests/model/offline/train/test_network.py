@@ -12,13 +12,10 @@ from model.imaging.input_spec import DEFAULT_INPUT
 from model.offline.train.network import build_network, copy_weights, make_trainable_copy
 from model.offline.train.provenance import describe_init
 from model.registry.artefact import write_manifest
+from tests.model.offline.conftest import ignores_array_copies
 from tests.support.paths import ARTEFACT
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 TRAINED = ARTEFACT / "model.keras"
 
 

@@ -19,14 +19,11 @@ from model.offline.export.build import export
 from model.offline.negatives.catalogue import list_generated
 from model.offline.negatives.roles import Role
 from model.registry.artefact import Manifest, read_manifest
+from tests.model.offline.conftest import ignores_array_copies
 from tests.model.offline.train.toy_run import COLOURS, COUNTS, SIDE, Resumed, make_scene, read_json
 from tests.support.gateway import running_gateway
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 
 PHOTOGRAPHS = 24
 CHECKED = 64  # images on which the export compares the graph with the model

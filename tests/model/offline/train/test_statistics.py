@@ -7,12 +7,9 @@ import tensorflow as tf
 
 from model.offline.train.network import FusedBatchNormalization
 from model.offline.train.statistics import estimate_statistics
+from tests.model.offline.conftest import ignores_array_copies
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 GENERATOR = np.random.default_rng(11)
 IMAGES = GENERATOR.normal(3, 2, (24, 4, 4, 5)).astype(np.float32)
 

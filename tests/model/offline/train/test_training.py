@@ -9,13 +9,10 @@ from PIL import Image
 
 from model.errors import DatasetError
 from model.offline.train.run import train
+from tests.model.offline.conftest import ignores_array_copies
 from tests.model.offline.train.toy_run import COLOURS, COUNTS, SIDE, STEPS, Resumed, read_json
 
-pytestmark = [
-    pytest.mark.keras,
-    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.keras, ignores_array_copies]
 
 
 def test_interrupted_run_keeps_its_finished_epochs(resumed: Resumed) -> None:

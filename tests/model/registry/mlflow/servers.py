@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback, with authentication, and artefacts to publish there."""
+"""A real MLflow server on loopback, with authentication."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx
 
-from model.registry.artefact import write_manifest
 from model.registry.mlflow.server import Credentials, MlflowServer
 from tests.support.certificates import public_trust
 from tests.support.paths import ROOT
@@ -149,24 +148,6 @@ def register(server: MlflowServer, name: str, version: Mapping[str, Any], alias:
     members = {"source": version["source"], "run_id": version["run_id"], **changes}
     created = server.post("model-versions/create", name=name, **members)["model_version"]
     server.post("registered-models/alias", name=name, alias=alias, version=created["version"])
-
-
-def write_artefact(folder: Path, version: str, name: str = MODEL, graph: bytes = b"graph") -> Path:
-    """Write an artefact that a registry accepts, although its graph cannot be loaded."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph)
-    write_manifest(
-        folder,
-        name=name,
-        version=version,
-        classes=("forest", "river"),
-        outputs={},
-        filenames=["model.onnx"],
-        data={},
-        results={},
-        tools={},
-    )
-    return folder
 
 
 def _quiet() -> dict[str, str]:

@@ -20,7 +20,8 @@ from model.registry.mlflow.server import MlflowServer
 from model.signing.errors import ArtefactUnsigned
 from model.signing.folder import sign_folder
 from tests.model.registry.mlflow.conftest import MakeMirror
-from tests.model.registry.mlflow.servers import ENVIRONMENT, RunningMlflow, register, write_artefact
+from tests.model.registry.mlflow.servers import ENVIRONMENT, RunningMlflow, register
+from tests.model.registry.versions import GRAPH, write_artefact
 from tests.model.signing.forging import new_key
 
 MLFLOW_S_CLIENT = """
@@ -45,7 +46,7 @@ def test_versions_that_aliases_name_are_copied(
         publish(server, write_artefact(tmp_path / version, version, name), None, alias)
     assert mirror.pull().moved == {"production": "1.0", "candidate": "1.2"}
     assert registry.read(name).versions.keys() == {"1.0", "1.2"}
-    assert (registry.find_folder(name, "1.2") / "model.onnx").read_bytes() == b"graph"
+    assert (registry.find_folder(name, "1.2") / "model.onnx").read_bytes() == GRAPH
     assert mirror.pull().moved == {}
 
 
@@ -203,12 +204,12 @@ def test_tampered_artefact_is_refused_until_it_is_repaired(
     assert mirror.pull().moved == {"production": "1.0"}
     publish(server, write_artefact(tmp_path / "1.1", "1.1", name), None, "production")
     graph = mlflow.find_file(f"{name}-v1.1", "model.onnx")
-    graph.write_bytes(b"grape")
+    graph.write_bytes(b"a grape")
     for _ in range(2):
         refused = mirror.pull().refused["production"]
         assert isinstance(refused, DigestMismatch)
         assert "version 2 in MLflow" in str(refused)
-        graph.write_bytes(b"graph")
+        graph.write_bytes(GRAPH)
     registry = FileRegistry(tmp_path / "mirror")
     assert (registry.read(name).aliases, list(registry.read(name).versions)) == ({"production": "1.0"}, ["1.0"])
     assert [path.name for path in (tmp_path / "mirror").iterdir() if path.name.startswith(".download")] == []
@@ -222,7 +223,7 @@ def test_larger_file_is_not_downloaded_to_its_end(
     """A version is rejected if a file is larger than its manifest says."""
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
     mlflow.find_file(f"{name}-v1.0", "model.onnx").write_bytes(bytes(1 << 20))
-    assert "has more than 5 bytes" in str(make_mirror().pull().refused["production"])
+    assert f"has more than {len(GRAPH)} bytes" in str(make_mirror().pull().refused["production"])
 
 
 def test_with_a_key_only_signed_artefacts_are_copied(

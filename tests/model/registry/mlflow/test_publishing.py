@@ -14,7 +14,8 @@ from model.registry.files import FileRegistry
 from model.registry.mlflow.publishing import publish
 from model.registry.mlflow.server import MlflowServer
 from monitoring.chains.signing import new_private_key
-from tests.model.registry.mlflow.servers import RunningMlflow, write_artefact
+from tests.model.registry.mlflow.servers import RunningMlflow
+from tests.model.registry.versions import GRAPH, write_artefact
 
 
 def test_artefact_becomes_a_version_of_the_registered_model(server: MlflowServer, name: str, tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_nothing_is_published_that_could_not_be_served(server: MlflowServer, nam
     folder = write_artefact(tmp_path / "1.0", "1.0", name)
     with pytest.raises(InvalidName):
         publish(server, folder, None, "no alias")
-    (folder / "model.onnx").write_bytes(b"grape")
+    (folder / "model.onnx").write_bytes(b"a grape")
     with pytest.raises(DigestMismatch):
         publish(server, folder, None)
     assert "registered_models" not in server.get("registered-models/search", filter=f"name = '{name}'")
@@ -61,7 +62,7 @@ def test_commands_publish_and_pull(
     assert capsys.readouterr().out == f"{name} 1.0 is version 1 in MLflow. 'production' points to it now.\n"
     assert run(["models", "pull"]) == 0
     assert capsys.readouterr().out == "production now points to 1.0.\n"
-    assert (tmp_path / "var/mirror" / name / "versions/1.0/model.onnx").read_bytes() == b"graph"
+    assert (tmp_path / "var/mirror" / name / "versions/1.0/model.onnx").read_bytes() == GRAPH
     second = write_artefact(tmp_path / "second", "1.1", name)
     assert run(["models", "publish", str(second), "--to", f"mlflow+{mlflow.url}/", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"model": name, "version": "1.1", "mlflow_version": "2"}
