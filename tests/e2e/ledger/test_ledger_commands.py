@@ -150,7 +150,7 @@ def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: 
     """`erase` and `prune` beside a running gateway appear in the audit log, and the ledger verifies after both."""
     prediction_id = predict(gateway)
     erased = gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout
-    assert erased == "Erased 1 predictions and no images (IMAGES__URL is not set) of ana.\n"
+    assert erased == "Erased 1 prediction and no images (IMAGES__URL is not set) of ana.\n"
     assert gateway.client().get(f"/v1/predictions/{prediction_id}").status_code == 404
     predict(gateway)
     assert "1 were erased." in gateway.run("ledger", "verify").stdout
