@@ -65,6 +65,7 @@ def slow(new_gateway: Callable[..., Gateway]) -> Gateway:
 def test_dry_runs_wait_in_the_queue(slow: Gateway) -> None:
     """T35: one dry run waits behind a running prediction, at most until its deadline; a second one is rejected."""
     client = slow.client()
+    assert client.get("/v1/me").is_success  # gets the token: WAITING would count that request, too
 
     def send(path: str, **headers: str) -> httpx.Response:
         headers["Content-Type"] = "image/jpeg"
