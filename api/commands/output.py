@@ -86,6 +86,11 @@ def format_entries(count: int, kind: str = "") -> str:
     return f"{count} {kind} {noun}" if kind else f"{count} {noun}"
 
 
+def format_erased_images(count: int | None) -> str:
+    """Format the result of `erase_images`. A gateway elsewhere may use a store that is not configured here."""
+    return "no images (IMAGES__URL is not set)" if count is None else format_count(count, "image")
+
+
 def to_printable(text: str) -> str:
     """Escape control characters, which a terminal would obey."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

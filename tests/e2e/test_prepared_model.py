@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.backends.prepared.copies import RECORD, WEIGHTS
+from tests.model.signing.forging import flip_a_bit
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.linux import processes
 from tests.support.paths import FOREST
@@ -60,9 +61,7 @@ def test_the_second_start_uses_the_copy_of_the_first(preparing: Gateway) -> None
     preparing.stop()
 
     (weights,) = Path(preparing.folder).glob(f"var/prepared/*/{WEIGHTS}")
-    data = bytearray(weights.read_bytes())
-    data[len(data) // 2] ^= 1
-    weights.write_bytes(data)
+    flip_a_bit(weights)
     preparing.start()
     assert count_starts(preparing, "rejected") == 1
     assert f"{WEIGHTS} differs from its record" in preparing.log()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
+
+from tests.support.servers.identity_provider import encode_part
 
 
 def make_jwt() -> str:
     """Generate three base64url parts at run time, so that the source contains no token."""
-    header = json.dumps({"alg": "ES256", "kid": secrets.token_hex(4), "typ": "at+jwt"}).encode()
-    parts = (header, json.dumps({"sub": secrets.token_hex(8)}).encode(), secrets.token_bytes(64))
-    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+    header = encode_part({"alg": "ES256", "kid": secrets.token_hex(4), "typ": "at+jwt"})
+    claims = encode_part({"sub": secrets.token_hex(8)})
+    return f"{header}.{claims}.{encode_part(secrets.token_bytes(64))}"

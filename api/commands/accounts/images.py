@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from api.commands.database import CommandEvent, recording, run_with_accounts
-from api.commands.output import JsonFlag, print_json
-from api.services.personal_data.archive import describe_erased_images, open_image_archive
+from api.commands.output import JsonFlag, format_erased_images, print_json
+from api.services.personal_data.archive import open_image_archive
 from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.settings import load_settings
 from auth.accounts.service import AccountService
@@ -43,5 +43,5 @@ def set_images(
     if as_json:
         print_json({"id": user.id, "name": user.name, "keep_images": user.keep_images, "erased_images": erased})
     else:
-        withdrawn = f"images are no longer kept; erased {describe_erased_images(erased)}"
+        withdrawn = f"images are no longer kept; erased {format_erased_images(erased)}"
         typer.echo(f"{user.name}: {'images may be kept' if keep else withdrawn}.")

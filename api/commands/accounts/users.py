@@ -29,6 +29,7 @@ from api.commands.output import (
     PasswordStdin,
     format_count,
     format_entries,
+    format_erased_images,
     format_time,
     print_json,
     print_table,
@@ -36,7 +37,7 @@ from api.commands.output import (
 )
 from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
-from api.services.personal_data.archive import describe_erased_images, erase_images, open_image_archive
+from api.services.personal_data.archive import erase_images, open_image_archive
 from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, load_settings
@@ -162,7 +163,7 @@ def delete(
         )
     else:
         records = f"{format_count(predictions, 'prediction')}, {format_entries(entries, 'audit')}"
-        typer.echo(f"{name}: deleted; erased {records} and {describe_erased_images(images)}.")
+        typer.echo(f"{name}: deleted; erased {records} and {format_erased_images(images)}.")
 
 
 def token(

@@ -16,9 +16,9 @@ from sqlalchemy import Engine
 from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
-from api.commands.output import JsonFlag, format_count, print_json, progress_bar
+from api.commands.output import JsonFlag, format_count, format_erased_images, print_json, progress_bar
 from api.errors import CommandFailed
-from api.services.personal_data.archive import describe_erased_images, erase_images, open_image_archive
+from api.services.personal_data.archive import erase_images, open_image_archive
 from api.settings import Settings, load_settings
 from monitoring.chains.signing import Signer
 from monitoring.ledger.entries import MODEL_SUBJECT
@@ -98,7 +98,7 @@ def erase(
     if as_json:
         print_json({"erased": erased, "erased_images": images})
     else:
-        typer.echo(f"Erased {format_count(erased, 'prediction')} and {describe_erased_images(images)} of {principal}.")
+        typer.echo(f"Erased {format_count(erased, 'prediction')} and {format_erased_images(images)} of {principal}.")
 
 
 def count_predictions(settings: Settings, subject: str) -> int:

@@ -37,10 +37,3 @@ def find_end_of_retention(settings: Settings) -> datetime:
 def erase_images(archive: ImageArchive | None, subject: str) -> int | None:
     """Erase the kept images of a user. Returns their number, or None without a store. Raises ImageStoreUnavailable."""
     return None if archive is None else archive.erase(subject)
-
-
-def describe_erased_images(count: int | None) -> str:
-    """Describe the result of `erase_images`. A gateway elsewhere may use a store that is not configured here."""
-    if count is None:
-        return "no images (IMAGES__URL is not set)"
-    return "1 image" if count == 1 else f"{count} images"

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.services.personal_data.archive import describe_erased_images
+from api.commands.output import format_erased_images
 from tests.security.authorization.predictions import predict
 from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
 from tests.support.paths import FOREST
@@ -102,6 +102,6 @@ def test_deleting_a_user_erases(gateway: Gateway) -> None:
     keep_one(gateway, cleo)  # images are written in order: all of eva's were written
     kept, others = list_kept(gateway, client), list_kept(gateway, cleo)
     deleted = gateway.run("users", "delete", "eva", "--yes")
-    assert f"and {describe_erased_images(len(kept))}." in deleted.stdout
+    assert f"and {format_erased_images(len(kept))}." in deleted.stdout
     assert not any(path.exists() for path in kept)
     assert all(path.exists() for path in others)
