@@ -34,8 +34,8 @@ from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
 PASSWORD = "correct horse battery"
-TIMEOUT_S = 60.0
-"""For one request; far more than a slow, busy machine needs."""
+TIMEOUT_S = 60.0  # for one request; far more than a slow, busy machine needs
+DECODED = 'atalaya_prediction_stage_seconds_count{stage="decode"}'  # images that a worker thread runs or has run
 _INHERITED = ("PATH", "HOME", "LANG")
 
 

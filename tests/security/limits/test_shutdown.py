@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.support.callers import make_callers, send_prediction
-from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.gateway import DECODED, TIMEOUT_S, Gateway
 from tests.support.images.pngs import make_white_png
 from tests.support.polling import PATIENCE_S, wait_until
 
@@ -117,8 +117,7 @@ async def test_requests_in_progress_are_finished(new_gateway: Callable[..., Gate
     running, arriving = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(2)]
     arriving[1].write(b"GET /v1/me HTTP/1.1\r\nHost: local")
     prediction = asyncio.create_task(send_prediction(*running, token))
-    active = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
-    await asyncio.to_thread(wait_until, lambda: gateway.metric(active) == 1)
+    await asyncio.to_thread(wait_until, lambda: gateway.metric(DECODED) == 1)
     gateway.process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(wait_until, lambda: is_refusing(gateway.port))
     arriving[1].write(b"host\r\n\r\n")
@@ -172,8 +171,7 @@ def test_hung_receivers_do_not_prolong_the_shutdown(new_gateway: Callable[..., G
         headers = {"Authorization": f"Bearer {gateway.token()}"}
         with ThreadPoolExecutor(1) as caller:
             response = caller.submit(gateway.post, "/v1/predictions", files={"file": make_white_png()}, headers=headers)
-            active = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
-            wait_until(lambda: gateway.metric(active) == 1)
+            wait_until(lambda: gateway.metric(DECODED) == 1)
             started = time.monotonic()
             gateway.process.send_signal(signal.SIGTERM)
             gateway.process.wait(PATIENCE_S)
