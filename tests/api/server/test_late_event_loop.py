@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -20,20 +21,64 @@ from api.server.connections import BoundedProtocol
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
-LIMIT_S = 3  # enough for a slow machine to send the requests before the loop is blocked
-LATE_S = 3.2
+LIMIT_S = 77  # of connections whose limit must not pass before the loop is blocked
+LATE_S = 0.1
+
+
+class HeldTimer:
+    """A timer that starts when it is told to."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+        self._loop, self._callback = loop, callback
+        self._started: asyncio.TimerHandle | None = None
+        self._cancelled = False
+
+    def start(self, delay: float) -> None:
+        if not self._cancelled:
+            self._started = self._loop.call_later(delay, self._callback)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._started is not None:
+            self._started.cancel()
+
+
+class HoldingLoop:
+    """The event loop of a connection, except that timers of LIMIT_S are added to `held` and do not start."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, held: list[HeldTimer]) -> None:
+        self._loop, self._held = loop, held
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: Any) -> Any:
+        if delay != LIMIT_S:
+            return self._loop.call_later(delay, callback, *arguments)
+        self._held.append(HeldTimer(self._loop, partial(callback, *arguments)))
+        return self._held[-1]
 
 
 class BlockingProtocol(BoundedProtocol):
-    """The gateway's protocol; a request for /block blocks the event loop until LATE_S after `go_on` is set."""
+    """The gateway's protocol; a request for /block blocks the event loop until LIMIT_S has passed for all connections.
+
+    That happens after `go_on` is set, however long a busy machine takes to send the requests before.
+    """
 
     blocked: threading.Event
     go_on: threading.Event
+    held: list[HeldTimer]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.loop = cast(Any, HoldingLoop(self.loop, self.held))
 
     def data_received(self, data: bytes) -> None:
         if data.startswith(b"GET /block "):
             self.blocked.set()
             assert self.go_on.wait(PATIENCE_S)
+            for timer in self.held:
+                timer.start(LATE_S / 2)
             time.sleep(LATE_S)
         super().data_received(data)
 
@@ -47,7 +92,7 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
 def serving(limit_s: int) -> Iterator[int]:
     """Serve the app with the gateway's protocol and event loop; yields the port."""
     port = free_port()
-    BlockingProtocol.blocked, BlockingProtocol.go_on = threading.Event(), threading.Event()
+    BlockingProtocol.blocked, BlockingProtocol.go_on, BlockingProtocol.held = threading.Event(), threading.Event(), []
     protocol = partial(BlockingProtocol, limiter=ConnectionLimiter(behind_proxies=False), memory=ConnectionMemory())
     config = uvicorn.Config(
         app,
@@ -103,10 +148,10 @@ def test_a_request_that_waits_for_a_late_loop_is_served(monkeypatch: pytest.Monk
 
 def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection on which nothing arrives is closed after the limit, before the first request and after one."""
-    monkeypatch.setattr(connections, "HEAD_LIMIT_S", 1)
     with serving(limit_s=1) as port:
         used = connect(port)
         assert get(used) == 200
+        monkeypatch.setattr(connections, "HEAD_LIMIT_S", 1)  # not earlier: it also limits the wait for a first request
         new = connect(port)
         for connection in (used, new):
             assert connection.sock is not None

@@ -11,12 +11,13 @@ import pytest
 
 from api.errors import SettingsError
 from api.server.listeners import bind_listeners, local_url
+from tests.support.ports import free_port
 
 
 @contextmanager
-def bound(host: str) -> Iterator[list[socket.socket]]:
+def bound(host: str, port: int = 0) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(listener) for listener in bind_listeners(host, 0, "PORT")]
+        yield [stack.enter_context(listener) for listener in bind_listeners(host, port, "PORT")]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_colons_are_every_address() -> None:
     """HOST=:: binds one port for IPv4 and IPv6, and each client keeps the address of its own family."""
-    with bound("::") as listeners:
+    with bound("::", free_port()) as listeners:
         assert len({listener.getsockname()[1] for listener in listeners}) == 1
         for listener, address in zip(listeners, ("127.0.0.1", "::1"), strict=True):
             listener.listen()
@@ -57,9 +58,9 @@ def test_ipv6_is_skipped_where_it_is_off() -> None:
 
 def test_a_port_that_one_family_has_taken_is_in_use() -> None:
     """HOST=:: fails if the port is taken for IPv6 only, and leaves nothing bound."""
-    with bound("::1") as (other,):
+    port = free_port()  # which no connection of another process takes before the last line binds it
+    with bound("::1", port) as (other,):
         other.listen()
-        port = other.getsockname()[1]
         with pytest.raises(SettingsError, match=f"^Port {port} is already in use. Choose another with METRICS_PORT=$"):
             bind_listeners("::", port, "METRICS_PORT")
     with ExitStack() as stack:
