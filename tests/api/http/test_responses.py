@@ -162,7 +162,7 @@ def test_limit_headers(client: TestClient, bearer: dict[str, str], sample: bytes
 
 def test_routes_share_the_rate_limit(make_client: Any, settings: Any, log_in: Any, sample: bytes) -> None:
     """The prediction routes share one limit for each principal; a request over it gets 429 and is counted."""
-    client = make_client(limits=settings.limits.model_copy(update={"predict": "3/minute"}))
+    client = make_client(limits=settings.limits.model_copy(update={"predict": "3/hour"}))
     headers = log_in(client)
     routes = ("/predict-land-use", "/predict-land-use/", "/v1/predictions", "/v1/predictions")
     responses = [client.post(route, headers=headers, files={"file": sample}) for route in routes]

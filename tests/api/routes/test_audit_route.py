@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+
+from tests.support.polling import wait_until
 
 LogIn = Callable[..., dict[str, str]]
 
@@ -29,10 +30,8 @@ def entries(client: TestClient, headers: dict[str, str], **query: str | int) -> 
 
 def wait_for_entries(client: TestClient, headers: dict[str, str], **query: str | int) -> list[dict[str, Any]]:
     """Poll until there are entries: rejected requests are recorded in the background."""
-    deadline = time.monotonic() + 30
-    while not (found := entries(client, headers, **query)):
-        assert time.monotonic() < deadline
-    return found
+    wait_until(lambda: entries(client, headers, **query))
+    return entries(client, headers, **query)
 
 
 def execute(tmp_path: Path, statement: str) -> None:

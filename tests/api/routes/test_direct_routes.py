@@ -52,7 +52,7 @@ def test_requests_with_and_without_parameters(client: TestClient, log_in: Any, r
 
 def test_rate_limit_without_parameters(make_client: Any, settings: Any, log_in: Any, sample: bytes) -> None:
     """Requests with and without parameters count towards one limit, and get 429 with the same headers."""
-    client = make_client(limits=settings.limits.model_copy(update={"predict": "2/minute"}))
+    client = make_client(limits=settings.limits.model_copy(update={"predict": "2/hour"}))
     sent = {"headers": log_in(client), "files": {"file": sample}}
     statuses = [client.post("/v1/predictions" + query, **sent).status_code for query in ("", UNUSED)]
     assert statuses == [200, 200]

@@ -7,12 +7,13 @@ from starlette.testclient import TestClient
 
 from model.backends.stub import StubBackend
 from tests.api.conftest import LogIn
+from tests.support.polling import wait_until
 
 
 def test_health_is_public(client: TestClient) -> None:
     """Anyone may ask whether the gateway is alive and ready."""
     assert client.get("/v2/health/live").json() == {"live": True}
-    assert client.get("/v2/health/ready").json() == {"ready": True}
+    wait_until(lambda: client.get("/v2/health/ready").json() == {"ready": True})  # a check may take too long
 
 
 def test_metadata_needs_the_scope_of_predictions(client: TestClient, log_in: LogIn) -> None:
