@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.polling import wait_until
+from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
 
@@ -36,7 +36,7 @@ class Redis:
 
     def ask(self, command: bytes) -> bytes:
         """Return the reply to an inline command; empty if the server does not respond."""
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
             connection.sendall(command + b"\r\n")
             return connection.recv(65536)
         return b""
