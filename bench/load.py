@@ -56,7 +56,7 @@ def encode_request(route: str, body: bytes, headers: Mapping[str, str]) -> bytes
 async def drive(
     port: int, request: bytes, connections: int, seconds: float, reconnect: bool = False, rate: float = math.inf
 ) -> LoadResults:
-    """Send the request over that many connections until `seconds` have passed.
+    """Send the request over that many connections until `seconds` have passed, but at least once over each.
 
     With `reconnect`, a connection that ends is opened again. All connections together send at most `rate` requests per
     second, evenly spread.
@@ -66,12 +66,14 @@ async def drive(
 
     async def run_connection(index: int) -> None:
         due = started + interval_s * index / connections
+        is_first = due < started + seconds
 
         async def wait_until_due() -> bool:
-            nonlocal due
+            nonlocal due, is_first
             await asyncio.sleep(due - time.perf_counter())
             due = max(due + interval_s, time.perf_counter())
-            return time.perf_counter() < started + seconds
+            is_needed, is_first = is_first, False  # a busy machine may pause this process for `seconds`
+            return is_needed or time.perf_counter() < started + seconds
 
         await _send_repeatedly(port, request, wait_until_due, results, reconnect)
 
