@@ -36,13 +36,13 @@ def test_tokens_stay_valid_after_a_rotation(algorithm: SigningAlgorithm) -> None
 
 def test_a_new_key_signs_after_a_delay() -> None:
     """The old key signs for some seconds, so that processes that have not yet read the new key reject no token."""
-    old = generate_signing_key("ES256")
+    old, before = generate_signing_key("ES256"), datetime.now(UTC)
     bundle = rotate_bundle("ES256", old)
     old_kid = Keyring("ES256", old).signing.kid
-    assert Keyring("ES256", bundle, lambda: later(timedelta())).signing.kid == old_kid
+    assert Keyring("ES256", bundle, before.timestamp).signing.kid == old_kid
     after_delay = ACTIVATION_DELAY + timedelta(seconds=1)
     assert Keyring("ES256", bundle, lambda: later(after_delay)).signing.kid != old_kid
-    slow = Keyring("ES256", bundle, lambda: later(after_delay), activation_delay=timedelta(minutes=2))
+    slow = Keyring("ES256", bundle, (before + after_delay).timestamp, activation_delay=timedelta(minutes=2))
     assert slow.signing.kid == old_kid
 
 

@@ -35,16 +35,17 @@ class LogReceiver:
         return f"http://127.0.0.1:{self.port}/v1/input?source=atalaya"
 
     def handle(self, headers: dict[str, str], body: bytes) -> int:
-        """Record a request, and return the status of the response."""
+        """Record a request, and return the status of the response: the one that was set when the request arrived."""
+        status = self.status  # before the request is visible: a test that waits for it may then change the status
         self.requests.append(headers)
         text = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
         self.bodies.append(text)
         self.released.wait()
-        if self.status < 300:
+        if status < 300:
             lines = json.loads(text)
             self.batches.append(len(lines))
             self.accepted.extend(lines)
-        return self.status
+        return status
 
     def events(self) -> list[str]:
         return [line.get("event.name", "") for line in self.accepted]

@@ -53,11 +53,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path == "/v1/traces" and self.server.status == 200:
+        # Read once: a test may change the status meanwhile, and what is acknowledged must have been stored.
+        status = self.server.status if self.path == "/v1/traces" else 404
+        if status == 200:
             assert self.headers["Content-Encoding"] == "gzip"
             self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.server.requests.append(ExportTraceServiceRequest.FromString(gzip.decompress(body)))
-        self.send_response(self.server.status if self.path == "/v1/traces" else 404)
+        self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
