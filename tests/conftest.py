@@ -21,6 +21,7 @@ from tests.support import postgres, redis
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.linux.process_state import list_changes, read_process_state
 from tests.support.months import wait_out_the_end_of_the_month
+from tests.support.polling import PATIENCE_S
 from tests.support.requirements import missing
 from tests.support.servers.identity_provider import IdentityProvider
 from tests.support.servers.running import running
@@ -131,6 +132,12 @@ async def engine(migrated_url: str) -> AsyncIterator[AsyncEngine]:
     engine = open_engine(migrated_url)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def patient_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let statements wait longer for SQLite's lock, for tests that write concurrently: one commit may take seconds."""
+    monkeypatch.setattr("storage.engine.SQLITE_WAIT_S", int(PATIENCE_S))
 
 
 @pytest.fixture

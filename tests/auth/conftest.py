@@ -8,6 +8,11 @@ import pytest
 from auth.accounts.passwords import PasswordHasher
 
 
+@pytest.fixture(autouse=True)
+def concurrent_writes(patient_sqlite: None) -> None:
+    """Many tests of this package write concurrently, and expect no statement to fail."""
+
+
 @pytest.fixture
 def hasher() -> Iterator[PasswordHasher]:
     with closing(PasswordHasher()) as hasher:

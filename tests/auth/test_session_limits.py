@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-import pyotp
 import pytest
 from argon2 import PasswordHasher as Argon2
 from sqlalchemy import func, insert, select, update
@@ -17,11 +16,10 @@ from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserChange, UserStore
 from auth.changes import ChangeFeed
 from auth.errors import BadCredentials, InvalidGrant
-from auth.login.data_keys import new_data_key
-from auth.login.totp import OneTimeCodes
 from auth.principal import Role, Scope
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME, MAX_SESSIONS, Session, SessionStore
 from auth.tables import changes, refresh_tokens, sessions
+from tests.auth.login.enrolment import enable_codes
 
 SCOPES = frozenset({Scope.PREDICT})
 
@@ -123,8 +121,7 @@ async def test_a_log_in_that_a_change_overtakes_fails(
     if change == "password":
         await UserStore(engine).change(user.id, UserChange(password_hash="another hash"))
     else:
-        codes = OneTimeCodes(engine, new_data_key())
-        await codes.confirm(user, pyotp.TOTP((await codes.begin(user)).secret).now())
+        await enable_codes(engine, user)
     with pytest.raises(BadCredentials):
         await begin(store, user)
     assert await begin(store, await UserStore(engine).get(user.id))

@@ -26,6 +26,7 @@ from auth.accounts.passwords import (
 )
 from auth.errors import HashingBusy, PasswordRefused
 from tests.auth.accounts.hashing import matches, measure_costs
+from tests.support.polling import PATIENCE_S
 
 GOOD = "walnut ferry quiet lamp"
 
@@ -35,6 +36,21 @@ def make_hasher() -> Iterator[Callable[[int, int], PasswordHasher]]:
     """A factory of hashers, with a concurrency and a maximum of waiting callers, which are closed after the test."""
     with ExitStack() as stack:
         yield lambda concurrency, max_waiting: stack.enter_context(closing(PasswordHasher(concurrency, max_waiting)))
+
+
+@pytest.fixture
+def held_hash(make_hasher: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:  # noqa: ARG001
+    """An event without which no new password is hashed: its thread waits for it. It is set before the hashers close."""
+    released = threading.Event()
+
+    def normalise_when_released(password: str) -> str:
+        if password == GOOD:
+            released.wait()
+        return normalise_password(password)
+
+    monkeypatch.setattr("auth.accounts.passwords.normalise_password", normalise_when_released)
+    yield released
+    released.set()
 
 
 async def test_a_hash_is_argon2id_with_the_documented_cost(hasher: PasswordHasher) -> None:
@@ -156,20 +172,24 @@ async def test_each_slot_runs_one_hash(make_hasher: Callable[[int, int], Passwor
     assert [type(result) for result in results] == [Verification, Verification, HashingBusy]
 
 
-async def test_new_passwords_leave_threads_to_log_ins(make_hasher: Callable[[int, int], PasswordHasher]) -> None:
-    """New passwords are hashed one at a time, so that log-ins are not rejected and do not wait for all of them."""
+async def test_new_passwords_leave_threads_to_log_ins(
+    make_hasher: Callable[[int, int], PasswordHasher], held_hash: threading.Event
+) -> None:
+    """New passwords are hashed one at a time, so that log-ins are not rejected and do not wait for them."""
     hasher = make_hasher(2, 16)
     new = [asyncio.create_task(hasher.hash(GOOD)) for _ in range(17)]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusy):
         await hasher.hash(GOOD)
-    assert not await matches(hasher, "x", None)
-    assert not all(task.done() for task in new)
+    async with asyncio.timeout(PATIENCE_S):
+        assert not await matches(hasher, "x", None)
+    assert not any(task.done() for task in new)
+    held_hash.set()
     assert all(await asyncio.gather(*new))
 
 
 async def test_a_cancelled_caller_keeps_the_slot_until_the_work_ends(
-    make_hasher: Callable[[int, int], PasswordHasher],
+    make_hasher: Callable[[int, int], PasswordHasher], held_hash: threading.Event
 ) -> None:
     """A cancelled caller's slot stays in use until its hash is done, so that cancelled calls accumulate no threads."""
     hasher = make_hasher(1, 0)
@@ -180,7 +200,8 @@ async def test_a_cancelled_caller_keeps_the_slot_until_the_work_ends(
         await cancelled
     with pytest.raises(HashingBusy):
         await hasher.hash(GOOD)
-    async with asyncio.timeout(30):
+    held_hash.set()
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 assert await hasher.hash(GOOD)
@@ -207,9 +228,9 @@ async def test_closing_ends_the_threads() -> None:
     assert await hasher.hash(GOOD)
     running = asyncio.create_task(hasher.hash(GOOD))
     await asyncio.sleep(0)
-    assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) - before
     hasher.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # a thread of an earlier test may have ended meanwhile
     assert await running
 
 

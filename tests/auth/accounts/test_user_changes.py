@@ -18,6 +18,7 @@ from auth.login.totp import OneTimeCodes
 from auth.principal import Role, Scope
 from auth.sessions import Session, SessionStore
 from storage.engine import open_engine
+from tests.auth.login.enrolment import enable_codes
 
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 StartSession = Callable[[User], Awaitable[Session]]
@@ -62,11 +63,6 @@ async def _has_announced(feed: ChangeFeed) -> bool:
     version = feed.version
     await feed.catch_up()
     return feed.version > version
-
-
-async def _enable_codes(engine: AsyncEngine, user: User, session: Session) -> None:
-    codes = OneTimeCodes(engine, new_data_key())
-    await codes.confirm(user, pyotp.TOTP((await codes.begin(user)).secret).now(), session.id)
 
 
 async def test_a_change_overtakes_another_one(store: UserStore, ada: User) -> None:
@@ -189,7 +185,7 @@ async def test_removing_confirmed_codes_ends_sessions(
     engine: AsyncEngine, store: UserStore, sessions: SessionStore, start_session: StartSession, ada: User
 ) -> None:
     """Removing one-time codes ends the user's sessions; removing them again ends none."""
-    await _enable_codes(engine, ada, await start_session(ada))
+    await enable_codes(engine, ada, (await start_session(ada)).id)
     session = await start_session(ada)
     assert not (await store.change(ada.id, UserChange(reset_totp=True))).totp
     assert not await _is_open(sessions, session)

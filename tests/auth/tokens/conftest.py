@@ -10,10 +10,17 @@ import pytest
 from auth.principal import Scope
 from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.issuer_rules import ExternalIssuer
+from tests.support.polling import PATIENCE_S
 from tests.support.servers.identity_provider import NOW, MakeIssuers
 
 SCOPES = {"land:read": Scope.PREDICT, "land:admin": Scope.MODELS_WRITE}
 TLS = ssl.create_default_context()  # shared, because loading the certificates takes longer than a test
+
+
+@pytest.fixture(autouse=True)
+def patient_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a fetch take longer than the product does: the tests' provider may be slow on a busy machine."""
+    monkeypatch.setattr("auth.tokens.jwks.TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def clock() -> list[float]:
 @pytest.fixture
 async def make_issuers(provider: Any, clock: list[float]) -> AsyncIterator[MakeIssuers]:
     """A factory of `ExternalIssuers` that trust the provider, by rules that a test may change."""
-    async with httpx.AsyncClient(verify=TLS) as client:
+    async with httpx.AsyncClient(verify=TLS, timeout=PATIENCE_S) as client:
 
         def make(*, revoked: Collection[str] = (), **changes: Any) -> ExternalIssuers:
             rules = {"issuer": provider.issuer, "audience": "atalaya", "scopes": SCOPES, **changes}

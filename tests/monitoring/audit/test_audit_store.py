@@ -42,6 +42,7 @@ async def test_an_entry_contains_the_event(store: AuditStore) -> None:
     assert before <= datetime.fromisoformat(entry.at) <= datetime.now(UTC)
 
 
+@pytest.mark.usefixtures("patient_sqlite")
 async def test_concurrent_writers_share_one_chain(database_url: str, store: AuditStore) -> None:
     """Entries that several connections append concurrently are numbered without a gap."""
     engines = [open_engine(database_url) for _ in range(4)]

@@ -12,6 +12,7 @@ from monitoring.canary.store import CLAIM_S, Counts, PairedLabels, TrialNames, T
 
 TRIAL = TrialNames("a" * 64, "tiny", "2.0", "1.0")
 LATER = TrialNames("b" * 64, "tiny", "2.1", "1.0")
+pytestmark = pytest.mark.usefixtures("patient_sqlite")
 PAIR = PairedLabels("prediction-1", TRIAL.id, "forest", "river")
 
 

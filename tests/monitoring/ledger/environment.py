@@ -33,7 +33,7 @@ from tests.monitoring.ledger.faults import FaultySpool, FaultyStore
 LONG_TEXT = "x" * 20_000
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 SPOOL_BYTES = 1_000_000
-DATABASE_WAIT_S = 10  # after a wait of only 1 s, a ledger on a slow machine would spool, which tests do not expect
+DATABASE_WAIT_S = 60  # after a shorter wait, a ledger on a slow machine would spool, which tests do not expect
 
 
 @dataclass
