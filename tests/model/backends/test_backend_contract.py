@@ -19,6 +19,7 @@ from model.backends.open import open_backend
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
 from tests.support.paths import ROOT
+from tests.support.polling import PATIENCE_S
 from tests.support.servers.engines.running import ENGINES, running_engines
 
 Pixels = NDArray[np.uint8]
@@ -44,7 +45,7 @@ def open_it(
     kind: str, artefact_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Backend]]:
     if kind in ENGINES:
-        options = EngineOptions(artefact_folder)
+        options = EngineOptions(artefact_folder, longest_s=PATIENCE_S)
         with running_engines(tmp_path_factory.mktemp(kind), kind) as (engine,):
             yield lambda: open_backend(engine.oip_url, engines=options)
     else:

@@ -124,8 +124,11 @@ class Scene:
         )
 
     async def look(self, candidate: str | None, production: str = "1.0") -> None:
+        """Have the follower check its candidate, and wait until no earlier candidate has memory reserved."""
         self.candidates.contest = None if candidate is None else make_contest(candidate, production)
         await self.follower.catch_up()
+        # The follower itself waits for a limited time only.
+        await wait_until_async(lambda: self.candidates.reserved == (self.service.trial is not None))
 
     async def serve(self) -> str:
         """Serve a request, wait for the findings of its comparison, and return the version that responded."""

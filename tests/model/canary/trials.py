@@ -17,6 +17,7 @@ from model.canary.spare_thread import SpareThread
 from model.canary.trial import ShadowOutcome, Trial
 from model.serving.service import PredictionService
 from model.serving.shared_backend import SharedBackend
+from tests.support.polling import PATIENCE_S
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -34,7 +35,7 @@ class Candidate(StubBackend):
 
     def predict_pooled(self, pixels: NDArray[np.uint8]) -> Outputs:
         self.calls += 1
-        assert self.gate.wait(timeout=60)
+        assert self.gate.wait(PATIENCE_S)
         return self.change(super().predict_pooled(pixels))
 
 

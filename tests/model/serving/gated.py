@@ -13,6 +13,7 @@ from PIL import Image
 
 from model.backends.stub import StubBackend
 from model.serving.service import PredictionService
+from tests.support.polling import PATIENCE_S
 
 MakeService = Callable[..., PredictionService]
 StageReports = list[tuple[str, float, str]]
@@ -33,7 +34,7 @@ class GatedBackend(StubBackend):
             self.in_progress += 1
             self.max_in_progress = max(self.max_in_progress, self.in_progress)
         try:
-            assert self.gate.wait(timeout=60)
+            assert self.gate.wait(PATIENCE_S)
             return super().predict_pooled(pixels)
         finally:
             with self._lock:
@@ -59,6 +60,6 @@ def png(value: int) -> bytes:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Run the event loop until the condition holds."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  (other threads and tasks change it)
             await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from model.serving.alias_follower import AliasFollower
 from model.serving.retries import FIRST_RETRY_S, LAST_RETRY_S
 from model.serving.service import PredictionService
 from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, png, until
+from tests.support.polling import PATIENCE_S
 
 
 class ScriptedVersions:
@@ -42,7 +43,7 @@ class ScriptedVersions:
         self.loading += 1
         self.most_loading = max(self.most_loading, self.loading)
         try:
-            assert self.gate.wait(timeout=60)
+            assert self.gate.wait(PATIENCE_S)
             if version in self.broken:
                 raise self.broken[version]
             return make_backend(version)

@@ -17,7 +17,7 @@ Task = asyncio.Task[Prediction]
 @pytest.fixture
 def shedding_service(make_service: MakeService, clock: FakeClock) -> PredictionService:
     """One worker and four slots; the limit of waits is never reached, and the fake clock ends the shedding period."""
-    return make_service(workers=1, slots=4, seconds=60, shedding_s=1, clock=clock)
+    return make_service(workers=1, slots=4, seconds=3600, shedding_s=1, clock=clock)
 
 
 async def start(service: PredictionService, count: int, *, waiting: int, caller: str = "") -> list[Task]:

@@ -21,6 +21,7 @@ from model.serving.prediction import Prediction
 from model.serving.queue import Job
 from model.serving.service import PredictionService
 from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, StageReports, png, until
+from tests.support.polling import PATIENCE_S
 from tests.support.requirements import missing
 
 
@@ -141,7 +142,7 @@ async def test_a_request_cancelled_while_running_keeps_its_slot_until_the_work_e
 
 
 async def retry_until_accepted(service: PredictionService, data: bytes) -> Prediction:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await service.predict(data)
@@ -183,7 +184,7 @@ async def test_stages_are_reported_in_seconds_and_returned(
     prediction = await make_service().predict(png(1))
     assert dict(prediction.timing) == {stage: seconds for stage, seconds, _ in reports}
     assert set(prediction.timing) == {"queue", "decode", "infer"}
-    assert all(0 <= seconds < 30 for seconds in prediction.timing.values())
+    assert all(0 <= seconds < PATIENCE_S for seconds in prediction.timing.values())
 
 
 async def test_closing_finishes_accepted_requests(backend: GatedBackend, make_service: MakeService) -> None:

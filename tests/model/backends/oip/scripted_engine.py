@@ -22,6 +22,7 @@ from model.backends.oip.wire import HEADER_LENGTH
 from model.explanation.head import Head
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import Manifest
+from tests.support.polling import PATIENCE_S
 
 SIDES = [8, 8, 3]
 CLASSES = ("red", "green", "blue")
@@ -146,7 +147,7 @@ def connected(
     in_flight: int = 16,
     head: Head | None = None,
     local: Backend | None = None,
-    longest_s: float = 30.0,
+    longest_s: float = 2 * PATIENCE_S,
     hosts: Sequence[str] = (),
 ) -> Iterator[OipBackend]:
     """A back end connected to running engines and to those at `hosts`."""

@@ -20,6 +20,7 @@ from model.backends.oip.metadata import EngineModel
 from tests.model.backends.oip.scripted_engine import ScriptedEngine, connected, describe_model
 from tests.model.backends.oip.test_failures import count_predictions, predict
 from tests.support.polling import PATIENCE_S, wait_until
+from tests.support.ports import refusing_port
 
 MODEL = EngineModel("image", "UINT8", frozenset({"probabilities"}), None, binary=True, takes_timeout=False, digest=None)
 
@@ -31,7 +32,7 @@ def make_endpoint(label: str) -> Endpoint:
 def test_equal_engines_share_the_load_evenly(engine: ScriptedEngine, other: ScriptedEngine) -> None:
     """Two engines get requests in turn, but one with fewer requests in flight gets the next ones."""
     engines = (engine, other)
-    with connected(*engines, longest_s=2 * PATIENCE_S) as backend, ThreadPoolExecutor(16) as threads:
+    with connected(*engines) as backend, ThreadPoolExecutor(16) as threads:
         for _ in range(10):
             predict(backend)
         assert [count_predictions(each) for each in engines] == [5, 5]
@@ -97,13 +98,11 @@ def test_a_name_without_addresses_does_not_disable_the_others(
 
 def test_an_engine_that_is_down_at_the_start_is_reported(engine: ScriptedEngine) -> None:
     """A subscriber that joins after the start receives the ejection of an engine that is down, with the reason."""
-    closed = ScriptedEngine()
-    closed.server_close()
-    with connected(engine, closed) as backend:
+    with refusing_port() as port, connected(engine, hosts=[f"127.0.0.1:{port}"]) as backend:
         events = list[EngineEvent]()
         backend.subscribe(events.append)
     reported = {event.endpoint: (event.kind, event.detail) for event in events}
-    assert reported[closed.endpoint] == (EventKind.EJECTED, "it cannot be reached")
+    assert reported[f"127.0.0.1:{port}"] == (EventKind.EJECTED, "it cannot be reached")
     assert reported[engine.endpoint][0] is EventKind.ADMITTED
 
 
@@ -116,9 +115,8 @@ def test_an_engine_with_another_model_does_not_end_the_start(engine: ScriptedEng
     assert not any(path.endswith("/infer") for path in other.script.paths)
 
 
-def test_silent_engines_are_checked_at_the_same_time(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_engines_are_checked_at_the_same_time(engine: ScriptedEngine) -> None:
     """Four silent engines are checked in parallel: each of them is connected before the check of any has ended."""
-    monkeypatch.setattr(checks, "_CHECK_LIMIT_S", 2 * PATIENCE_S)
     with ThreadPoolExecutor(1) as thread, ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
         started = thread.submit(start, engine, [f"127.0.0.1:{each.getsockname()[1]}" for each in listeners])

@@ -16,10 +16,11 @@ from model.backends.oip.events import EngineEvent, EventKind
 from model.backends.stub import StubBackend
 from model.errors import DeadlineExceeded
 from tests.model.backends.oip.scripted_engine import RED, ScriptedEngine, connected
+from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.servers.running import running
 
-LONGEST_S = 3.0
-PATIENCE_S = 60.0
+SILENCE_S = 1.5
+"""How long a request waits for a silent engine: more than the second after which that counts against the engine."""
 
 
 class LocalBackend(StubBackend):
@@ -41,9 +42,12 @@ def silent() -> Iterator[ScriptedEngine]:
         yield engine
 
 
-def test_another_engine_takes_the_requests_of_a_silent_one(silent: ScriptedEngine, other: ScriptedEngine) -> None:
+def test_another_engine_takes_the_requests_of_a_silent_one(
+    silent: ScriptedEngine, other: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request to a silent engine goes to the other one before the caller's deadline; the silent engine is ejected."""
-    with connected(silent, other, longest_s=LONGEST_S) as backend:
+    with connected(silent, other) as backend:
+        monkeypatch.setattr(backend._client, "_patience_s", SILENCE_S)
         events = list[EngineEvent]()
         backend.subscribe(events.append)
         for _ in range(10):
@@ -51,17 +55,17 @@ def test_another_engine_takes_the_requests_of_a_silent_one(silent: ScriptedEngin
                 assert backend.predict(RED)[0].tolist() == [1.0, 0.0, 0.0]
     kinds = [event.kind for event in events if event.endpoint == silent.endpoint]
     assert EventKind.EJECTED in kinds
-    assert kinds.count(EventKind.RETRIED) == kinds.count(EventKind.SENT) >= 3
+    assert kinds.count(EventKind.RETRIED) >= kinds.count(EventKind.SENT) >= 3
 
 
 def test_the_wait_for_engines_ends_before_the_deadline(silent: ScriptedEngine) -> None:
     """If the only engine is silent, predictions fail with EngineUnavailable before their deadline, in batches too."""
-    with connected(silent, longest_s=LONGEST_S) as backend:
+    with connected(silent, longest_s=2 * SILENCE_S) as backend:
         for predict in (backend.predict_pooled, BatchingBackend(backend, largest=2, linger_s=0).predict_pooled):
             started = time.monotonic()
-            with calling(started + PATIENCE_S), pytest.raises(EngineUnavailable):
+            with calling(started + 2 * PATIENCE_S), pytest.raises(EngineUnavailable):
                 predict(RED)
-            assert time.monotonic() - started < PATIENCE_S / 2
+            assert time.monotonic() - started < PATIENCE_S
 
 
 def test_the_deadline_of_the_caller_ends_the_request(silent: ScriptedEngine) -> None:
@@ -81,10 +85,16 @@ def test_the_local_model_takes_the_requests_of_a_silent_engine(silent: ScriptedE
         events = list[EngineEvent]()
         backend.subscribe(events.append)
         rows = np.random.default_rng(0).integers(0, 256, (3, *local.info.input_spec.shape)).astype(np.uint8)
-        for _ in range(4):
-            probabilities, pooled = backend.predict_pooled(rows)
+        results = [backend.predict_pooled(rows)]
+
+        def is_ejected() -> bool:
+            results.append(backend.predict_pooled(rows))
+            return EventKind.EJECTED in {event.kind for event in events}
+
+        wait_until(is_ejected)  # a request that this process begins to send too late is no error of the engine
+        results.append(backend.predict_pooled(rows))
     expected = StubBackend().predict_pooled(rows)
-    np.testing.assert_allclose(probabilities, expected[0], atol=1e-6)
-    np.testing.assert_allclose(pooled, expected[1], atol=1e-6)
-    assert local.sizes == [1] * 12
-    assert EventKind.EJECTED in {event.kind for event in events}
+    for probabilities, pooled in results:
+        np.testing.assert_allclose(probabilities, expected[0], atol=1e-6)
+        np.testing.assert_allclose(pooled, expected[1], atol=1e-6)
+    assert local.sizes == [1] * 3 * len(results)

@@ -17,7 +17,7 @@ from model.backends.prepared.errors import PreparationFailed, PreparedCopyAbsent
 from model.errors import DigestMismatch
 from tests.model.backends.prepared.conftest import SPEC, read_digest
 from tests.model.backends.tiny_onnx import write_tiny_artefact
-from tests.support.polling import wait_until
+from tests.support.polling import PATIENCE_S, wait_until
 
 BUILDER = [sys.executable, "-m", "model.backends.prepared"]
 
@@ -62,7 +62,7 @@ def test_builders_beside_each_other_make_one_copy(copies: PreparedCopies, artefa
         builder.stdin.write(job)
         builder.stdin.close()
     errors = [builder.stderr.read() for builder in builders if builder.stderr]
-    assert [builder.wait(60) for builder in builders] == [0, 0], errors
+    assert [builder.wait(PATIENCE_S) for builder in builders] == [0, 0], errors
     for builder in builders:
         assert builder.stderr
         builder.stderr.close()
@@ -105,8 +105,8 @@ def test_the_lock_of_a_killed_builder_is_free(copies: PreparedCopies, artefact: 
         wait_until(lambda: is_waiting_for_lock(builder.pid))
         assert list_copies(copies) == []
         holder.send_signal(signal.SIGKILL)
-        assert builder.wait(60) == 0
-        holder.wait(60)
+        assert builder.wait(PATIENCE_S) == 0
+        holder.wait(PATIENCE_S)
     assert list_copies(copies) == [copies.name_copy(digest)]
 
 

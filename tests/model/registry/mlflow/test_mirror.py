@@ -23,6 +23,7 @@ from tests.model.registry.mlflow.conftest import MakeMirror
 from tests.model.registry.mlflow.servers import ENVIRONMENT, RunningMlflow, register
 from tests.model.registry.versions import GRAPH, write_artefact
 from tests.model.signing.forging import new_key
+from tests.support.polling import PATIENCE_S
 
 MLFLOW_S_CLIENT = """
 import sys
@@ -91,7 +92,7 @@ def test_an_outage_of_another_alias_s_download_delays_no_served_alias(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A version whose download failed is downloaded at once when a served alias points to it."""
-    mirror = make_mirror()
+    mirror = make_mirror(clock=lambda: 0.0)
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "staging")
 
     def fail(*_: object) -> None:
@@ -129,7 +130,7 @@ def test_refused_aliases_take_no_requests(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pull makes a single request if all missing versions were rejected recently or have an invalid alias name."""
-    mirror, get, calls = make_mirror(), server.get, list[str]()
+    mirror, get, calls = make_mirror(clock=lambda: 0.0), server.get, list[str]()
     publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None)
     first = read_first_version(server, name)
     for alias in ("empty", "_no_name", "missing"):
@@ -183,7 +184,7 @@ def test_version_that_mlflow_s_client_registered_is_copied(
         env=mlflow.client_environment,
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert make_mirror().pull().moved == {"production": "3.1"}
 
