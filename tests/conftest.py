@@ -70,9 +70,9 @@ def postgres_url(postgres_server: str, request: pytest.FixtureRequest) -> Iterat
     with_tables = "migrated_url" in request.fixturenames
     template = request.getfixturevalue("migrated_template") if with_tables else "template1"
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        postgres.execute_when_unused(connection, f"CREATE DATABASE {name} TEMPLATE {template}")
         yield f"{postgres_server}/{name}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        postgres.execute_when_unused(connection, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

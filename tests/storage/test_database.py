@@ -23,6 +23,7 @@ from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import alembic_config, migrate
 from storage.transactions import ping
+from tests.support import postgres
 from tests.support.ports import refusing_port
 
 
@@ -71,7 +72,7 @@ async def test_a_database_without_an_encoding_stores_text(postgres_server: str) 
         async with engine.connect() as client:
             assert await client.scalar(text("SELECT 'Núñez'")) == "Núñez"
         await engine.dispose()
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        postgres.execute_when_unused(connection, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def test_current_database_is_not_changed(engine: AsyncEngine) -> None:

@@ -10,8 +10,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
 
 from tests.support.linux.processes import children
+from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
 _OPTIONS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync={fsync} -c port={port}"
@@ -73,6 +77,18 @@ class Postgres:
     def _run(self, program: str, *options: str) -> None:
         command = [*self._account, str(self._programs / program), "-D", str(self._folder / "data"), *options]
         subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL)
+
+
+def execute_when_unused(connection: psycopg.Connection[Any], statement: LiteralString) -> None:
+    """Copy or drop a database. PostgreSQL itself waits only five seconds for other connections to it to end."""
+
+    def succeeds() -> bool:
+        with suppress(psycopg.errors.ObjectInUse):
+            connection.execute(statement)
+            return True
+        return False
+
+    wait_until(succeeds)
 
 
 def _send_signal(number: signal.Signals, processes: Iterable[int]) -> None:

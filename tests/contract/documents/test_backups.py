@@ -20,6 +20,7 @@ from tests.contract.documents.markdown import read_blocks
 from tests.support.callers import running_threads
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import BIN, FOREST, ROOT
+from tests.support.postgres import execute_when_unused
 
 pytestmark = pytest.mark.long
 PAGE = ROOT / "docs" / "deploy" / "backup.md"
@@ -90,7 +91,7 @@ def postgres(postgres_server: str) -> Iterator[dict[str, str]]:
         connection.execute("CREATE DATABASE atalaya OWNER atalaya")
         yield {"PGHOST": host, "PGPORT": port, "DATABASE_URL": f"postgresql://atalaya@{host}:{port}/atalaya"}
         for name in names:
-            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            execute_when_unused(connection, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         connection.execute("DROP ROLE atalaya")
 
 
