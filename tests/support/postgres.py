@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from tests.support.linux.processes import children
+from tests.support.linux.processes import children, is_stopped
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
@@ -64,6 +64,7 @@ class Postgres:
         """Suspend all processes of the server for the duration of the block; connections stay open."""
         leader = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(leader, signal.SIGSTOP)  # first, so that it starts no more processes
+        wait_until(lambda: is_stopped(leader))
         server = [leader, *children(leader)]
         try:
             _send_signal(signal.SIGSTOP, server)

@@ -20,6 +20,11 @@ def parent(pid: int) -> int:
     return int(_read_stat(pid)[_PARENT])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal such as SIGSTOP has stopped the process, so that it does nothing more."""
+    return _read_stat(pid)[0] == "T"
+
+
 def descendants(pid: int) -> list[int]:
     """Process ids of the children, their children and so on."""
     return [found for child in children(pid) for found in (child, *descendants(child))]
