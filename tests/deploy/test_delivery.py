@@ -53,15 +53,16 @@ def test_an_outage_of_the_database_and_of_the_gateway(
         assert client.post("/v1/predictions", content=FOREST.read_bytes()).status_code == 200
         wait_until(lambda: "AtalayaDatabaseDown" in webhook.alerts("firing"))
         wait_until(lambda: MAIL_SUBJECT in mail.subjects)
-        wait_until(lambda: webhook.documents("/slack"))
+        wait_until(lambda: "AtalayaDatabaseDown" in str(webhook.documents("/slack")))
         wait_until(lambda: "AtalayaLedgerSpooling" in servers.alerts("suppressed"))
+        # Not later: once the database is back, Prometheus may scrape the gateway just before the spool is empty.
+        assert "AtalayaLedgerSpooling" not in webhook.alerts("firing")
         postgres.start()
         wait_until(lambda: "AtalayaDatabaseDown" in webhook.alerts("resolved"))
         client.close()
         gateway.kill()
         wait_until(lambda: "AtalayaDown" in webhook.alerts("firing"))
     firing = webhook.alerts("firing")
-    assert "AtalayaLedgerSpooling" not in firing
     runbooks = {name: alert["annotations"]["runbook_url"] for name, alert in firing.items()}
     assert runbooks["AtalayaDown"] == f"{alerting.RUNBOOKS_URL}/availability.md#atalayadown"
     assert "runbooks" not in firing["AtalayaDown"]["labels"]

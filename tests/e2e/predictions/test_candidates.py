@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from tests.support.paths import FOREST, SHRUBLAND
 from tests.support.polling import wait_until
 
 WORKERS = 2
-MOST_REQUESTS = 500
+MOST_COMPARISONS = 500
 IMAGES = [FOREST.read_bytes(), SHRUBLAND.read_bytes()]
 
 
@@ -43,26 +44,30 @@ def send(gateway: Gateway, image: bytes, token: str) -> httpx.Response:
 
 
 def test_a_bad_candidate_is_taken_back_soon(gateway: Gateway, registry: ModelRegistry) -> None:
-    """The candidate is taken back within 500 requests; callers notice nothing, and both workers release it."""
+    """The candidate is taken back within 500 comparisons; callers notice nothing, and both workers release it."""
     registry.files.move_aliases(NAME, {"candidate": "1.2"}, who="cli:olga", why="a test")
     wait_until(lambda: gateway.log().count('"candidate_in_trial"') == WORKERS, message=gateway.log)
     shown = gateway.run("models", "status", NAME)
     assert "It gets copies of 100 % of the requests." in shown.stdout, shown
-    token, versions, sent = gateway.token(), set[str](), 0
-    while "candidate" in registry.files.read(NAME).aliases:
-        response = send(gateway, IMAGES[sent % len(IMAGES)], token)
+    token, versions, images = gateway.token(), set[str](), itertools.cycle(IMAGES)
+
+    def is_taken_back() -> bool:
+        response = send(gateway, next(images), token)
         assert response.status_code == 200, response.text
         versions.add(response.json()["model"]["version"])
-        sent += 1
-        assert sent < MOST_REQUESTS, gateway.metric('atalaya_canary_shadow_total{outcome="dropped"}')
+        return "candidate" not in registry.files.read(NAME).aliases
+
+    wait_until(is_taken_back, message=lambda: gateway.metric('atalaya_canary_shadow_total{outcome="dropped"}'))
     assert versions == {"1.1"}
     wait_until(lambda: gateway.log().count('"candidate_released"') == WORKERS, message=gateway.log)
     wait_until(lambda: '"canary_verdict"' in gateway.log(), message=gateway.log)
     (line,) = [json.loads(line) for line in gateway.log().splitlines() if '"canary_verdict"' in line]
     assert (line["verdict"], line["moved"], line["candidate"]) == ("take_back", True, "1.2")
     assert "disagreement is at least" in line["reasons"][0]
-    kinds = [entry.get("kind") for entry in read_entries(gateway.database_path).values()]
-    assert kinds.count("canary_verdict") == 1
+    entries = read_entries(gateway.database_path).values()
+    (verdict,) = (entry["canary_verdict"] for entry in entries if entry.get("kind") == "canary_verdict")
+    # Not the number of requests: while the deciding worker is suspended, the other one serves many more.
+    assert sum(verdict["counts"]["disagreement"]) <= MOST_COMPARISONS
     assert gateway.metric('atalaya_canary_verdicts_total{verdict="take_back"}') == 1
     verified = gateway.run("ledger", "verify")
     assert verified.returncode == 0, verified

@@ -103,6 +103,8 @@ def test_both_workers_follow_each_promotion_and_no_request_notices(gateway: Gate
         later = wait_for_later(responses)
     assert [sent.response.text for sent in responses if sent.response.status_code != HTTPStatus.OK] == []
     bodies = [sent.response.json() for sent in responses]
+    # An entry is spooled first if the other worker holds the lock of the database for too long.
+    wait_until(lambda: {body["id"] for body in bodies} <= read_entries(gateway.database_path).keys())
     entries = read_entries(gateway.database_path)
     assert [problem for body in bodies if (problem := find_mixture(body, entries[body["id"]]))] == []
     assert {body["model"]["version"] for body in bodies} == {"2.0", "2.1"}
@@ -117,14 +119,15 @@ def test_a_version_that_cannot_be_loaded_leaves_the_previous_one_in_service(
     """Both workers reject a damaged graph, log why and continue to serve; they follow the next move of the alias."""
     promote(gateway, registry, "2.0")
     registry.promote("2.2")
-    wait_until(lambda: gateway.log().count('"model_not_switched"') == WORKERS, message=gateway.log)
+    # Not exactly as often: a worker tries again after half a minute.
+    wait_until(lambda: gateway.log().count('"model_not_switched"') >= WORKERS, message=gateway.log)
     with load(gateway) as responses:
         wait_until(lambda: len(responses) > 8)
         health = gateway.get("/readyz")
     assert {sent.response.status_code for sent in responses} == {200}
     assert {sent.response.json()["model"]["version"] for sent in responses} == {"2.0"}
     assert (health.status_code, health.json()["checks"]["model"]) == (200, "digest_mismatch")
-    assert gateway.metric(FAILED) == WORKERS
+    assert gateway.metric(FAILED) >= WORKERS
     assert "model.onnx differs from its manifest" in gateway.log()
     promote(gateway, registry, "2.1")
     wait_until(lambda: gateway.get("/readyz").json()["checks"]["model"] == "ok")
