@@ -51,10 +51,10 @@ def test_a_rejected_credential_stops_the_command(gateway: Gateway) -> None:
 
 def test_a_rate_limit_is_waited_for(new_gateway: Callable[..., Gateway]) -> None:
     """When the gateway limits the rate, the command waits as long as the response says, and classifies every image."""
-    gateway = new_gateway(MODEL__URL="stub://", LIMITS__PREDICT="2/5second")
-    result = classify(gateway, "--json", *[str(FOREST)] * 6)
+    gateway = new_gateway(MODEL__URL="stub://", LIMITS__PREDICT="2/20second")
+    result = classify(gateway, "--json", *[str(FOREST)] * 3)
     assert result.returncode == 0, result.stderr
-    assert [bool(each["label"]) for each in json.loads(result.stdout)] == [True] * 6
+    assert [bool(each["label"]) for each in json.loads(result.stdout)] == [True] * 3
     assert gateway.metric('atalaya_rate_limited_total{limit="predict"}') > 0
 
 
