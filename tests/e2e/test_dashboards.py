@@ -41,8 +41,8 @@ RIGHTLY_EMPTY = {
     ("Callers that differ", "A"): "the stub has no reference for drift",
     ("Recent predictions compared with the reference", "A"): "the stub has no reference for drift",
 }
-# Whether the container of the tests has a control group depends on the machine.
-EMPTY_ON_SOME_MACHINES = {("Memory and its limit", "C"), ("CPU throttling", "A")}
+# Whether the container of the tests has a control group, and whether requests are too slow, depends on the machine.
+EMPTY_ON_SOME_MACHINES = {("Memory and its limit", "C"), ("CPU throttling", "A"), ("Alerts that fire", "A")}
 # Panels that are expected to show 0 for a gateway that is down, because they show whether it is up.
 SHOW_WHETHER_UP = {"Service status", "Instances up"}
 
@@ -143,7 +143,7 @@ def send_mixed_requests(gateway: Gateway) -> Iterator[None]:
             gateway.get("/v1/me")  # 401
             gateway.get("/v1/me", headers={"Authorization": "Bearer x"})
             gateway.get("/nowhere")
-            gateway.log_in("ana", "wrong horse battery")
+            gateway.log_in("olga", "wrong horse battery")  # not ana, whose token must be renewed on a slow machine
             yield
 
 
