@@ -75,7 +75,7 @@ class NoLabelledImages(ApiError):
 
     def __init__(self, labelled: int) -> None:
         super().__init__(
-            f"There are {labelled} labelled predictions, but none of their images were kept. Users have to allow this "
+            f"None of the images of labelled predictions were kept (labelled: {labelled}). Users have to allow this "
             "(`atalaya users images`) before they send the images."
         )
 

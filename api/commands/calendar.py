@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.audit import verify_log
 from api.commands.database import CommandEvent, run_with_engine
 from api.commands.ledger.verify import verify_database
-from api.commands.output import print_table
+from api.commands.output import format_count, print_table
 from api.errors import CommandFailed
 from api.server.exit_status import describe_error
 from api.settings import Settings
@@ -143,7 +143,7 @@ def _evaluate(settings: Settings) -> str:
     result = evaluate_served(settings, None, accept_loss=False)
     check_loss(result)
     record = result.record
-    return f"{record.full_name} has an accuracy of {record.accuracy:.4f} on {record.n} images."
+    return f"{record.full_name} has an accuracy of {record.accuracy:.4f} on {format_count(record.n, 'image')}."
 
 
 def _format_time(seconds: int | None) -> str:

@@ -14,7 +14,7 @@ import typer
 
 from api.commands.gateway.failures import explain_failure
 from api.commands.models.predict import describe_os_error, print_results
-from api.commands.output import JsonFlag, print_json, progress_bar
+from api.commands.output import JsonFlag, format_count, print_json, progress_bar
 from api.errors import CommandFailed
 
 # Long enough for a rate limit or an overload. The command does not wait for a quota, which may be exhausted for weeks.
@@ -50,8 +50,8 @@ def classify(
                 break
             advance(done)
     if stopped is not None:
-        left = len(images) - len(results)
-        stopped = CommandFailed(f"{stopped} {left} of {len(images)} images were not classified.")
+        left, total = len(images) - len(results), format_count(len(images), "image")
+        stopped = CommandFailed(f"{stopped} {left} of {total} {'was' if left == 1 else 'were'} not classified.")
     print_results(results, as_json, stopped)
 
 

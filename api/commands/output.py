@@ -75,15 +75,14 @@ def format_time(moment: datetime | None) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
 
 
-def format_count(count: int, noun: str) -> str:
-    """Format a count with a noun that has a regular plural."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def format_count(count: int, singular: str, plural: str = "") -> str:
+    """Format a count with the words that agree with it. Without a plural, the singular gets an s."""
+    return f"{count} {singular}" if count == 1 else f"{count} {plural or f'{singular}s'}"
 
 
 def format_entries(count: int, kind: str = "") -> str:
     """Format a number of entries of a ledger or log, such as "1 audit entry" or "2 entries"."""
-    noun = "entry" if count == 1 else "entries"
-    return f"{count} {kind} {noun}" if kind else f"{count} {noun}"
+    return format_count(count, f"{kind} entry".lstrip(), f"{kind} entries".lstrip())
 
 
 def format_erased_images(count: int | None) -> str:

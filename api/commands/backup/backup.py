@@ -21,7 +21,7 @@ from api.commands.backup.keys import format_keys
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, check_passphrase, read_passphrase
 from api.commands.database import CommandEvent, migrate_database, recorded_run, run_with_engine
 from api.commands.ledger.database import open_snapshot
-from api.commands.output import JsonFlag, print_json
+from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
@@ -69,7 +69,7 @@ def backup(
     else:
         kind = "Encrypted backup" if passphrase is not None else "Backup"
         keys = "with the keys" if with_keys else "without keys"
-        typer.echo(f"{kind} of {rows} rows, {keys}: {file}", err=to_stdout)
+        typer.echo(f"{kind} of {format_count(rows, 'row')}, {keys}: {file}", err=to_stdout)
 
 
 def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_keys: bool) -> int:

@@ -22,6 +22,7 @@ from api.commands.accounts.users import describe_issued_token, describe_user_eve
 from api.commands.database import recording, run_with_accounts, run_with_engine
 from api.commands.gateway.processes import Listeners, open_listeners
 from api.commands.gateway.serve import describe_serving, serve_on
+from api.commands.output import format_count
 from api.commands.secrets import add_secrets, find_missing_secrets
 from api.errors import CommandFailed
 from api.production import find_start_problems
@@ -210,8 +211,8 @@ def _print_result(prediction: dict[str, Any]) -> None:
 
 
 def _print_next_steps(url: str, account: _Account, token: str, settings: Settings) -> None:
-    minutes = settings.auth.access_token_seconds // 60
-    typer.echo(f"""Make another prediction; the token is valid for {minutes} minutes:
+    minutes = format_count(settings.auth.access_token_seconds // 60, "minute")
+    typer.echo(f"""Make another prediction; the token is valid for {minutes}:
 
 curl -s {url}/v1/predictions -w '\\n' -F file=@{shlex.quote(str(_sample_path()))} -H 'Authorization: Bearer {token}'
 """)

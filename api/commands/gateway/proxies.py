@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.output import JsonFlag, print_json
+from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed
 from api.http.addresses.published import ProxyService, list_file, parse_published
 from api.settings.home import published_networks_folder
@@ -43,7 +43,8 @@ def refresh(
     if as_json:
         print_json({"service": service, "networks": len(networks), "file": str(path)})
     else:
-        typer.echo(f"{path} has {len(networks)} networks of {service}. Restart the gateway to use them.")
+        count = format_count(len(networks), "network")
+        typer.echo(f"{path} has {count} of {service}. Restart the gateway to use them.")
 
 
 def _read(file: Path) -> str:

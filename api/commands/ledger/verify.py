@@ -117,10 +117,11 @@ def _format_report(report: LedgerReport) -> str:
         return "The ledger is empty: nothing was ever written, or everything was deleted. --anchor can tell which."
     parts = [f"{format_entries(report.entries)} of {format_count(report.writers, 'writer')}, unchanged."]
     if report.erased:
-        parts.append(f"{report.erased} were erased.")
+        parts.append(f"{format_count(report.erased, 'was', 'were')} erased.")
     if report.withheld:
         filters = _format_filters(report.header)
-        parts.append(f"{report.withheld} are withheld: this export proves only what it contains{filters}.")
+        withheld = format_count(report.withheld, "is", "are")
+        parts.append(f"{withheld} withheld: this export proves only what it contains{filters}.")
     if report.anchor.number and not report.header.has_window:
         parts.append(f"Keep this elsewhere: {report.anchor.number}:{report.anchor.hash}")
     return " ".join(parts)

@@ -12,7 +12,7 @@ from api.commands.ledger.database import open_snapshot
 from api.commands.ledger.verify import PublicKeys, read_configured_keys
 from api.commands.models.aliases import NameArgument
 from api.commands.options.times import parse_time
-from api.commands.output import JsonFlag, format_time, print_json, print_table, to_printable
+from api.commands.output import JsonFlag, format_count, format_time, print_json, print_table, to_printable
 from api.errors import CommandFailed
 from api.services.aliases.moves import read_recorded_move
 from api.services.registry import open_registry
@@ -105,9 +105,11 @@ def _compare_with_registry(settings: Settings, name: str, timeline: AliasHistory
             raise
         return [f"The registry no longer has the model {name}."]
     if state.unrecorded:
+        count = len(state.unrecorded)
+        moves = format_count(count, f"move of {name} is", f"moves of {name} are")
         return [
-            f"{len(state.unrecorded)} moves of {name} are not recorded yet, because recording was interrupted. They "
-            "will be recorded when an alias of the model is moved again, or when a gateway starts."
+            f"{moves} not recorded yet, because recording was interrupted. {'It' if count == 1 else 'They'} will be "
+            "recorded when an alias of the model is moved again, or when a gateway starts."
         ]
     timeline.check_present(state.aliases.get(timeline.alias))
     return []

@@ -12,7 +12,7 @@ from api.commands.database import CommandEvent, migrate_database, record_event, 
 from api.commands.models.signing import FolderArgument, describe_absent, read_key_file
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
-from api.commands.output import JsonFlag, PasswordStdin, print_json
+from api.commands.output import JsonFlag, PasswordStdin, format_count, print_json
 from api.errors import CommandFailed
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
@@ -123,6 +123,8 @@ def add_to_registry(settings: Settings, folder: Path, manifest: Manifest) -> Pat
 def _print_golden(golden: dict[str, Any]) -> None:
     if "accuracy" in golden:
         accuracy, error = golden["accuracy"], golden["ece"]
-        typer.echo(f"Accuracy {accuracy:.4f}, calibration error {error:.4f} on {golden['images']} images.")
+        typer.echo(
+            f"Accuracy {accuracy:.4f}, calibration error {error:.4f} on {format_count(golden['images'], 'image')}."
+        )
     latency = golden["latency_ms"]
     typer.echo(f"{latency['median']:g} ms per image, p95 {latency['p95']:g} ms; {golden['memory_mb']:g} MB of memory.")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from api.commands.options.model import ModelOption, open_chosen_backend
-from api.commands.output import JsonFlag, print_json, print_table, to_printable
+from api.commands.output import JsonFlag, format_count, print_json, print_table, to_printable
 from api.errors import CommandFailed
 from model.backends.base import Backend
 from model.errors import ImageRejected
@@ -54,7 +54,7 @@ def print_results(results: list[dict[str, Any]], as_json: bool, stopped: Command
     if stopped is not None:
         raise stopped
     if failed:
-        raise CommandFailed(f"{len(failed)} of {len(results)} images failed.")
+        raise CommandFailed(f"{len(failed)} of {format_count(len(results), 'image')} failed.")
 
 
 def _print_predictions(predictions: list[dict[str, Any]]) -> None:

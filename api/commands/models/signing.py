@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.output import JsonFlag, PasswordStdin, print_json, read_password
+from api.commands.output import JsonFlag, PasswordStdin, format_count, print_json, read_password
 from api.errors import CommandFailed
 from api.services.registry import open_registry
 from api.settings import load_settings
@@ -44,7 +44,8 @@ def sign(
     if as_json:
         print_json({"signature": str(folder / SIGNATURE), "files": dict(statement.files), "verify_key": public_key})
         return
-    typer.echo(f"{folder / SIGNATURE} signs {len(statement.files)} files. The gateway verifies it with:", err=True)
+    files = format_count(len(statement.files), "file")
+    typer.echo(f"{folder / SIGNATURE} signs {files}. The gateway verifies it with:", err=True)
     typer.echo(f"MODEL__VERIFY_KEY={public_key}")
 
 
@@ -71,8 +72,8 @@ def verify(
     if as_json:
         print_json({"key": fingerprint(public_key), "files": dict(statement.files), "absent": absent})
         return
-    present = len(statement.files) - len(absent)
-    typer.echo(f"The signature is valid: {present} files, key {fingerprint(public_key)}.{describe_absent(absent)}")
+    present = format_count(len(statement.files) - len(absent), "file")
+    typer.echo(f"The signature is valid: {present}, key {fingerprint(public_key)}.{describe_absent(absent)}")
 
 
 def describe_absent(names: Sequence[str]) -> str:

@@ -153,9 +153,9 @@ def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: 
     assert erased == "Erased 1 prediction and no images (IMAGES__URL is not set) of ana.\n"
     assert gateway.client().get(f"/v1/predictions/{prediction_id}").status_code == 404
     predict(gateway)
-    assert "1 were erased." in gateway.run("ledger", "verify").stdout
+    assert "1 was erased." in gateway.run("ledger", "verify").stdout
     gateway.environment["LEDGER__KEEP_DAYS"] = "1"
     assert json.loads(gateway.run("ledger", "prune", "--yes", "--json").stdout) == {"removed": 0}
-    assert "1 were erased." in gateway.run("ledger", "verify").stdout
+    assert "1 was erased." in gateway.run("ledger", "verify").stdout
     audited = json.loads(gateway.run("audit", "--event", "ledger", "--json").stdout)
     assert [entry["outcome"] for entry in audited] == ["erased", "pruned"]

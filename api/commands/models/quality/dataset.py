@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from api.commands.database import CommandEvent, recorded_run, run_with_engine
 from api.commands.options.times import parse_time
-from api.commands.output import JsonFlag, print_json, print_table, progress_bar
+from api.commands.output import JsonFlag, format_count, print_json, print_table, progress_bar
 from api.errors import CommandFailed, NoLabelledImages, SettingsError
 from api.services.personal_data.archive import open_image_archive
 from api.settings import Settings, load_settings
@@ -165,8 +165,8 @@ def _print_summary(out: Path, summary: Mapping[str, Any]) -> None:
     rows = [[label, *map(str, counts.values()), str(sum(counts.values()))] for label, counts in _sort(summary)]
     print_table(("class", *(split.value for split in Split), "all"), rows)
     splits = ", ".join(f"{count} {split}" for split, count in summary["splits"].items())
-    typer.echo(f"{out}: {summary['images']} images ({splits}).")
-    typer.echo(f"{summary['duplicates']} further predictions of the same images.")
+    typer.echo(f"{out}: {format_count(summary['images'], 'image')} ({splits}).")
+    typer.echo(f"{format_count(summary['duplicates'], 'further prediction')} of the same images.")
     for name, meaning in (("conflicts", "left out"), ("doubtful", "kept; look at them")):
         kind = "equal" if name == "conflicts" else "similar"
         for conflict in summary[name]:

@@ -8,7 +8,7 @@ from textwrap import fill
 
 import typer
 
-from api.commands.output import print_table
+from api.commands.output import format_count, print_table
 from model.quality.intervals import Interval
 from model.quality.results import MIN_CLASS_LABELS, ClassQuality, VersionQuality
 
@@ -29,7 +29,8 @@ def print_quality(model: str, since: datetime | None, versions: Sequence[Version
     typer.echo(fill(_NOTE, _WIDTH))
     for each in versions:
         if each.abstained:
-            typer.echo(f"Version {each.version} abstained {each.abstained} more times; these are left out.")
+            times = format_count(each.abstained, "more time; this is", "more times; these are")
+            typer.echo(f"Version {each.version} abstained {times} left out.")
         _print_classes(each)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from api.commands.options.model import ModelOption, open_chosen_backend
-from api.commands.output import print_json
+from api.commands.output import format_count, print_json
 from api.errors import CommandFailed
 from model.drift.files import describe_reference_file
 from model.offline.dataset import split_training_data
@@ -32,5 +32,6 @@ def reference(
         held_out = split_training_data(data, validation, seed, backend.info.classes)[1]
         measured = measure_reference(backend, held_out.paths, threads)
         if measured is None:
-            raise CommandFailed(f"{data} has only {len(held_out)} images that were held out; 50 are needed.")
+            images = format_count(len(held_out), "image that was", "images that were")
+            raise CommandFailed(f"{data} has only {images} held out; 50 are needed.")
         print_json(describe_reference_file(measured, backend.info.full_name, backend.info.digest))

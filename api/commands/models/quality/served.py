@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import recorded_run, run_with_engine
-from api.commands.output import print_json, print_table, progress_bar
+from api.commands.output import format_count, print_json, print_table, progress_bar
 from api.errors import CommandFailed, SettingsError
 from api.services.opening import read_engine_options
 from api.services.preparation import find_copies
@@ -124,9 +124,10 @@ def print_served(result: ServedEvaluation) -> None:
         typer.echo("  There is no earlier evaluation of these images.")
     else:
         date = time.strftime("%Y-%m-%d", time.gmtime(result.reference.at))
+        lost = format_count(comparison.lost, "image is", "images are")
         typer.echo(
-            f"  Compared with {result.reference.full_name} on {date}: {comparison.lost} images are no longer "
-            f"correct, {comparison.gained} became correct (p = {comparison.p_value:.3g})."
+            f"  Compared with {result.reference.full_name} on {date}: {lost} no longer correct, "
+            f"{comparison.gained} became correct (p = {comparison.p_value:.3g})."
         )
     typer.echo(
         f"  It took {result.seconds:.0f} s, {result.paused_s:.0f} s of them waiting for others, "

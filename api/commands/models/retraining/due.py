@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from api.commands.database import open_migrated_engine, run_with_engine
+from api.commands.output import format_count
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import read_report
 from api.services.registry import find_model_url, open_registry
@@ -61,7 +62,8 @@ def check_age(settings: Settings, now: datetime) -> str | None:
     days = (now - datetime.fromisoformat(version.added_at)).days
     if days < limit:
         return None
-    return f"{reference.model} {version.version} is {days} days old, and CALENDAR__RETRAINING_DAYS is {limit}."
+    age = format_count(days, "day")
+    return f"{reference.model} {version.version} is {age} old, and CALENDAR__RETRAINING_DAYS is {limit}."
 
 
 def check_accuracy(settings: Settings, _now: datetime) -> str | None:

@@ -35,6 +35,8 @@ def test_a_principal_is_a_user_name_or_a_subject(ledger: Run) -> None:
         status, out, err = ledger("verify", "e.jsonl")
         assert (status, err) == (0, "")
         assert f"{6 - known} are withheld: this export proves only what it contains (principal " in out
+    exported(ledger, "e.jsonl", "--principal", "ana", "--until", DAYS[1])
+    assert " 1 is withheld: this export proves only what it contains (until " in ledger("verify", "e.jsonl")[1]
 
 
 def test_verifying_without_a_key_names_the_option(ledger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

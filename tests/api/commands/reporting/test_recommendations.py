@@ -227,8 +227,8 @@ def test_a_backup_is_old_by_the_calendar(age_days: int, rules: set[str]) -> None
 def test_changed_entries_are_counted() -> None:
     """The page says in both languages how many entries cannot be read."""
     report = replace(BEST, unreadable=7)
-    assert "7 entries of the quarter were changed" in render_report(report, RAILWAY, Language.ENGLISH)
-    assert "7 entradas del trimestre se alteraron" in render_report(report, RAILWAY, Language.SPANISH)
+    assert "were changed and cannot be read: 7." in render_report(report, RAILWAY, Language.ENGLISH)
+    assert "se alteraron y no se pueden leer: 7." in render_report(report, RAILWAY, Language.SPANISH)
 
 
 def test_languages_have_the_same_texts() -> None:
