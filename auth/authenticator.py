@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from auth.changes import ChangeFeed
 from auth.errors import InvalidToken
 from auth.networks import Network, is_within
 from auth.principal import Principal
+from auth.tokens.digests import digest_text
 
 CACHE_SIZE = 4096
 
@@ -104,7 +104,7 @@ class Authenticator:
         Raises InvalidToken, ExpiredToken, SubjectBarred, IssuerUnavailable, DatabaseUnavailable.
         """
         await self._changes.ensure_current()
-        digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
+        digest = digest_text(credential)
         verified = self._cache.find_valid(digest, self._clock())
         if verified is None:
             verified = await self._verify(credential, digest)

@@ -1,4 +1,4 @@
-"""Find the type of the file system that holds a path: files on some types are lost with their container."""
+"""Facts about files: when they change, and on what type of file system they are, as containers lose some types."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def find_filesystem(path: Path, mounts: Path = _MOUNTS) -> str | None:
         if path.is_relative_to(point) and (deepest is None or len(point.parts) >= deepest[0]):
             deepest = len(point.parts), source.split()[0]
     return deepest[1] if deepest else None
+
+
+def read_file_version(path: Path) -> tuple[int, ...] | None:
+    """Return numbers that change when the file, its owner or its mode changes; None if there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def _unescape(text: str) -> str:

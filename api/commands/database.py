@@ -33,7 +33,7 @@ from storage.transactions import Record
 
 T = TypeVar("T")
 
-_WAIT_S = 60  # for the lock of a gateway that is writing
+_LOCK_TIMEOUT_S = 60  # for the lock of a gateway that is writing
 
 
 class CommandEvent(NamedTuple):
@@ -94,7 +94,7 @@ def migrate_database(settings: Settings) -> None:
 def open_migrated_engine(settings: Settings) -> Iterator[Engine]:
     """Open an engine for this thread, after the migrations. Raises DatabaseUnavailable, DatabaseMissing."""
     migrate_database(settings)
-    engine = open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S)
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), _LOCK_TIMEOUT_S)
     try:
         yield engine
     finally:
@@ -158,6 +158,14 @@ def describe_database(url: str) -> str:
     """Describe the database to people: SQLite's file, or PostgreSQL's host and database."""
     path, parts = sqlite_file(url), urlsplit(url)
     return str(path) if path else f"{parts.hostname or 'localhost'}{parts.path}"
+
+
+def write_event(settings: Settings, event: CommandEvent) -> None:
+    """Write an event to the audit log of the database that the settings name.
+
+    Raises DatabaseUnavailable, DatabaseMissing, AuditUnavailable.
+    """
+    run_with_engine(settings, lambda engine: record_event(engine, event))
 
 
 async def record_event(engine: AsyncEngine, event: CommandEvent) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,9 @@ from rich.text import Text
 
 from api.commands.group import JSON_PRINTED
 from api.errors import CommandFailed
+from model.quality.intervals import Interval
 
+_PARAGRAPH_WIDTH = 80
 _MAX_WORD = 40  # an identifier is shorter, a URL or a digest may be longer
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -53,6 +56,11 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], identifie
     with console.capture() as captured:
         console.print(table)
     typer.echo(captured.get(), nl=False)
+
+
+def print_wrapped(text: str, indent: str = "") -> None:
+    """Print a paragraph, wrapped at 80 columns; `indent` begins every line but the first."""
+    typer.echo(fill(text, _PARAGRAPH_WIDTH, subsequent_indent=indent))
 
 
 def _measure_longest_word(cell: str) -> int:
@@ -88,6 +96,14 @@ def format_entries(count: int, kind: str = "") -> str:
 def format_erased_images(count: int | None) -> str:
     """Format the result of `erase_images`. A gateway elsewhere may use a store that is not configured here."""
     return "no images (IMAGES__URL is not set)" if count is None else format_count(count, "image")
+
+
+def format_interval(interval: Interval | None) -> str:
+    """Format an estimate in percent with its interval, such as "93.0 (88.6-95.8)"; "" if there is none."""
+    if interval is None:
+        return ""
+    value, lower, upper = (f"{100 * share:.1f}" for share in (interval.value, interval.lower, interval.upper))
+    return f"{value} ({lower}-{upper})"
 
 
 def to_printable(text: str) -> str:

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.errors import SettingsError
 from api.settings import Settings
+from storage.filesystems import read_file_version
 
 
 class CertificateProtocol(HttpToolsProtocol):
@@ -65,7 +66,7 @@ class ServerTls:
 
     def _find_versions(self) -> tuple[object, ...]:
         paths = self._settings.tls_certificate, self._settings.tls_key, self._settings.tls_client_ca
-        return tuple(_find_version(path) for path in paths if path is not None)
+        return tuple(read_file_version(path) for path in paths if path is not None)
 
 
 def open_tls(settings: Settings) -> ServerTls | None:
@@ -97,15 +98,6 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
     return context
-
-
-def _find_version(path: Path) -> tuple[int, ...] | None:
-    """Return numbers that change when the file, its owner or its mode changes; None if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 @contextmanager

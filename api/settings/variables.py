@@ -10,6 +10,7 @@ from dotenv import dotenv_values
 
 from api.errors import SettingsError
 from api.settings.home import home_folder
+from storage.filesystems import read_file_version
 
 
 def read_variables() -> dict[str, str]:
@@ -22,11 +23,7 @@ def read_variables() -> dict[str, str]:
 
 def read_env_file_state() -> tuple[int, ...] | None:
     """Return numbers that change when `.env`, its owner or its mode changes; None without it. Raises SettingsError."""
-    try:
-        state = (home_folder() / ".env").stat()
-    except OSError:
-        return None
-    return state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino
+    return read_file_version(home_folder() / ".env")
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

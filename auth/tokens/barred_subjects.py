@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from auth.changes import announce
 from auth.errors import SubjectNotBarred
 from auth.tables import barred_subjects, changes
+from auth.tokens.digests import hash_text
 from storage.engine import dialect_insert
 from storage.transactions import Record, reading, record_nothing, writing
 
@@ -73,7 +73,7 @@ class BarredSubjects:
 
 def subject_target(issuer: str, subject: str) -> str:
     """Return the target of changes that concern a user of an external issuer: a digest, because ids can be long."""
-    return f"subject:{hashlib.sha256(f'{issuer}|{subject}'.encode()).hexdigest()}"
+    return f"subject:{hash_text(f'{issuer}|{subject}')}"
 
 
 def _barred(row: Row[Any]) -> BarredSubject:

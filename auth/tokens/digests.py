@@ -10,4 +10,9 @@ def hash_text(text: str) -> str:
 
     The text may contain lone surrogates, as a JSON string can.
     """
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return digest_text(text).hex()
+
+
+def digest_text(text: str) -> bytes:
+    """Return the digest of `hash_text` as 32 bytes, which take less memory as a key."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

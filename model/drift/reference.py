@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.drift.metrics import MEASURES, Metric, Observations
+from model.signing.documents import parse_number
 
 _QUANTILES = 101
 _DECIMALS = 7  # confidences differ in the fifth decimal
@@ -63,7 +63,7 @@ class Reference:
         images, classes = document["images"], document["classes"]
         if type(images) is not int or images < 1 or not classes:
             raise ValueError("the reference for drift has no images or no classes")
-        shares = tuple(_parse_number(share) for share in classes.values())
+        shares = tuple(parse_number(share) for share in classes.values())
         if any(not 0 <= share <= 1 for share in shares):
             raise ValueError("a share of a class is not in 0..1")
         measures = {Metric(name): _parse_measure(name, each) for name, each in document["measures"].items()}
@@ -95,13 +95,7 @@ def _build_measure(values: NDArray[np.float64]) -> MeasureReference:
 
 
 def _parse_measure(name: str, document: Mapping[str, Any]) -> MeasureReference:
-    quantiles = tuple(_parse_number(value) for value in document["quantiles"])
+    quantiles = tuple(parse_number(value) for value in document["quantiles"])
     if not quantiles or list(quantiles) != sorted(quantiles):
         raise ValueError(f"the quantiles of {name} are not in ascending order")
-    return MeasureReference(_parse_number(document["mean"]), quantiles)
-
-
-def _parse_number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
+    return MeasureReference(parse_number(document["mean"]), quantiles)

@@ -14,6 +14,7 @@ from model.drift.reference import Reference
 from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.confidence import describe_confidence, parse_confidence
+from model.signing.documents import parse_text
 from model.signing.errors import ArtefactChanged
 
 MANIFEST = "manifest.json"
@@ -170,10 +171,10 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
     if document["schema"] != SCHEMA:
         raise ValueError(f"its schema is {document['schema']}")
     return Manifest(
-        name=_parse_text(document["name"]),
-        version=_parse_text(document["version"]),
-        classes=tuple(_parse_text(name) for name in document["classes"]),
-        outputs={name: _parse_text(meaning) for name, meaning in document["outputs"].items()},
+        name=parse_text(document["name"]),
+        version=parse_text(document["version"]),
+        classes=tuple(parse_text(name) for name in document["classes"]),
+        outputs={name: parse_text(meaning) for name, meaning in document["outputs"].items()},
         files={_check_filename(name): _parse_entry(entry) for name, entry in document["files"].items()},
         data=dict(document["data"]),
         results=dict(document["figures"]),
@@ -209,13 +210,7 @@ def _parse_entry(entry: Mapping[str, Any]) -> FileEntry:
     size = entry["bytes"]
     if type(size) is not int or size < 0:
         raise ValueError(f"{size!r} is not a size in bytes")
-    return FileEntry(_parse_text(entry["sha256"]), size)
-
-
-def _parse_text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a non-empty string")
-    return value
+    return FileEntry(parse_text(entry["sha256"]), size)
 
 
 def _check_filename(filename: str) -> str:

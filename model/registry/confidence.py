@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from model.confidence.abstention import AbstentionReason, AbstentionRules, AerialGate
 from model.confidence.model import ConfidenceModel
 from model.confidence.prediction_sets import ConformalScores
+from model.signing.documents import parse_number
 
 _DECIMALS = 7
 
@@ -37,7 +37,7 @@ def describe_confidence(confidence: ConfidenceModel) -> dict[str, Any]:
 
 def parse_confidence(document: Mapping[str, Any]) -> ConfidenceModel:
     """Read the members of a manifest. Raises ValueError, TypeError, KeyError, OverflowError."""
-    temperature = _parse_number(document.get("calibration", {}).get("temperature", 1.0))
+    temperature = parse_number(document.get("calibration", {}).get("temperature", 1.0))
     if temperature <= 0:
         raise ValueError(f"its temperature is {temperature}")
     abstention = document.get("abstention", {})
@@ -47,8 +47,8 @@ def parse_confidence(document: Mapping[str, Any]) -> ConfidenceModel:
     return ConfidenceModel(
         temperature=temperature,
         abstention=AbstentionRules(
-            gate=None if gate is None else AerialGate(_parse_array(gate["weights"]), _parse_number(gate["bias"])),
-            min_confidence=_parse_number(low_confidence["min_confidence"]),
+            gate=None if gate is None else AerialGate(_parse_array(gate["weights"]), parse_number(gate["bias"])),
+            min_confidence=parse_number(low_confidence["min_confidence"]),
         ),
         sets=None if sets is None else ConformalScores(np.sort(_parse_array(sets["scores"]))),
     )
@@ -59,15 +59,9 @@ def _to_list(array: NDArray[np.float32]) -> list[float]:
 
 
 def _parse_array(values: Sequence[float]) -> NDArray[np.float32]:
-    array = np.asarray([_parse_number(value) for value in values])
+    array = np.asarray([parse_number(value) for value in values])
     if not array.size:
         raise ValueError("a list of numbers is empty")
     if np.abs(array).max() > np.finfo(np.float32).max:
         raise ValueError("a number is too large for float32")
     return array.astype(np.float32)
-
-
-def _parse_number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)

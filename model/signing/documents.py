@@ -1,8 +1,9 @@
-"""Parse strict JSON: documents that parsers could interpret differently are rejected."""
+"""Parse strict JSON, and its values: documents that parsers could interpret differently are rejected."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -16,6 +17,20 @@ def parse_document(data: bytes) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise ValueError("it is not a JSON object")
     return document
+
+
+def parse_text(value: object) -> str:
+    """Return a string that is not empty. Raises ValueError."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a non-empty string")
+    return value
+
+
+def parse_number(value: object) -> float:
+    """Return a finite number. Raises ValueError; OverflowError for an integer that is too large."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

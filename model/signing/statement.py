@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from model.signing.documents import parse_document
+from model.signing.documents import parse_document, parse_text
 from model.signing.errors import SignatureInvalid
 
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -71,7 +71,7 @@ def _parse(document: Mapping[str, Any]) -> Statement:
         raise ValueError("it lists no file, or a file twice")
     if subject["digest"][_HASH] != _root_digest(files.values()):
         raise ValueError("its root digest differs from its list of files")
-    return Statement(_parse_text(subject["name"]), files, ignored)
+    return Statement(parse_text(subject["name"]), files, ignored)
 
 
 def _parse_serialization(serialization: Mapping[str, Any]) -> tuple[str, ...]:
@@ -81,11 +81,11 @@ def _parse_serialization(serialization: Mapping[str, Any]) -> tuple[str, ...]:
         raise ValueError(f"it lists {method!r} by {hash_type!r}; only files by SHA-256 are supported")
     if type(serialization["allow_symlinks"]) is not bool:
         raise ValueError("its allow_symlinks is neither true nor false")
-    return tuple(_parse_text(path) for path in serialization.get("ignore_paths", ()))
+    return tuple(parse_text(path) for path in serialization.get("ignore_paths", ()))
 
 
 def _parse_resource(resource: Mapping[str, Any]) -> tuple[str, str]:
-    name, digest = _parse_text(resource["name"]), _parse_text(resource["digest"])
+    name, digest = parse_text(resource["name"]), parse_text(resource["digest"])
     path = PurePosixPath(name)
     # Releases before 1.1 use "." as the name of a model that consists of one file.
     if path.is_absolute() or ".." in path.parts or "\0" in name or str(path) != name:
@@ -97,9 +97,3 @@ def _parse_resource(resource: Mapping[str, Any]) -> tuple[str, str]:
 
 def _root_digest(digests: Iterable[str]) -> str:
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
-
-
-def _parse_text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a non-empty string")
-    return value

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, ColumnElement, Double, Index, Integer, MetaData, String, Table, Text, select
 
 metadata = MetaData()
 
@@ -125,6 +123,7 @@ prediction_sum_ends = Table(
 )
 
 
-def to_row(record: Any) -> dict[str, Any]:
-    """Return the fields of a record as columns without copying their values, as `dataclasses.asdict` would."""
-    return {name: getattr(record, name) for name in record.__slots__}
+def is_superseded() -> ColumnElement[bool]:
+    """Return the condition that a label is not the newest of its prediction."""
+    labels, newer = ledger_labels.c, ledger_labels.alias().c
+    return select(newer.id).where(newer.prediction == labels.prediction, newer.id > labels.id).exists()

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.entries import EntryWithPayload, LedgerEntry, Payload
 from monitoring.ledger.payloads import find_payload_problem
-from monitoring.ledger.tables import ledger_entries, ledger_labels, ledger_payloads
+from monitoring.ledger.tables import is_superseded, ledger_entries, ledger_labels, ledger_payloads
 from monitoring.ledger.transactions import ledger_errors
 
 _CHUNK = 500
@@ -59,15 +59,13 @@ def count_labelled(engine: Engine, since: datetime | None) -> int:
 
 def _read_chunk(engine: Engine, since: datetime | None, after: str) -> list[LabelledPrediction]:
     labels, entries, payloads = ledger_labels.c, ledger_entries.c, ledger_payloads.c
-    newer = ledger_labels.alias()
-    superseded = select(newer.c.id).where(newer.c.prediction == labels.prediction, newer.c.id > labels.id).exists()
     same_entry = (entries.writer == payloads.writer) & (entries.seq == payloads.seq)
     columns = payloads.principal, payloads.model, payloads.status, payloads.salt, payloads.document
     statement = (
         select(labels.label, *entries, *columns)
         .join_from(ledger_labels, ledger_entries, labels.prediction == entries.id)
         .join(ledger_payloads, same_entry)
-        .where(labels.prediction > after, ~superseded)
+        .where(labels.prediction > after, ~is_superseded())
         .order_by(labels.prediction)
         .limit(_CHUNK)
     )

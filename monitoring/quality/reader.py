@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from monitoring.chains.timestamps import format_timestamp, get_hour
 from monitoring.ledger.entries import sanitize_name
-from monitoring.ledger.tables import ledger_heads, ledger_labels, prediction_sums
+from monitoring.ledger.tables import is_superseded, ledger_heads, ledger_labels, prediction_sums
 from monitoring.ledger.transactions import ledger_errors
 
 _CHUNK = 1000
@@ -102,9 +102,8 @@ class QualityReader:
 
 def _current(since: datetime | None) -> Sequence[ColumnElement[bool]]:
     """Return the conditions for the newest label of each prediction made since then without abstaining."""
-    columns, newer = ledger_labels.c, ledger_labels.alias()
-    superseded = select(newer.c.id).where(newer.c.prediction == columns.prediction, newer.c.id > columns.id).exists()
-    conditions = [columns.abstained == 0, ~superseded]
+    columns = ledger_labels.c
+    conditions = [columns.abstained == 0, ~is_superseded()]
     if since is not None:
         conditions.append(columns.predicted_at >= format_timestamp(since))
     return conditions

@@ -19,7 +19,7 @@ from api.commands.backup.contents import MIGRATIONS, list_tables
 from api.commands.backup.files import open_new_file, reporting_write_errors
 from api.commands.backup.keys import format_keys
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, check_passphrase, read_passphrase
-from api.commands.database import CommandEvent, migrate_database, recorded_run, run_with_engine
+from api.commands.database import CommandEvent, migrate_database, recorded_run, write_event
 from api.commands.ledger.database import open_snapshot
 from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed
@@ -62,7 +62,7 @@ def backup(
     with recorded_run(Task.BACKUP):
         rows = _back_up(settings, file, passphrase, with_keys=with_keys)
         event = CommandEvent("backup", "created", detail={"keys": "included" if with_keys else "excluded"})
-        run_with_engine(settings, _do_nothing, lambda _: event)
+        write_event(settings, event)
     if as_json:
         encrypted = passphrase is not None
         print_json({"file": str(file), "rows": rows, "encrypted": encrypted, "keys": with_keys})
@@ -130,7 +130,3 @@ def _open_target(path: Path) -> Iterator[BinaryIO]:
     # Not sys.stdout.buffer, for which Python would report a write error a second time when it exits.
     with reporting_write_errors("Standard output"), open(sys.stdout.fileno(), "wb", closefd=False) as file:
         yield file
-
-
-async def _do_nothing(_: object) -> None:
-    """Do nothing: `run_with_engine` only has to write the event."""

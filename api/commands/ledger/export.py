@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.database import CommandEvent, record_event, run_with_engine
+from api.commands.database import CommandEvent, write_event
 from api.commands.ledger.database import check_model_recorded, find_subject, open_snapshot
 from api.commands.ledger.verify import NO_PARQUET
 from api.commands.options.times import parse_time
@@ -60,7 +60,7 @@ def export(
         model=model,
     )
     detail = {name: value for name, value in asdict(header).items() if value}
-    run_with_engine(settings, lambda engine: record_event(engine, CommandEvent("ledger", "exported", detail=detail)))
+    write_event(settings, CommandEvent("ledger", "exported", detail=detail))
     entries, payloads = _export(settings, header, path, export_format)
     if as_json:
         print_json({"entries": entries, "payloads": payloads})

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
+from api.commands.database import CommandEvent, open_migrated_engine, write_event
 from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.output import JsonFlag, format_count, format_erased_images, print_json, progress_bar
@@ -24,11 +24,7 @@ from monitoring.chains.signing import Signer
 from monitoring.ledger.entries import MODEL_SUBJECT
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
-from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
-
-LOCK_TIMEOUT_S = 60  # for the lock of a gateway that is writing
-
 
 EarlierKeys = Annotated[
     list[str] | None,
@@ -74,7 +70,7 @@ def prune_ledger(settings: Settings, earlier_keys: Sequence[str]) -> int:
     with _open_engine(settings) as (engine, signer):
         pruner = Pruner(engine, signer, now, [*earlier_keys, *settings.ledger.public_keys])
         count = pruner.count(before)
-        _record_event(
+        write_event(
             settings, CommandEvent("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()})
         )
         return _run("pruning", count, pruner.prune(before))
@@ -115,7 +111,7 @@ def erase_predictions(settings: Settings, subject: str) -> int:
     with _open_engine(settings) as (engine, signer):
         eraser = Eraser(engine, signer, datetime.now(UTC))
         count = eraser.count(subject)
-        _record_event(
+        write_event(
             settings, CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
         )
         return _run("erasing", count, eraser.erase(subject))
@@ -124,12 +120,8 @@ def erase_predictions(settings: Settings, subject: str) -> int:
 @contextmanager
 def _open_engine(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
     signer = Signer(settings.ledger_key())
-    migrate_database(settings)
-    engine = open_blocking_engine(settings.database_url.get_secret_value(), LOCK_TIMEOUT_S)
-    try:
+    with open_migrated_engine(settings) as engine:
         yield engine.execution_options(**WRITING), signer
-    finally:
-        engine.dispose()
 
 
 def _run(label: str, total: int, chunks: Iterator[int]) -> int:
@@ -140,7 +132,3 @@ def _run(label: str, total: int, chunks: Iterator[int]) -> int:
             done += chunk
             advance(done)
     return done
-
-
-def _record_event(settings: Settings, event: CommandEvent) -> None:
-    run_with_engine(settings, lambda engine: record_event(engine, event))

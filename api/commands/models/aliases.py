@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.database import CommandEvent, command_actor, migrate_database, record_event, run_with_engine
+from api.commands.database import CommandEvent, command_actor, migrate_database, write_event
 from api.commands.output import JsonFlag, print_json, to_printable
 from api.services.aliases.moves import describe_move
 from api.services.recording import open_event_writer
@@ -83,7 +83,7 @@ def tag(
     state = open_registry(settings).tag(name, version, dict(map(_parse_tag, tags)))
     tagged = state.find(version)
     event = CommandEvent("model", "tagged", f"model:{name}", {"version": tagged.version, "tags": " ".join(tags)})
-    run_with_engine(settings, lambda engine: record_event(engine, event))
+    write_event(settings, event)
     if as_json:
         print_json({"model": name, "version": tagged.version, "tags": dict(tagged.tags)})
     else:
@@ -125,7 +125,7 @@ def auditing_move(outcome: str, name: str, alias: str, why: str) -> Iterator[dic
 def _audit(outcome: str, name: str, detail: Mapping[str, str]) -> None:
     """Raises AuditUnavailable."""
     event = CommandEvent("model", outcome, f"model:{name}", detail)
-    run_with_engine(load_settings(), lambda engine: record_event(engine, event))
+    write_event(load_settings(), event)
 
 
 def _print(name: str, changes: Mapping[str, Change], as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
+from api.commands.database import CommandEvent, migrate_database, write_event
 from api.commands.models.signing import FolderArgument, describe_absent, read_key_file
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
@@ -116,7 +116,7 @@ def add_to_registry(settings: Settings, folder: Path, manifest: Manifest) -> Pat
     version = registry.add(folder, settings.artefact_key())
     detail = {"version": version.version, "manifest": version.manifest_sha256}
     event = CommandEvent("model", "added", f"model:{manifest.name}", detail)
-    run_with_engine(settings, lambda engine: record_event(engine, event))
+    write_event(settings, event)
     return registry.find_folder(manifest.name, version.version)
 
 

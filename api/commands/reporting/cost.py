@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from textwrap import fill
 from typing import Annotated, Any
 
 import typer
 
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
 from api.commands.models.quality.live_sums import update_sums
-from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.output import JsonFlag, print_json, print_table, print_wrapped
 from api.commands.reporting.month_cost import compute_costs
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
@@ -20,8 +19,6 @@ from monitoring.cost.formula import Amounts, Resources
 from monitoring.cost.month import Cost, MonthCost
 from monitoring.cost.scenarios import HOURS_IN_MONTH, Machine
 from monitoring.tasks.runs import Task
-
-_WIDTH = 80
 
 
 def parse_month(text: str) -> str:
@@ -75,8 +72,8 @@ def _print(month_cost: MonthCost, names: Mapping[str, str]) -> None:
     if month_cost.measured_share < 1:
         percent = f"{100 * month_cost.measured_share:.1f} %"
         note = f"Resources were measured for {percent} of the predictions. The cost covers only these."
-        typer.echo(fill(note, _WIDTH))
-    typer.echo(fill(_describe_sleep(month_cost), _WIDTH))
+        print_wrapped(note)
+    print_wrapped(_describe_sleep(month_cost))
     typer.echo(f"\nReserved machines, for {HOURS_IN_MONTH} hours, with the load of the busiest hour")
     print_table(
         ("machine", "price", "processor %", "memory %", ""),

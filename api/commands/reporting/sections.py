@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from api.commands.output import format_interval
 from api.commands.reporting.charts import Charts
 from api.commands.reporting.document import CallerTraffic, PeriodTraffic, Report, ServedVersion
 from api.commands.reporting.layout import (
@@ -79,10 +80,10 @@ def _format_version(version: ServedVersion, before: ServedVersion | None) -> Seq
         version.full_name,
         str(version.predictions),
         str(version.labelled),
-        _format_interval(version.accuracy),
+        format_interval(version.accuracy) or NOTHING,
         NOTHING if version.ece is None else f"{version.ece:.3f}",
-        _format_interval(version.estimate),
-        _format_interval(before.accuracy if before is not None else None),
+        format_interval(version.estimate) or NOTHING,
+        format_interval(before.accuracy if before is not None else None) or NOTHING,
     )
 
 
@@ -101,7 +102,7 @@ def _format_validation(record: EvaluationRecord, t: Translate) -> Sequence[str]:
         f"{datetime.fromtimestamp(record.at, UTC):%Y-%m-%d}",
         record.full_name,
         str(record.n),
-        _format_interval(Interval(record.accuracy, record.lower, record.upper)),
+        format_interval(Interval(record.accuracy, record.lower, record.upper)),
         f"{100 * record.macro_f1:.1f}",
         f"{record.ece:.3f}",
         NOTHING if compared is None else f"-{compared.lost} +{compared.gained} (p = {compared.p_value:.3g})",
@@ -220,11 +221,3 @@ def _build_latency(report: Report, charts: Charts, t: Translate) -> Section:
     rows = [(month.name, *(f"{value:.1f}" for value in (month.latency_ms or {}).values())) for month in measured]
     section.tables.append(Table(t("latency.table"), [t("month"), *percentiles.values()], rows))
     return section
-
-
-def _format_interval(interval: Interval | None) -> str:
-    """Format an estimate in percent with its interval, such as 93.0 (88.6-95.8)."""
-    if interval is None:
-        return NOTHING
-    value, lower, upper = (f"{100 * share:.1f}" for share in (interval.value, interval.lower, interval.upper))
-    return f"{value} ({lower}-{upper})"

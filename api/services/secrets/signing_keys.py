@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
@@ -12,6 +11,7 @@ from api.errors import SettingsError
 from api.settings import Settings
 from auth.errors import WeakSigningKey
 from auth.tokens.keyring import ACTIVATION_DELAY, Keyring
+from storage.filesystems import read_file_version
 
 KEY_FILE_POLL_S = 0.5
 
@@ -34,11 +34,11 @@ async def watch_signing_keys(settings: Settings, keyring: Keyring) -> None:
     path = settings.auth.signing_key_file
     if path is None:
         return
-    seen = _find_version(path)
+    seen = read_file_version(path)
     _replace_keys(settings, keyring)  # the file may have changed since the keyring was made
     while True:
         await asyncio.sleep(KEY_FILE_POLL_S)
-        if (now := _find_version(path)) == seen:
+        if (now := read_file_version(path)) == seen:
             continue
         seen = now
         if _replace_keys(settings, keyring):
@@ -53,12 +53,3 @@ def _replace_keys(settings: Settings, keyring: Keyring) -> bool:
         log.error("signing_keys_refused", code=error.code)
         return False
     return True
-
-
-def _find_version(path: Path) -> tuple[int, int] | None:
-    """Return numbers that change when a file, its owner or its mode changes; None if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns

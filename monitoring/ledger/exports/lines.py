@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from monitoring.errors import BadExport
-from monitoring.ledger.entries import Checkpoint, Erasure, Head, LedgerEntry, Payload, Stump
+from monitoring.ledger.entries import Checkpoint, Erasure, Head, LedgerEntry, Payload, Stump, get_fields
 from monitoring.ledger.payloads import parse_json
 from monitoring.ledger.records import EntryRecord, Record, StreamHeader, WindowStart
 
@@ -24,10 +24,10 @@ _KINDS = {record_type: kind for kind, record_type in _TYPES.items()}
 def encode_record(record: Record) -> str:
     if isinstance(record, EntryRecord):
         entry, payload, erasure = record.entry, record.payload, record.erasure
-        parts = {"payload": payload and _to_dict(payload), "erasure": erasure and _to_dict(erasure)}
-        document = {"kind": "entry", **_to_dict(entry), **parts}
+        parts = {"payload": payload and get_fields(payload), "erasure": erasure and get_fields(erasure)}
+        document = {"kind": "entry", **get_fields(entry), **parts}
     else:
-        document = {"kind": _KINDS[type(record)], **_to_dict(record)}
+        document = {"kind": _KINDS[type(record)], **get_fields(record)}
     return json.dumps(document, separators=(",", ":"))
 
 
@@ -55,11 +55,6 @@ def write_lines(records: Iterable[Record], file: TextIO) -> Iterator[Record]:
     for record in records:
         file.write(encode_record(record) + "\n")
         yield record
-
-
-def _to_dict(part: Any) -> dict[str, Any]:
-    """Return the fields of a flat record, in a tenth of the time that `dataclasses.asdict` takes."""
-    return {name: getattr(part, name) for name in part.__slots__}
 
 
 def _build(record_type: type[Any], document: dict[str, Any]) -> Any:

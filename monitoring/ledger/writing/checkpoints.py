@@ -18,9 +18,9 @@ from sqlalchemy import Connection, Row, insert, or_, select, text, update
 from monitoring.chains.anchors import GENESIS
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.chains.timestamps import format_timestamp
-from monitoring.ledger.entries import Checkpoint, Claim, format_claims, sanitize_name
+from monitoring.ledger.entries import Checkpoint, Claim, format_claims, get_fields, sanitize_name
 from monitoring.ledger.records import read_head
-from monitoring.ledger.tables import ledger_checkpoints, ledger_heads, to_row
+from monitoring.ledger.tables import ledger_checkpoints, ledger_heads
 from monitoring.ledger.writing.claims import WINDOW, SignedClaims
 
 NEVER_CLAIMED = -1
@@ -84,7 +84,7 @@ class CheckpointWriter:
         if not grown:
             return CheckpointResult(newest.number if newest else 0, None)
         checkpoint = self._build(newest, grown)
-        connection.execute(insert(ledger_checkpoints), to_row(checkpoint))
+        connection.execute(insert(ledger_checkpoints), get_fields(checkpoint))
         for claim in grown:
             _set_claimed(connection, claim.writer, claim.seq)
         return CheckpointResult(checkpoint.number, checkpoint)

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Engine
 
-from api.commands.database import CommandEvent, recorded_run, run_with_engine
+from api.commands.database import CommandEvent, open_migrated_engine, recorded_run, run_with_engine, write_event
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, format_count, print_json, print_table, progress_bar
 from api.errors import CommandFailed, NoLabelledImages, SettingsError
@@ -31,12 +30,10 @@ from model.offline.collecting.manifest import read_splits, summarise, write_mani
 from model.offline.collecting.splits import Split
 from monitoring.quality.labelled import LabelledPrediction, count_labelled, iterate_labelled
 from monitoring.tasks.runs import Task
-from storage.engine import open_blocking_engine
 from storage.images.archive import ImageArchive, is_older
 from storage.images.errors import ImageUnreadable
 
 app = typer.Typer(no_args_is_help=True)
-_LOCK_TIMEOUT_S = 60
 _INCOMPLETE = ".incomplete"
 
 
@@ -78,7 +75,7 @@ def build(
     with recorded_run(Task.DATASET), new_folder(out) as folder:
         summary = _build(settings, archive, folder, earlier_splits, since)
         event = CommandEvent("dataset", "built", detail={"images": str(summary["images"])})
-        run_with_engine(settings, _do_nothing, lambda _: event)
+        write_event(settings, event)
     print_json({"out": str(out), **summary}) if as_json else _print_summary(out, summary)
 
 
@@ -88,7 +85,7 @@ def _build(
     """Write the data set and return its summary. Raises NoLabelledImages, LedgerUnavailable, ImageStoreUnavailable."""
     permissions = run_with_engine(settings, lambda engine: UserStore(engine).list_image_permissions())
     collector, skipped, classes = Collector(folder, earlier_splits), Counter[str](), dict[str, None]()
-    with _open_engine(settings) as engine, progress_bar("Collecting", count_labelled(engine, since)) as advance:
+    with open_migrated_engine(settings) as engine, progress_bar("Collecting", count_labelled(engine, since)) as advance:
         for number, prediction in enumerate(iterate_labelled(engine, since), start=1):
             image = _read_image(archive, prediction, permissions.get(prediction.owner))
             if isinstance(image, Skipped):
@@ -120,18 +117,6 @@ def _read_image(
     if not prediction.intact or hashlib.sha256(content).hexdigest() != prediction.sha256:
         return Skipped.CHANGED
     return LabelledImage(prediction.id, prediction.model, prediction.label, prediction.sha256, content)
-
-
-async def _do_nothing(_: object) -> None: ...
-
-
-@contextmanager
-def _open_engine(settings: Settings) -> Iterator[Engine]:
-    engine = open_blocking_engine(settings.database_url.get_secret_value(), _LOCK_TIMEOUT_S)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _check_free(out: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
 from api.commands.models.quality.live_sums import update_sums
-from api.commands.output import JsonFlag, format_count, print_json, print_table
+from api.commands.output import JsonFlag, format_count, print_json, print_table, print_wrapped
 from api.schemas.drift import ComparisonResponse, DriftResponse, FindingResponse, ModelDriftResponse
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import read_report
@@ -18,7 +17,6 @@ from api.settings import load_settings
 from auth.accounts.store import UserStore
 from monitoring.tasks.runs import Task
 
-_WIDTH = 80
 _NOTE = (
     "Recent: the mean of about the last 100 predictions. A caller whose images match the reference has at most a 1 % "
     "chance of being reported within 5,000 predictions."
@@ -62,7 +60,7 @@ def _print(response: DriftResponse, names: Mapping[str, str]) -> None:
     elif response.models:
         typer.echo("No drift.")
     if response.models:
-        typer.echo(fill(_NOTE, _WIDTH))
+        print_wrapped(_NOTE)
 
 
 def _print_model(model: ModelDriftResponse) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from api.commands.database import run_with_engine
-from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.output import JsonFlag, print_json, print_table, print_wrapped
 from api.services.canary.status import TrialStatus, read_status
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
@@ -20,7 +19,6 @@ from model.canary.judge import Finding
 from model.canary.report import EvidenceRow
 from monitoring.canary.store import TrialStore
 
-_WIDTH = 80
 _FINDINGS = {
     Finding.TOO_FEW: "too few",
     Finding.OPEN: "open",
@@ -67,7 +65,7 @@ def _describe_trial(trial: TrialStatus, settings: Settings) -> str:
 def _print_evidence(trial: TrialStatus) -> None:
     print_table(("metric", "number", "worse", "better", "true share", "limit", ""), map(_format_row, trial.rows))
     for reason in trial.reasons:
-        typer.echo(textwrap.fill(f"- {reason}", _WIDTH, subsequent_indent="  "))
+        print_wrapped(f"- {reason}", indent="  ")
 
 
 def _format_row(row: EvidenceRow) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def test_interrupted_upkeep_is_recorded_in_the_audit_log(
     outcome: str,
 ) -> None:
     """When another reader keeps removed text in SQLite's files, the command fails, but the audit log records it."""
-    monkeypatch.setattr("api.commands.ledger.upkeep.LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("api.commands.database._LOCK_TIMEOUT_S", 0.1)
     monkeypatch.setenv("LEDGER__KEEP_DAYS", "1")
     reader = open_blocking_engine(environment.database_url.get_secret_value())
     with reader.begin() as connection:
