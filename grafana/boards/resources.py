@@ -67,11 +67,12 @@ def processor_and_memory_panels() -> Iterable[Builder[Panel]]:
     yield with_threshold_lines(
         graph(
             "CPU throttling",
-            "Share of the periods in which the container used up its processor quota. Its threads then wait.",
+            "Share of the periods in which the container used up its processor quota. Its threads then wait. "
+            "The alert fires above 50 % for fifteen minutes.",
             "percentunit",
             query(instances(f"{rate(f'{CPU}_throttled_periods_total', 'instance')} / {PERIODS}"), "{{instance}}"),
         ).max(1),
-        (0.25, "orange"),
+        (0.5, "red"),
     )
     yield graph(
         "Event-loop lag",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.rule_files import read_alerts
 from tests.grafana.boards import FOLDER, NAMES, all_panels, read_dashboard, read_panels
 from tests.grafana.promql import find_selectors, max_series
 from tests.support.paths import ROOT
@@ -51,6 +52,22 @@ def test_panel_titles_are_unique(name: str) -> None:
     """A dashboard has no two panels with the same title, because runbooks refer to panels by title."""
     titles = [panel["title"] for panel in read_panels(name)]
     assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize(
+    ("title", "alert"),
+    [
+        ("Share of the memory limit", "AtalayaMemoryNearLimit"),
+        ("CPU throttling", "AtalayaProcessorThrottled"),
+        ("Refused and throttled logins, last 5 minutes", "AtalayaManyRefusedLogins"),
+    ],
+)
+def test_threshold_lines_are_the_limits_of_alerts(title: str, alert: str) -> None:
+    """The line in a panel is drawn at the value above which the alert on the same metric fires."""
+    (panel,) = (panel for _, panel in all_panels() if panel["title"] == title)
+    (rule,) = (rule for _, rule in read_alerts() if rule["alert"] == alert)
+    _, drawn = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert drawn["value"] == float(rule["expr"].rpartition(" > ")[2])
 
 
 @pytest.mark.parametrize("name", NAMES)
