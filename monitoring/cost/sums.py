@@ -36,7 +36,7 @@ class _Hour(_Traffic):
 
 
 @dataclass(slots=True)
-class CostSums:
+class _CostSums:
     """Traffic by caller and month, and by hour."""
 
     callers: dict[tuple[str, str], _Traffic] = field(default_factory=lambda: defaultdict(_Traffic))
@@ -52,12 +52,12 @@ class CostSums:
 
 def add_cost_sums(connection: Connection, requests: Sequence[RecordedRequest]) -> None:
     """Add to the tables `caller_sums` and `traffic_hours`."""
-    for table, key, values in sum_costs(requests).list_rows():
+    for table, key, values in _sum_costs(requests).list_rows():
         add_to_row(connection, table, key, values)
 
 
-def sum_costs(requests: Iterable[RecordedRequest]) -> CostSums:
-    sums = CostSums()
+def _sum_costs(requests: Iterable[RecordedRequest]) -> _CostSums:
+    sums = _CostSums()
     for request in requests:
         parsed = _read_request(request)
         if parsed is None:

@@ -46,6 +46,20 @@ def test_no_import_cycles() -> None:
     assert "api.app" in tuple(sorter.static_order())  # raises CycleError, which names the modules of a cycle
 
 
+def test_migrations_use_no_code_of_the_project() -> None:
+    """A migration imports only libraries: otherwise a change of the project's code would change what it does."""
+    imported = {
+        f"{path}: {name}"
+        for path in python_files()
+        if path.parts[1:3] == ("migrations", "versions")
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+        if name.partition(".")[0] in PACKAGES
+    }
+    assert imported == set()
+
+
 def test_folders_are_small() -> None:
     """A folder below the root has at most 17 entries: a larger one needs sub-packages.
 
