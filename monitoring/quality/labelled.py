@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, Select, func, select
 
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.entries import EntryWithPayload, LedgerEntry, Payload
@@ -45,35 +46,34 @@ def iterate_labelled(engine: Engine, since: datetime | None) -> Iterator[Labelle
 
 
 def count_labelled(engine: Engine, since: datetime | None) -> int:
-    """Return how many predictions `iterate_labelled` yields, plus those that were pruned but still have a label.
-
-    Raises LedgerUnavailable.
-    """
-    labels = ledger_labels.c
-    statement = select(func.count(labels.prediction.distinct()))
-    if since is not None:
-        statement = statement.where(labels.predicted_at >= format_timestamp(since))
+    """Return how many predictions `iterate_labelled` yields. Raises LedgerUnavailable."""
     with ledger_errors(engine.url), engine.begin() as connection:
-        return connection.execute(statement).scalar_one()
+        count: int = connection.execute(_select_labelled(since, func.count())).scalar_one()
+    return count
 
 
 def _read_chunk(engine: Engine, since: datetime | None, after: str) -> list[LabelledPrediction]:
-    labels, entries, payloads = ledger_labels.c, ledger_entries.c, ledger_payloads.c
-    same_entry = (entries.writer == payloads.writer) & (entries.seq == payloads.seq)
+    labels, payloads = ledger_labels.c, ledger_payloads.c
     columns = payloads.principal, payloads.model, payloads.status, payloads.salt, payloads.document
-    statement = (
-        select(labels.label, *entries, *columns)
-        .join_from(ledger_labels, ledger_entries, labels.prediction == entries.id)
-        .join(ledger_payloads, same_entry)
-        .where(labels.prediction > after, ~is_superseded())
-        .order_by(labels.prediction)
-        .limit(_CHUNK)
-    )
-    if since is not None:
-        statement = statement.where(labels.predicted_at >= format_timestamp(since))
+    statement = _select_labelled(since, labels.label, *ledger_entries.c, *columns)
+    statement = statement.where(labels.prediction > after).order_by(labels.prediction).limit(_CHUNK)
     with ledger_errors(engine.url), engine.begin() as connection:
         rows = connection.execute(statement).all()
     return [_read_row(label, LedgerEntry(*row[:6]), Payload(*row[6:])) for label, *row in rows]
+
+
+def _select_labelled(since: datetime | None, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Select from the newest labels, and the entries and payloads of their predictions; pruned ones have none."""
+    labels, entries, payloads = ledger_labels.c, ledger_entries.c, ledger_payloads.c
+    same_entry = (entries.writer == payloads.writer) & (entries.seq == payloads.seq)
+    statement = (
+        select(*columns)
+        .select_from(ledger_labels)
+        .join(ledger_entries, labels.prediction == entries.id)
+        .join(ledger_payloads, same_entry)
+        .where(~is_superseded())
+    )
+    return statement if since is None else statement.where(labels.predicted_at >= format_timestamp(since))
 
 
 def _read_row(label: str, entry: LedgerEntry, payload: Payload) -> LabelledPrediction:

@@ -13,6 +13,7 @@ from monitoring.ledger.reader import LedgerReader
 from monitoring.ledger.tables import ledger_labels
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
+from monitoring.quality.labelled import count_labelled, iterate_labelled
 from monitoring.quality.reader import CurrentLabel, QualityReader
 from storage.transactions import WRITING
 from tests.monitoring.ledger.environment import LedgerEnvironment
@@ -102,6 +103,17 @@ def test_pruning_removes_labels_with_their_entries(url: str, blocking: Engine) -
     assert sum(Pruner(blocking.execution_options(**WRITING), Signer(KEY), AT).prune(AT)) == 3
     assert [label.label for label in read_labels(blocking)] == ["river"]
     verify_intact(url)
+
+
+def test_labelled_predictions_are_counted_without_pruned_ones(url: str, blocking: Engine) -> None:
+    """The number of labelled predictions is that of those that are read: each once, and none that was pruned."""
+    prediction = build_prediction() | {"image": {"sha256": "ab12"}}
+    old, kept = *append(url, [prediction], EARLIER), *append(url, [prediction])
+    append(url, [build_label(old, at=EARLIER), build_label(kept), build_label(kept, "river")])
+    assert [count_labelled(blocking, since) for since in (None, AT)] == [2, 1]
+    assert sum(Pruner(blocking.execution_options(**WRITING), Signer(KEY), AT).prune(AT)) == 1
+    assert [(each.id, each.label) for each in iterate_labelled(blocking, None)] == [(kept, "river")]
+    assert count_labelled(blocking, None) == 1
 
 
 async def test_a_spooled_label_gets_its_row_when_it_is_delivered(
