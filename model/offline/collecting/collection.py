@@ -80,8 +80,9 @@ class Dataset:
 
 
 class Collector:
-    """Writes the images to `folder`, which should be private to its owner. Methods raise OSError.
+    """Writes the images to `folder`, which is created with access only for its owner. Methods raise OSError.
 
+    Folders below it have the default mode: a folder that already exists should be private to its owner, too.
     `earlier_splits` are the splits of images in earlier data sets, by SHA-256 in hex.
     """
 
@@ -90,7 +91,8 @@ class Collector:
         self._earlier_splits = earlier_splits
         self._incoming = folder / ".incoming"
         self._images: dict[str, _Collected] = {}
-        self._incoming.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # mkdir(parents=True) would create it with the default mode
+        self._incoming.mkdir(mode=0o700)
 
     def add(self, image: LabelledImage) -> None:
         """Add the image of a prediction; call this in order of the predictions. Raises ImageRejected, DatasetError."""

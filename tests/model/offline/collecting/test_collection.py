@@ -47,6 +47,12 @@ def collect(folder: Path, *images: tuple[str, bytes], known: Mapping[str, Split]
     return collector.finish(("beach", "forest", "river"))
 
 
+def test_images_are_private(tmp_path: Path) -> None:
+    """A collector creates its folder with access only for its owner, so no other user can read an image below it."""
+    collect(tmp_path / "data", ("forest", draw(1)))
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
 def test_near_duplicates_are_found() -> None:
     """The same scene at another quality, size or format is similar; other scenes are not."""
     images = [Image.open(path) for path in SCENES]
