@@ -28,8 +28,9 @@ SQLITE_WAIT_S = 5
 # No prepared statements: they belong to a server connection, and PgBouncer may use another one for each transaction.
 # Without an encoding, psycopg returns text as bytes if the database uses SQL_ASCII, some installations' default.
 _POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
-# Commits are durable, and SQLite overwrites deleted content: deleted personal data must not stay in the file.
-_PRAGMAS = ("synchronous = FULL", "secure_delete = ON")
+# Commits are durable, and SQLite overwrites deleted content: deleted personal data must not stay in the file. Like
+# PostgreSQL, it checks foreign keys, which also concerns restoring a backup.
+_PRAGMAS = ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON")
 
 
 def open_engine(url: str, login: DatabaseLogin | None = None, wait_s: int | None = None) -> AsyncEngine:
@@ -185,7 +186,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 async def _set_pragmas(driver: Any) -> None:
-    for pragma in (f"busy_timeout = {SQLITE_WAIT_S * 1000}", "foreign_keys = ON", *_PRAGMAS):
+    for pragma in (f"busy_timeout = {SQLITE_WAIT_S * 1000}", *_PRAGMAS):
         await driver.execute(f"PRAGMA {pragma}")
     # SQLite ignores the busy time-out while another process changes a new file to WAL.
     for attempts_left in reversed(range(500)):

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
 from auth.tables import metadata
-from storage.engine import open_engine
+from storage.engine import open_blocking_engine, open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import alembic_config, migrate
 from storage.transactions import ping
@@ -123,6 +123,16 @@ async def test_sqlite_is_configured(tmp_path: Path) -> None:
     finally:
         await engine.dispose()
     assert values == ["wal", 1, 5000]
+
+
+def test_blocking_sqlite_is_configured(tmp_path: Path) -> None:
+    """Engines for threads and commands check foreign keys, overwrite deleted content and commit durably, too."""
+    engine = open_blocking_engine(f"sqlite:///{tmp_path}/users.db")
+    with engine.connect() as connection:
+        names = ("foreign_keys", "secure_delete", "synchronous")
+        values = [connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in names]
+    engine.dispose()
+    assert values == [1, 1, 2]
 
 
 async def test_directory_that_cannot_be_created_makes_the_database_unavailable(tmp_path: Path) -> None:
