@@ -15,7 +15,6 @@ from api.commands.audit import verify_log
 from api.commands.database import CommandEvent, run_with_engine
 from api.commands.ledger.verify import verify_database
 from api.commands.output import format_count, print_table
-from api.errors import CommandFailed
 from api.server.exit_status import describe_error
 from api.settings import Settings
 from api.settings.quality.tasks import find_task_days
@@ -70,13 +69,16 @@ def run_due_tasks(settings: Settings, earlier_keys: Sequence[str]) -> Sequence[T
     return [_run(task, action) for task, action in safe.items() if task in due]
 
 
-def mark_as_done(settings: Settings, task: Task) -> None:
+def mark_as_done(settings: Settings, name: str) -> None:
     """Record that an operator has done a task that leaves no record of its own.
 
-    Raises CommandFailed if the task is not in the calendar, DatabaseUnavailable, DatabaseMissing, AuditUnavailable.
+    Raises BadParameter if the task is not in the calendar, DatabaseUnavailable, DatabaseMissing, AuditUnavailable.
     """
-    if not find_task_days(settings).get(task):
-        raise CommandFailed(f"{task} is not in the calendar. `atalaya upkeep --due` lists the tasks.")
+    tasks = {task.value: task for task, days in find_task_days(settings).items() if days}
+    if name not in tasks:
+        known = ", ".join(tasks)
+        raise typer.BadParameter(f"{name} is not in the calendar, whose tasks are: {known}.", param_hint="--done")
+    task = tasks[name]
 
     async def record(engine: AsyncEngine) -> None:
         await TaskRunStore(engine).record(task, int(time.time()), succeeded=True)

@@ -41,7 +41,7 @@ from monitoring.tasks.runs import Task
 
 DueFlag = Annotated[bool, typer.Option("--due", help="Only print the maintenance calendar: what is due, and when.")]
 DoneOption = Annotated[
-    Task | None,
+    str | None,
     typer.Option("--done", metavar="TASK", help="Only record that a task of the calendar was done by hand."),
 ]
 
