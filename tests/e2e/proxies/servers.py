@@ -96,7 +96,9 @@ def nginx(folder: Path, authority: Authority, gateway: Gateway, idle_s: int = 60
     configuration = (ROOT / "deploy" / "nginx" / "atalaya.conf").read_text()
     replacements = {
         "listen 80;": f"listen 127.0.0.1:{free_port()};",
+        "listen [::]:80;": f"listen [::1]:{free_port()};",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "listen [::]:443 ssl": f"listen [::1]:{port} ssl",
         "/etc/nginx/tls/gateway.pem": certificate,
         "/etc/nginx/tls/gateway.key": key,
         "/etc/nginx/tls/clients-ca.pem": str(authority.path),

@@ -90,6 +90,18 @@ def test_the_gateway_sees_the_client_through_a_host_proxy(
         assert {status for statuses in threads.map(send_with_pauses, pauses) for status in statuses} == {200}
 
 
+def test_nginx_serves_callers_with_ipv6(tmp_path: Path, authority: Authority, gateway: Gateway) -> None:
+    """nginx listens on IPv6, too, and the gateway sees the IPv6 address of the client."""
+    terms = "--user", "ana", "--name", "n", "--address", "::1", "--json"
+    headers = {"X-API-Key": json.loads(gateway.run("keys", "create", *terms).stdout)["key"]}
+    with nginx(tmp_path, authority, gateway) as url:
+        ipv6_url = url.replace("127.0.0.1", "[::1]")
+        for base, address, status in ((ipv6_url, "::1", 200), (url, "127.0.0.1", 401)):
+            with make_client(base, authority, address, **headers) as client:
+                response = client.get("/v1/me", extensions={"sni_hostname": "localhost"})
+                assert response.status_code == status, response.text
+
+
 @pytest.mark.parametrize(
     ("path", "pattern"),
     [("deploy/nginx/atalaya.conf", r"keepalive_timeout (\d+)s;"), ("deploy/caddy/Caddyfile", r"keepalive (\d+)s$")],
