@@ -20,6 +20,7 @@ from tests.contract.documents.markdown import read_blocks
 from tests.support.callers import running_threads
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import BIN, FOREST, ROOT
+from tests.support.polling import wait_until
 from tests.support.postgres import execute_when_unused
 
 pytestmark = pytest.mark.long
@@ -77,6 +78,8 @@ def load(gateway: Gateway) -> Iterator[None]:
             statuses.add(client.post("/v1/predictions", content=b"text").status_code)
 
     with running_threads(send, 2):
+        # Only then does the backup have predictions, however long the log-ins take.
+        wait_until(lambda: {200, 415} <= statuses and gateway.metric("atalaya_ledger_spooled_entries") == 0)
         yield
     assert statuses == {200, 415}
 

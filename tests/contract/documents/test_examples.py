@@ -28,6 +28,11 @@ print(f"{(int.from_bytes(digest[offset : offset + 4]) % 2**31) % 10**6:06}")
 """
 
 
+def wait_until_recorded(gateway: Gateway) -> None:
+    """Wait for predictions that a busy machine has spooled: they are not read or counted until they are recorded."""
+    wait_until(lambda: gateway.metric("atalaya_ledger_spooled_entries") == 0)
+
+
 def test_examples_of_the_authentication_guide(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     """Every command in docs/security/auth.md can be typed in order, and prints what the page shows."""
     gateway = new_gateway()
@@ -46,6 +51,7 @@ def test_examples_of_the_guide_to_users(new_gateway: Callable[..., Gateway], tmp
     authenticator.chmod(0o755)
     examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
     for step in read_steps(ROOT / "docs/security/users.md"):
+        wait_until_recorded(gateway)
         examples.run(step)
 
 
@@ -55,8 +61,7 @@ def test_examples_of_the_first_guides(new_gateway: Callable[..., Gateway], tmp_p
     gateway = new_gateway()
     examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
     for step in read_steps(ROOT / f"docs/{page}.md"):
-        # A busy machine may have spooled a prediction, which cannot be read until it is in the database.
-        wait_until(lambda: gateway.metric("atalaya_ledger_spooled_entries") == 0)
+        wait_until_recorded(gateway)
         examples.run(step)
 
 

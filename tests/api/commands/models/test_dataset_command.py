@@ -53,6 +53,8 @@ def predict(client: httpx.Client, path: Path) -> str:
 
 
 def label(client: httpx.Client, prediction: str, name: str) -> None:
+    # A busy machine may have spooled the prediction, which has no label until it is in the database.
+    wait_until(lambda: client.get(f"/v1/predictions/{prediction}").is_success)
     client.post(f"/v1/predictions/{prediction}/label", json={"label": name}).raise_for_status()
 
 
