@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from bench.load import LoadResults, build_request, drive
 from tests.support import postgres
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import FOREST
-from tests.support.polling import wait_until
+from tests.support.polling import wait_until, wait_until_async
 
 CONNECTIONS = 16
 
@@ -89,32 +90,40 @@ class TrackedGateway:
 
         self.ids += asyncio.run(run()).ids
 
-    def load_during(self, seconds: float, fault: Callable[[], object], heal: Callable[[], object]) -> LoadResults:
-        """Send load from one second before `fault` to one second after `heal`; the fault lasts for `seconds`."""
+    def load_during(self, seconds: float, fault: Callable[[], object], heal: Callable[[], object]) -> Counter[int]:
+        """Send load before `fault`, until after `heal`, and return the statuses; the fault lasts at least `seconds`."""
 
-        async def run() -> LoadResults:
-            loading = asyncio.create_task(
-                drive(self.gateway.port, self.request, CONNECTIONS, seconds + 2, reconnect=True)
-            )
-            await asyncio.sleep(1)
+        async def run() -> list[LoadResults]:
+            loads, ended = list[LoadResults](), asyncio.Event()
+
+            async def load_repeatedly() -> None:
+                while not ended.is_set():
+                    loads.append(await drive(self.gateway.port, self.request, CONNECTIONS, 0.5, reconnect=True))
+
+            async def wait_for_whole_load() -> None:
+                later = len(loads) + 2
+                await wait_until_async(lambda: len(loads) >= later or loading.done())
+
+            loading = asyncio.create_task(load_repeatedly())
+            await wait_for_whole_load()
             await asyncio.to_thread(fault)
-            await asyncio.sleep(seconds)
+            await asyncio.gather(asyncio.sleep(seconds), wait_for_whole_load())
             await asyncio.to_thread(heal)
-            return await loading
+            await wait_for_whole_load()
+            ended.set()
+            await loading
+            return loads
 
-        load = asyncio.run(run())
-        self.ids += load.ids
+        loads = asyncio.run(run())
+        self.ids += [prediction for load in loads for prediction in load.ids]
         self.wait_until_delivered()
-        return load
+        return sum((load.statuses for load in loads), Counter[int]())
 
     def wait_until_delivered(self) -> None:
         """Wait until the database has every entry of the spools."""
+        metric, writing = self.gateway.metric, 'atalaya_ledger_state{state="writing"}'
         wait_until(
-            lambda: (
-                self.gateway.metric("atalaya_ledger_spooled_entries") == 0
-                and self.gateway.metric('atalaya_ledger_state{state="writing"}') == 1
-            ),
-            message="entries remain in the spools",
+            lambda: metric("atalaya_ledger_spooled_entries") == 0 and metric(writing) == 1, message="still spooled"
         )
 
     def check(self, name: str, *notes: str) -> Outcome:
@@ -139,6 +148,7 @@ class TrackedGateway:
 
 def kill_repeatedly(tracked: TrackedGateway, rounds: int, name: str) -> Outcome:
     """In each round, send SIGKILL at a random moment under load, restart and check."""
+    tracked.load(0.2)  # the first SIGKILL may come before any response
     for done in range(rounds):
         tracked.renew_token()
         tracked.kill_under_load(random.uniform(0.3, 1.2))  # noqa: S311  (not a secret)
@@ -150,16 +160,16 @@ def kill_repeatedly(tracked: TrackedGateway, rounds: int, name: str) -> Outcome:
     return tracked.check(f"{name}: {rounds} x SIGKILL under {CONNECTIONS} connections")
 
 
-def describe_failures(load: LoadResults) -> str:
-    failures = {status: count for status, count in load.statuses.items() if status != 200}
+def describe_failures(statuses: Counter[int]) -> str:
+    failures = {status: count for status, count in statuses.items() if status != 200}
     return f"others {failures}" if failures else "all 200"
 
 
 def lock_sqlite(tracked: TrackedGateway, seconds: float) -> Outcome:
     tracked.renew_token()
     lock = open_lock(tracked)
-    load = tracked.load_during(seconds, lambda: lock.execute("BEGIN IMMEDIATE"), lock.close)
-    return tracked.check(f"SQLite: locked for {seconds:.0f} s", describe_failures(load))
+    statuses = tracked.load_during(seconds, lambda: lock.execute("BEGIN IMMEDIATE"), lock.close)
+    return tracked.check(f"SQLite: locked for {seconds:.0f} s", describe_failures(statuses))
 
 
 def open_lock(tracked: TrackedGateway) -> sqlite3.Connection:
@@ -169,15 +179,15 @@ def open_lock(tracked: TrackedGateway) -> sqlite3.Connection:
 
 def stop_postgres(tracked: TrackedGateway, server: postgres.Postgres, seconds: float) -> Outcome:
     tracked.renew_token()
-    load = tracked.load_during(seconds, server.stop, server.start)
-    return tracked.check(f"PostgreSQL: stopped for {seconds:.0f} s", describe_failures(load))
+    statuses = tracked.load_during(seconds, server.stop, server.start)
+    return tracked.check(f"PostgreSQL: stopped for {seconds:.0f} s", describe_failures(statuses))
 
 
 def suspend_postgres(tracked: TrackedGateway, server: postgres.Postgres, seconds: float) -> Outcome:
     tracked.renew_token()
     suspension = ExitStack()
-    load = tracked.load_during(seconds, lambda: suspension.enter_context(server.hung()), suspension.close)
-    return tracked.check(f"PostgreSQL: hung for {seconds:.0f} s", describe_failures(load))
+    statuses = tracked.load_during(seconds, lambda: suspension.enter_context(server.hung()), suspension.close)
+    return tracked.check(f"PostgreSQL: hung for {seconds:.0f} s", describe_failures(statuses))
 
 
 def kill_while_spooling(
@@ -208,15 +218,16 @@ def fill_disk(seconds: float) -> Outcome:
                     file.write(b"x" * 4096)
 
         def heal() -> None:
+            wait_until(lambda: tracked.gateway.metric('atalaya_ledger_state{state="full"}') == 1)
             states.append(tracked.gateway.get("/readyz").json()["checks"]["ledger"])
             filler.unlink()
 
-        load = tracked.load_during(seconds, fill, heal)
-        after = tracked.load(1.0)
+        statuses = tracked.load_during(seconds, fill, heal)
+        after = tracked.load(1.0).statuses
         name = f"SQLite: disk full for {seconds:.0f} s"
-        outcome = tracked.check(name, describe_failures(load), f"meanwhile {states[0]}")
-        if not load.statuses[503] or set(after.statuses) != {200}:
-            outcome.problem = outcome.problem or f"statuses {dict(load.statuses)}, afterwards {dict(after.statuses)}"
+        outcome = tracked.check(name, describe_failures(statuses), f"meanwhile {states[0]}")
+        if not statuses[503] or set(after) != {200}:
+            outcome.problem = outcome.problem or f"statuses {dict(statuses)}, afterwards {dict(after)}"
         return outcome
 
 

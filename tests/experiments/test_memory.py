@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tests.experiments.memory import NO_MEMORY_GROUP
+from tests.experiments.memory import LEAST_SERVED, NO_MEMORY_GROUP, SMALL
 from tests.support.paths import ROOT
 from tests.support.requirements import missing
 
@@ -17,9 +17,11 @@ def test_images_that_do_not_fit_in_memory_kill_no_process() -> None:
     experiment = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     if experiment.returncode == NO_MEMORY_GROUP:
         missing(experiment.stderr.strip())
-    assert experiment.returncode == 0, experiment.stderr
+    # Its exit status also depends on how long a busy machine pauses the gateway or the clients.
+    assert experiment.stdout, experiment.stderr
     results = json.loads(experiment.stdout)
-    assert results["oom_kills"] == 0
+    assert (results["oom_kills"], results["alive"]) == (0, True)
+    assert results["kinds"][SMALL]["share"] >= LEAST_SERVED
     assert results["group_peak_bytes"] < results["limit_bytes"]
     # In so short a run chance decides which kind of JPEG fits beside a PNG that takes nearly all the memory (ADR 0012).
     jpegs = [results["kinds"][kind]["statuses"] for kind in ("48 MP JPEG", "48 MP progressive JPEG")]
