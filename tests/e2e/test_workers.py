@@ -65,26 +65,43 @@ def count_successes(text: str) -> float:
     return sample_value(text, "http_server_request_duration_seconds_count", **labels)
 
 
+def is_at_rest(text: str) -> bool:
+    """Whether no worker runs a request with a body, and none has been suspended since it last reached the database."""
+    active = sample_value(text, "http_server_active_requests", http_request_method="POST")
+    return active == 0 and sample_value(text, "atalaya_database_up") == 1
+
+
 def test_workers_share_one_ledger(two_workers: Gateway) -> None:
     """Both workers serve, each writes a chain of its own to the shared ledger, and no id is used twice."""
-    responses = predict(two_workers, 60)
+    responses = list[httpx.Response]()
+
+    def read_rows() -> list[tuple[str, str]]:
+        with closing(sqlite3.connect(two_workers.database_path)) as connection:
+            return connection.execute("SELECT id, writer FROM ledger_entries").fetchall()
+
+    def have_both_served() -> bool:
+        responses.extend(predict(two_workers, 60))
+        return len({writer for _, writer in read_rows()}) == 2
+
+    wait_until(have_both_served)  # on a busy machine, one worker may accept all of the first connections
     assert {response.status_code for response in responses} == {200}
     ids = {response.json()["id"] for response in responses}
-    assert len(ids) == 60
-    with closing(sqlite3.connect(two_workers.database_path)) as connection:
-        rows = connection.execute("SELECT id, writer FROM ledger_entries").fetchall()
-    assert ids <= {row[0] for row in rows}
-    assert len({row[1] for row in rows}) == 2
+    assert len(ids) == len(responses)
+    # An entry is spooled first if the other worker holds the lock of the database for too long.
+    wait_until(lambda: ids <= {entry_id for entry_id, _ in read_rows()})
 
 
 def test_metrics_are_sums_over_all_workers(two_workers: Gateway) -> None:
     """Every worker reports the sums over all workers, which do not fall when one is killed."""
     predict(two_workers, 40)
+    # A worker counts a request after it has sent the response.
+    wait_until(lambda: count_successes(read_metrics(two_workers)) == 40)
     assert {count_successes(read_metrics(two_workers)) for _ in range(6)} == {40}
     assert {sample_value(read_metrics(two_workers), "atalaya_usage_predictions_total") for _ in range(6)} == {40}
     os.kill(two_workers.workers()[0], signal.SIGKILL)
     wait_until(lambda: count_ready_workers(two_workers) == 3)
     predict(two_workers, 10)
+    wait_until(lambda: count_successes(read_metrics(two_workers)) == 50)
     text = two_workers.client("olga").get("/metrics").text
     assert count_successes(text) == 50
     assert sample_value(text, "atalaya_model_info") == 1
@@ -93,22 +110,23 @@ def test_metrics_are_sums_over_all_workers(two_workers: Gateway) -> None:
     assert sample_value(text, "atalaya_workers") == 2
     assert sample_value(text, "atalaya_worker_restarts_total") == 1
     assert sample_value(text, "atalaya_queue_capacity") == 128
-    assert sample_value(text, "atalaya_database_up") == 1
     assert count_successes(text) == 50
-    assert sample_value(text, "http_server_active_requests", http_request_method="POST") == 0
     assert "pid=" not in text
+    wait_until(lambda: is_at_rest(read_metrics(two_workers)))
 
 
 def test_process_metrics_cover_all_processes(two_workers: Gateway) -> None:
     """`process_*` metrics are sums over the parent and the workers, and each appears once."""
     pids = [two_workers.pid, *two_workers.workers()]
     cpu_seconds = sum(map(processes.cpu_seconds, pids))
+
+    def is_memory_of_all() -> bool:
+        measured = sum(map(processes.proportional_bytes, pids))
+        return two_workers.metric("process_resident_memory_bytes") == pytest.approx(measured, rel=0.1)
+
+    wait_until(is_memory_of_all)  # a worker may release memory between the two measurements
     text = read_metrics(two_workers)
     results = dict(re.findall(r"^(process_\w+) (\S+)$", text, re.MULTILINE))
-    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
-    shares = [kilobytes for rollup in rollups for kilobytes in re.findall(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)]
-    resident = float(results["process_resident_memory_bytes"])
-    assert resident == pytest.approx(sum(map(int, shares)) * 1024, rel=0.1)
     assert float(results["process_cpu_seconds_total"]) > 0.9 * cpu_seconds > 0
     assert len(results) == len(re.findall(r"^process_\w+ ", text, re.MULTILINE)) == 6
 

@@ -165,8 +165,9 @@ class Gateway:
         self.process.wait(PATIENCE_S)
 
     def log(self) -> str:
-        """Everything that the process has written since its last start."""
-        return (self.folder / "gateway.log").read_text()
+        """All lines that the process has written since its last start."""
+        written = (self.folder / "gateway.log").read_text()
+        return written[: written.rfind("\n") + 1]
 
     def complete_log(self) -> str:
         """Return the log once it has the lines of all responses so far, which are written later. For one process."""

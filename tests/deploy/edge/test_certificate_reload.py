@@ -88,16 +88,14 @@ def test_a_renewed_certificate_is_served_under_load(gateway: Gateway, authority:
 
 def test_invalid_files_are_not_used(gateway: Gateway, authority: Authority) -> None:
     """A certificate that does not match the key is rejected, and the old one stays in use until both match."""
-    certificate, key = (Path(path) for path in authority.issue("CN=gateway"))
-    wait_until(lambda: served_serial(gateway, authority) == serial(str(certificate)))
-    old_serial, old_key = serial(str(certificate)), key.read_bytes()
-    authority.issue("CN=gateway")
-    new_key = key.read_bytes()
-    key.write_bytes(old_key)
+    certificate, key = (Path(gateway.environment[name]) for name in ("TLS_CERTIFICATE", "TLS_KEY"))
+    new_certificate, new_key = (Path(path) for path in authority.issue("CN=renewed"))
+    old_serial = served_serial(gateway, authority)
+    certificate.write_bytes(new_certificate.read_bytes())
     wait_until(lambda: "certificates_refused" in gateway.log())
     assert "TLS_CERTIFICATE and TLS_KEY must be PEM files that belong together" in gateway.log()
     assert served_serial(gateway, authority) == old_serial
-    key.write_bytes(new_key)
+    key.write_bytes(new_key.read_bytes())
     wait_until(lambda: served_serial(gateway, authority) == serial(str(certificate)))
     renewed = x509.load_pem_x509_certificate(certificate.read_bytes())
     wait_until(lambda: shown_expiry(gateway) == renewed.not_valid_after_utc.timestamp())

@@ -97,7 +97,7 @@ async def test_an_engine_that_is_killed_fails_no_request(gateway: Gateway, engin
     await callers.run(share_then_kill)
     assert set(callers.outcomes) == {"200"}
     assert gateway.metric("atalaya_engine_retries_total") > 0
-    assert '"engine_ejected"' in gateway.log()
+    wait_until(lambda: '"engine_ejected"' in gateway.log())
 
 
 def test_without_engines_requests_are_refused(engines: list[RunningEngine], gateway: Gateway) -> None:

@@ -23,7 +23,8 @@ from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import FOREST, ROOT
 
 Proxy = Callable[..., AbstractContextManager[str]]
-IDLE_S, KEEP_ALIVE_S = 1, 2
+# As far apart as in the shipped configurations: a busy machine may close a connection seconds too late.
+IDLE_S, KEEP_ALIVE_S = 1, 11
 
 
 @pytest.fixture
@@ -76,18 +77,16 @@ def test_the_gateway_sees_the_client_through_a_host_proxy(
         assert client.get("/v1/me").status_code == 401
     token = gateway.token()
 
-    def send_with_pauses(pause_s: float) -> list[int]:
-        """Send requests with a body, which proxies do not retry, at intervals close to the idle timeouts."""
+    def send_with_pause(pause_s: float) -> list[int]:
+        """Send requests with a body, which proxies do not retry, at an interval close to an idle timeout."""
         with make_client(proxy_url, authority, Authorization=f"Bearer {token}") as client:
-            statuses = []
-            for _ in range(3):
-                statuses.append(client.post("/v1/predictions", content=FOREST.read_bytes()).status_code)
-                time.sleep(pause_s)
-            return statuses
+            first = client.post("/v1/predictions", content=FOREST.read_bytes())
+            time.sleep(pause_s)
+            return [first.status_code, client.post("/v1/predictions", content=FOREST.read_bytes()).status_code]
 
     with ThreadPoolExecutor(6) as threads:
         pauses = [IDLE_S - 0.1, IDLE_S, IDLE_S + 0.1, KEEP_ALIVE_S - 0.1, KEEP_ALIVE_S, KEEP_ALIVE_S + 0.1]
-        assert {status for statuses in threads.map(send_with_pauses, pauses) for status in statuses} == {200}
+        assert {status for statuses in threads.map(send_with_pause, pauses) for status in statuses} == {200}
 
 
 def test_nginx_serves_callers_with_ipv6(tmp_path: Path, authority: Authority, gateway: Gateway) -> None:
