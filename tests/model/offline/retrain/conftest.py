@@ -16,6 +16,19 @@ from model.offline.retrain import RetrainOptions
 from model.offline.retrain.archive import write_archive
 from tests.model.offline.train.toy_run import COLOURS, SIDE, TIMEOUT_S, write_data
 
+# Runs the archive until its first trial has ended, and then kills this process.
+_RUN_ONE_TRIAL = """
+import builtins, os, runpy, signal, sys
+show = builtins.print
+def show_and_end(*values, **options):
+    show(*values, **options)
+    if str(values[0] if values else "").startswith("Trial"):
+        os.kill(os.getpid(), signal.SIGKILL)
+builtins.print = show_and_end
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 @dataclass(frozen=True)
 class Retrained:
@@ -46,14 +59,12 @@ def retrained(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Retraine
     # A budget this small ends the search after the first trial, and the fit after the first epoch.
     options = RetrainOptions(str(data), str(start), "", budget_minutes=0.01, validation_fraction=0.25)
     write_archive(archive, options)
-    command = [sys.executable, "-u", str(archive), str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
-        assert process.stdout is not None
-        killed = []
-        for line in process.stdout:
-            killed.append(line)
-            if line.startswith("Trial"):
-                break
-        process.send_signal(signal.SIGKILL)
-    last = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT_S, cwd=folder).stdout
-    return Retrained(out, archive, killed, last.splitlines())
+
+    def run(*command: str) -> tuple[int, list[str]]:
+        arguments = [sys.executable, "-u", *command, str(archive), str(out)]
+        done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT_S, cwd=folder)
+        return done.returncode, done.stdout.splitlines()
+
+    killed, finished = run("-c", _RUN_ONE_TRIAL), run()
+    assert (killed[0], finished[0]) == (-signal.SIGKILL, 0)
+    return Retrained(out, archive, killed[1], finished[1])

@@ -18,14 +18,14 @@ pytestmark = [pytest.mark.keras, ignores_array_copies]
 def test_interrupted_run_keeps_its_finished_epochs(resumed: Resumed) -> None:
     """After SIGKILL, the same command continues after the last complete epoch."""
     history = read_json(resumed.out / "history.json")
-    assert len(resumed.before) >= 1
+    assert len(resumed.before) == 1
     assert [epoch["size"] for epoch in history] == [64, SIDE, SIDE]
     assert history[: len(resumed.before)] == resumed.before
 
 
 def test_interrupted_run_keeps_its_position_in_the_learning_rate_schedule(resumed: Resumed) -> None:
     """The optimiser, whose step count determines the learning rate, continues counting where it was killed."""
-    assert resumed.steps == {epoch: epoch * STEPS for epoch in resumed.steps}
+    assert resumed.steps == {2: 2 * STEPS, 3: 3 * STEPS}
 
 
 def test_finished_run_contains_results_card_and_plots(resumed: Resumed) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -20,6 +20,7 @@ from PIL import Image
 
 from model.offline.train import Stage, TrainOptions
 from tests.support.paths import ROOT
+from tests.support.polling import wait_until
 
 SIDE = 96
 COLOURS = {
@@ -32,6 +33,18 @@ COLOURS = {
 COUNTS = {"training": 20, "extra": 0, "validation": 5, "test": 10}
 STEPS = 5  # full batches of 4 from 20 images
 TIMEOUT_S = 600.0  # ten times what an idle machine needs
+# Trains, and stops the process each time it has saved its state, so that the test can read the state or kill it there.
+_TRAIN = """
+import os, pathlib, runpy, signal
+replace = pathlib.Path.replace
+def replace_and_stop(path, target):
+    replaced = replace(path, target)
+    if replaced.name == "state.npz":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return replaced
+pathlib.Path.replace = replace_and_stop
+runpy.run_module("model.offline.train", run_name="__main__")
+"""
 
 
 @cache
@@ -67,7 +80,7 @@ def write_data(root: Path) -> Path:
 
 @contextmanager
 def training_process(options: TrainOptions) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "model.offline.train", json.dumps(asdict(options))]
+    command = [sys.executable, "-c", _TRAIN, json.dumps(asdict(options))]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield process
@@ -75,31 +88,23 @@ def training_process(options: TrainOptions) -> Iterator[subprocess.Popen[bytes]]
             process.kill()
 
 
-def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not ready():
+def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
+    """Wait until the training process has saved its state and stopped."""
+
+    def is_stopped() -> bool:
         assert process.poll() is None, "the training process ended"
-        assert time.monotonic() < deadline, "the training process is too slow"
-        try:
-            process.wait(0.02)
-        except subprocess.TimeoutExpired:
-            continue
+        return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG) is not None
+
+    wait_until(is_stopped, TIMEOUT_S, "the training process is too slow")
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of the file, or None while it is missing or incomplete."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+    return json.loads(path.read_text())
 
 
 def read_state(run: Path) -> tuple[int, int]:
     """Return the numbers of complete epochs and of optimiser steps in the checkpoint of the run."""
-    path = run / "state.npz"
-    if not path.exists():
-        return 0, 0
-    with np.load(path) as state:
+    with np.load(run / "state.npz") as state:
         scalars = [state[name] for name in state.files if name != "epochs" and state[name].shape == ()]
         # The other integer is the count of the Normalization layer, which stays 0.
         return int(state["epochs"]), max(int(value) for value in scalars if value.dtype.kind == "i")
@@ -110,7 +115,7 @@ class Resumed:
     """A finished run that was killed once.
 
     `before` is its history at that time. `steps` maps epochs to the optimiser's step count in the checkpoint that the
-    second process wrote after that epoch.
+    second process wrote after each epoch.
     """
 
     options: TrainOptions
@@ -138,16 +143,14 @@ def train_twice(data: Path, backbone: Path, run: Path) -> Resumed:
         resize_filter="lanczos",
     )
     with training_process(options) as process:
-        wait_for(lambda: read_state(run)[0] >= 1, process)
+        wait_until_stopped(process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    epochs, _ = read_state(run)
-    before = read_json(run / "history.json")[:epochs]
+    before, steps = read_json(run / "history.json"), dict[int, int]()
     with training_process(options) as process:
-        wait_for(lambda: read_state(run)[0] > epochs, process)
-        process.send_signal(signal.SIGSTOP)
-        completed, count = read_state(run)
-        process.send_signal(signal.SIGCONT)
+        for _ in range(options.epochs - len(before)):
+            wait_until_stopped(process)
+            completed, steps[completed] = read_state(run)
+            process.send_signal(signal.SIGCONT)
         assert process.wait(TIMEOUT_S) == 0
-    steps = {completed: count}
     return Resumed(options, before, steps)
