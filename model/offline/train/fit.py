@@ -74,8 +74,11 @@ def compile_model(model: keras.Model, options: TrainOptions, steps_per_epoch: in
         # On a CPU, XLA's convolutions take eight times as long as TensorFlow's own.
         jit_compile="auto" if _count_gpus() else False,
     )
-    # Create the optimiser's variables now: otherwise the first step would be traced and compiled twice.
+    # Create the variables of the optimiser and of the metrics now: otherwise the first step would be traced twice.
     optimizer.build(model.trainable_variables)
+    probabilities = tf.zeros((1, model.output_shape[-1]))
+    model.compute_metrics(None, probabilities, probabilities)
+    model.reset_metrics()
 
 
 def _count_gpus() -> int:
