@@ -165,9 +165,8 @@ class Gateway:
         self.process.wait(PATIENCE_S)
 
     def log(self) -> str:
-        """All lines that the process has written since its last start."""
-        written = (self.folder / "gateway.log").read_text()
-        return written[: written.rfind("\n") + 1]
+        """All lines that the process has written since its last start, without one that it is writing."""
+        return (self.folder / "gateway.log").read_bytes().rpartition(b"\n")[0].decode()
 
     def complete_log(self) -> str:
         """Return the log once it has the lines of all responses so far, which are written later. For one process."""

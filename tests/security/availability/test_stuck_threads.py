@@ -23,7 +23,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 STUCK = "atalaya_stuck_jobs_total"
 RESERVED = "atalaya_memory_reserved_bytes"
 STOPPED_WITHIN_S = 10.0
-# The caller's deadline is one second; without it, the caller would wait for thirty.
+# The caller's deadline is five seconds, in which a busy machine starts the job; the default is thirty.
 DEADLINE_KEPT_WITHIN_S = 15.0
 
 
@@ -94,7 +94,7 @@ def test_a_gateway_with_a_stuck_thread_keeps_deadlines_and_stops_in_order(
         MODEL__URL="stub://?hang=white", MODEL__STUCK_SECONDS="600", MODEL__WORKERS="3", WEB_CONCURRENCY=workers
     )
     token, started = gateway.token(), time.monotonic()
-    response = send(gateway, HANGING, token, **{"X-Request-Timeout": "1"})
+    response = send(gateway, HANGING, token, **{"X-Request-Timeout": "5"})
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
     assert time.monotonic() - started < DEADLINE_KEPT_WITHIN_S
     assert send(gateway, IMAGE, token).status_code == 200

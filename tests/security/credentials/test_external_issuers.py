@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from auth.tokens.jwks import MIN_INTERVAL_S
 from auth.tokens.jws import generate_signing_key, load_signing_key
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.servers.identity_provider import IdentityProvider
@@ -107,11 +108,14 @@ def test_a_wrong_final_slash_is_explained(call: Call, provider: IdentityProvider
 
 def test_unknown_key_ids_cause_one_fetch(call: Call, provider: IdentityProvider) -> None:
     """T4: 200 unknown key ids cause one fetch of the keys; an unreachable provider causes a 503 with Retry-After."""
+    started = time.monotonic()
     with ThreadPoolExecutor(16) as pool:
         tokens = [provider.token(header={"kid": f"k{number}"}) for number in range(200)]
         for response in pool.map(call, tokens):
             assert_rejected(response)
-    assert provider.fetched == ["/.well-known/openid-configuration", "/jwks"]
+    most = 1 + int((time.monotonic() - started) / MIN_INTERVAL_S)  # more than one if a slow machine takes that long
+    assert 1 <= provider.fetched.count("/jwks") <= most
+    assert set(provider.fetched) == {"/.well-known/openid-configuration", "/jwks"}
     assert call(provider.token()).status_code == 200
 
     unavailable = call(provider.token(iss=UNREACHABLE))

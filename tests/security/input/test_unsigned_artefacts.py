@@ -22,6 +22,7 @@ from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.model.signing.forging import flip_a_bit, new_key
 from tests.support.gateway import Gateway
 from tests.support.paths import ARTEFACT
+from tests.support.polling import wait_until
 
 KEY = new_key()
 
@@ -103,6 +104,7 @@ def test_development_serves_an_unsigned_artefact_and_logs_so_once(
     """T53: without a key, development requires no signature, and logs that once for all workers."""
     (artefact / SIGNATURE).unlink()
     gateway = new_gateway(MODEL__URL=f"onnx://{artefact}", WEB_CONCURRENCY="2")
+    wait_until(lambda: gateway.log().count('"worker_ready"') == 2)  # lines are written after a delay
     assert gateway.log().count('"artefact_signature_not_required"') == 1
 
 

@@ -140,7 +140,7 @@ def test_neither_a_full_disk_nor_a_hung_receiver_stops_predictions(tmp_path: Pat
             wait_until(lambda: gateway.metric('atalaya_log_lines_dropped_total{output="file"}') >= 20)
             wait_until(lambda: receiver.requests)
             assert gateway.metric('atalaya_log_lines_dropped_total{output="http"}') == 0
-            assert '"log_file_unwritable"' in gateway.log()
+            wait_until(lambda: '"log_file_unwritable"' in gateway.log())
             started = time.monotonic()
             assert gateway.stop() == 0
             assert time.monotonic() - started < STOPPED_WITHIN_S
