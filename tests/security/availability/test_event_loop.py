@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import statistics
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +15,12 @@ from PIL import Image, PngImagePlugin
 
 from model.imaging.decode import measure_image
 from model.imaging.input_spec import DEFAULT_INPUT
+from tests.support.callers import running_threads
 from tests.support.gateway import DECODED, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
-UPLOADS, AT_ONCE = 120, 12
+UPLOADS, AT_ONCE, CHECKS = 120, 12, 10
 WAITING = "atalaya_queue_length"  # sampled twice a second
 
 
@@ -39,27 +42,34 @@ def test_slow_headers_do_not_block_the_event_loop(gateway: Gateway) -> None:
     header_s = time.perf_counter() - started
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/png"}
 
-    with ThreadPoolExecutor(AT_ONCE) as pool, httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
+    statuses: list[int] = []
+    durations: list[float] = []
+    with httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
 
-        def send(_: int) -> int:
-            return client.post("/v1/predictions?dry_run=true", content=image, headers=headers).status_code
+        def send(ended: threading.Event) -> None:
+            while not ended.is_set():
+                response = client.post("/v1/predictions?dry_run=true", content=image, headers=headers)
+                statuses.append(response.status_code)
 
-        sending = [pool.submit(send, number) for number in range(UPLOADS)]
-        slowest, checks = 0.0, 0
-        while not all(one.done() for one in sending):
-            began = time.perf_counter()
-            assert client.get("/livez").is_success
-            slowest, checks = max(slowest, time.perf_counter() - began), checks + 1
-    assert {one.result() for one in sending} <= {200, 503}
-    assert checks > 1
-    assert slowest < 2 + header_s * UPLOADS / 10
+        with running_threads(send, AT_ONCE):
+            while len(statuses) < UPLOADS or len(durations) < CHECKS:
+                began = time.perf_counter()
+                assert client.get("/livez").is_success
+                durations.append(time.perf_counter() - began)
+    assert set(statuses) <= {200, 503}
+    # Not the slowest, which a single pause of a busy machine prolongs.
+    assert statistics.median(durations) < 2 + header_s * UPLOADS / 10
 
 
 @pytest.fixture
 def slow(new_gateway: Callable[..., Gateway]) -> Gateway:
-    """A gateway that makes one prediction at a time, each in ten seconds, and lets one request wait."""
-    settings = {"MODEL__WORKERS": "1", "MODEL__QUEUE_LIMIT": "1", "MODEL__QUEUE_SECONDS": "60"}
-    return new_gateway(MODEL__URL="stub://?latency_ms=10000", **settings)
+    """A gateway that makes one prediction at a time, each in twenty seconds, and lets one request wait.
+
+    On a busy machine the test needs some of them.
+    """
+    queue = {"MODEL__WORKERS": "1", "MODEL__QUEUE_LIMIT": "1", "MODEL__QUEUE_SECONDS": "60"}
+    limits = {"MODEL__DEADLINE_SECONDS": "300", "MODEL__STUCK_SECONDS": "600"}
+    return new_gateway(MODEL__URL="stub://?latency_ms=20000", **queue, **limits)
 
 
 def test_dry_runs_wait_in_the_queue(slow: Gateway) -> None:
