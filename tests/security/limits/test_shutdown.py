@@ -24,7 +24,10 @@ from tests.support.polling import PATIENCE_S, wait_until
 # Long enough to distinguish a gateway that waits for it from one that does not, even on a slow machine.
 LONG_DRAIN_S = 300
 PATIENT = {"MODEL__QUEUE_SECONDS": "60"}  # sixteen callers do not overload a slow machine
-# Draining takes half a second, and the requests in progress some milliseconds.
+# The gateway closes idle connections after that time, even of a caller that a busy machine has paused since a response
+# that did not ask it to reconnect.
+DRAINING = {"DRAIN_SECONDS": "3", **PATIENT}
+# Draining takes three seconds, and the requests in progress some milliseconds.
 STOPPED_WITHIN_S = 30.0
 # The limit is 8 s; without one of its own, the parent process would take 3.5 s more.
 STOPPED_WITH_HUNG_RECEIVERS_S = 10.0
@@ -39,7 +42,7 @@ def is_refusing(port: int) -> bool:
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_sigterm_under_load_loses_no_request(new_gateway: Callable[..., Gateway], workers: str) -> None:
     """T27: after a SIGTERM under the load of sixteen callers every request gets its response, and the gateway ends."""
-    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY=workers, DRAIN_SECONDS="0.5", **PATIENT)
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY=workers, **DRAINING)
     callers = make_callers(gateway)
     stopped_s: list[float] = []
 
@@ -57,7 +60,7 @@ async def test_sigterm_under_load_loses_no_request(new_gateway: Callable[..., Ga
 
 async def test_a_rolling_restart_under_load_loses_no_request(new_gateway: Callable[..., Gateway]) -> None:
     """T27: SIGHUP replaces the workers one after the other, and sixteen callers see only successes."""
-    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3", **PATIENT)
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", **DRAINING)
     wait_until(lambda: len(gateway.workers()) == 2)
     before = set(gateway.workers())
 
@@ -82,7 +85,8 @@ async def test_a_killed_worker_loses_only_its_own_requests(new_gateway: Callable
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: killed not in gateway.workers())
         turns = list(callers.turns)
-        wait_until(lambda: all(now > then for now, then in zip(callers.turns, turns, strict=True)))
+        # Two more: a caller may read a response of the killed worker now, and lose its next request to that worker.
+        wait_until(lambda: all(now > then + 1 for now, then in zip(callers.turns, turns, strict=True)))
         lost.append(callers.lost)
         wait_until(lambda: gateway.log().count('"worker_ready"') == 3)
 
@@ -96,11 +100,11 @@ async def test_a_killed_worker_loses_only_its_own_requests(new_gateway: Callable
 
 def test_a_stopping_gateway_is_not_ready_and_still_serves(new_gateway: Callable[..., Gateway]) -> None:
     """T27: after SIGTERM, /readyz returns a 503, and other requests are still served."""
-    gateway = new_gateway(MODEL__URL="stub://", DRAIN_SECONDS="10")
+    gateway = new_gateway(MODEL__URL="stub://", DRAIN_SECONDS=str(LONG_DRAIN_S))
     with httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
         assert "connection" not in client.get("/readyz").headers
         gateway.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: client.get("/readyz").status_code == 503, within_s=5)
+        wait_until(lambda: client.get("/readyz").status_code == 503)
         response = client.get("/readyz")
         assert (response.status_code, response.json()["status"]) == (503, "stopping")
         assert response.headers["connection"] == "close"
