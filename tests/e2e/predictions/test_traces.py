@@ -63,7 +63,7 @@ def request_traces(gateway: Gateway) -> list[str]:
 
 def list_logged(gateway: Gateway) -> list[tuple[str, str]]:
     """Return the trace ids and flags of the log lines of predictions."""
-    lines = [json.loads(line) for line in gateway.log().splitlines(keepends=True) if line.endswith("\n")]
+    lines = map(json.loads, gateway.log().splitlines())
     return [(line["trace_id"], line["trace_flags"]) for line in lines if line.get("http.route") == "/v1/predictions"]
 
 
