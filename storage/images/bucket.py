@@ -78,7 +78,7 @@ class ImageBucket:
         response = self._call(lambda client: client.delete_objects(Bucket=self._bucket, Delete=deletion))
         errors = response.get("Errors", ())
         if errors:
-            raise ImageStoreUnavailable(f"{len(errors)} images were not removed ({errors[0].get('Code')})")
+            raise ImageStoreUnavailable(f"images not removed: {len(errors)} ({errors[0].get('Code')})")
 
     def _key(self, owner: str, name: str) -> str:
         return f"{self._prefix}{owner}/{name}"

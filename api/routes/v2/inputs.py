@@ -62,7 +62,8 @@ def _decode_base64(data: Any, count: int) -> list[bytes]:
             return [b64decode(element, validate=True) for element in data]
         except ValueError:
             pass
-    raise BadInferRequest(f"`data` must be a list of {count} files in base64. Binary data takes less memory.")
+    expected = "file" if count == 1 else "files"
+    raise BadInferRequest(f"`data` must be a list of {count} {expected} in base64. Binary data takes less memory.")
 
 
 def _check_count(count: int) -> None:
