@@ -166,7 +166,7 @@ class Gateway:
 
     def log(self) -> str:
         """All lines that the process has written since its last start, without one that it is writing."""
-        return (self.folder / "gateway.log").read_bytes().rpartition(b"\n")[0].decode()
+        return b"".join((self.folder / "gateway.log").read_bytes().rpartition(b"\n")[:2]).decode()
 
     def complete_log(self) -> str:
         """Return the log once it has the lines of all responses so far, which are written later. For one process."""
