@@ -7,7 +7,6 @@ put the process to sleep.
 from __future__ import annotations
 
 import gzip
-import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,8 +58,10 @@ class LogSender(LineQueue):
         self._receiver = receiver
         self._retry_delays_s = retry_delays_s
         self._timeout_s = timeout_s
-        # Only TLS needs certificates, which take time to load: before the fork, once for all workers.
-        self._tls: ssl.SSLContext | bool = httpx.create_ssl_context() if receiver.url.startswith("https:") else False
+        # Before the fork, once for all workers, because certificates, which only TLS needs, take time to load. Without
+        # this context, httpx would create one in the thread for plain HTTP, too: a child that is forked meanwhile
+        # inherits locks of OpenSSL that no thread of it releases.
+        self._tls = httpx.create_ssl_context(verify=receiver.url.startswith("https:"))
         super().__init__(report, on_drop, limits)
         # Imports all modules now: one that a thread is importing during a fork can never be imported by the child.
         self._make_client().close()
@@ -105,10 +106,11 @@ class LogSender(LineQueue):
 
     def _post(self, body: bytes) -> tuple[str | None, bool]:
         """Return what went wrong, if anything, and whether another attempt would be useless."""
-        self._client = self._client or self._make_client()
         try:
-            with self._sending, self._client.stream("POST", self._receiver.url, content=body) as response:
-                status = response.status_code
+            with self._sending:
+                self._client = self._client or self._make_client()
+                with self._client.stream("POST", self._receiver.url, content=body) as response:
+                    status = response.status_code
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return type(error).__name__, False  # its text may contain the URL
         if response.is_success:

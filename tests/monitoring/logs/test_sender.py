@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import structlog
@@ -73,6 +75,25 @@ def test_lines_arrive_once_in_order_and_in_batches(receiver: LogReceiver) -> Non
     assert (headers["content-type"], headers["content-encoding"]) == ("application/json", "gzip")
     assert headers["dd-api-key"] == "hush"
     assert sending.dropped == 0
+
+
+def test_the_thread_creates_no_tls_context(receiver: LogReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The context is created before the thread starts: the child of a fork during the creation would hang.
+
+    It would inherit locks of OpenSSL that no thread of it releases.
+    """
+    creators: list[threading.Thread] = []
+
+    create = ssl.SSLContext.__new__
+
+    def record_creator(*args: Any, **options: Any) -> Any:
+        creators.append(threading.current_thread())
+        return create(*args, **options)
+
+    monkeypatch.setattr(ssl.SSLContext, "__new__", record_creator)
+    Sending(receiver).put(1)
+    wait_until(lambda: receiver.accepted)
+    assert creators == [threading.current_thread()]
 
 
 def test_nothing_is_sent_without_lines(receiver: LogReceiver) -> None:
