@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 import zlib
 from collections.abc import Callable
@@ -105,18 +106,23 @@ def test_quick_headers_are_quick(data: bytes) -> None:
     slow = make_jpeg(*[b"\xff\xfe\x00\x02"] * (MAX_SEGMENTS - 10))
     assert has_quick_header(data)
     assert not has_quick_header(slow)
-    assert measure_shortest_time(data) < measure_shortest_time(slow) / 2
+    quick_s, slow_s = measure_shortest_times(data, slow)
+    assert quick_s < slow_s / 2
 
 
-def measure_shortest_time(data: bytes) -> float:
-    """Return the processor time of the quickest of five measurements of an image."""
-    seconds = []
-    for _ in range(5):
-        started = time.thread_time()
-        with suppress(ImageRejected):
-            measure_image(data, DEFAULT_INPUT)
-        seconds.append(time.thread_time() - started)
-    return min(seconds)
+def measure_shortest_times(*images: bytes) -> list[float]:
+    """Return the processor time of the quickest of thirty measurements of each image.
+
+    The images are measured in turn, because the speed of a shared processor changes by a factor of three.
+    """
+    shortest_s = [math.inf] * len(images)
+    for _ in range(30):
+        for number, data in enumerate(images):
+            started = time.thread_time()
+            with suppress(ImageRejected):
+                measure_image(data, DEFAULT_INPUT)
+            shortest_s[number] = min(shortest_s[number], time.thread_time() - started)
+    return shortest_s
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"GIF89a" + bytes(1_000_000)])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 import structlog
 
@@ -78,22 +78,21 @@ def test_lines_arrive_once_in_order_and_in_batches(receiver: LogReceiver) -> Non
 
 
 def test_the_thread_creates_no_tls_context(receiver: LogReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The context is created before the thread starts: the child of a fork during the creation would hang.
+    """The clients share a context that is created before the thread starts: otherwise, httpx creates one for each.
 
-    It would inherit locks of OpenSSL that no thread of it releases.
+    The child of a fork during the creation would inherit locks of OpenSSL that no thread of it releases.
     """
-    creators: list[threading.Thread] = []
+    contexts, create = list[object](), httpx.Client
 
-    create = ssl.SSLContext.__new__
+    def make_client(**options: Any) -> httpx.Client:
+        contexts.append(options["verify"])
+        return create(**options)
 
-    def record_creator(*args: Any, **options: Any) -> Any:
-        creators.append(threading.current_thread())
-        return create(*args, **options)
-
-    monkeypatch.setattr(ssl.SSLContext, "__new__", record_creator)
+    monkeypatch.setattr(httpx, "Client", make_client)
     Sending(receiver).put(1)
     wait_until(lambda: receiver.accepted)
-    assert creators == [threading.current_thread()]
+    assert isinstance(contexts[0], ssl.SSLContext)
+    assert contexts == [contexts[0]] * 2
 
 
 def test_nothing_is_sent_without_lines(receiver: LogReceiver) -> None:

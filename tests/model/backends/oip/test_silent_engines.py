@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from model.backends.batching import BatchingBackend
 from model.backends.call import calling
+from model.backends.oip.client import EngineClient
+from model.backends.oip.endpoints import Endpoints
 from model.backends.oip.errors import EngineUnavailable
 from model.backends.oip.events import EngineEvent, EventKind
 from model.backends.stub import StubBackend
@@ -46,8 +48,12 @@ def test_another_engine_takes_the_requests_of_a_silent_one(
     silent: ScriptedEngine, other: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request to a silent engine goes to the other one before the caller's deadline; the silent engine is ejected."""
+
+    def make_client(endpoints: Endpoints, path: str, classes: int, channels: int | None, _: float) -> EngineClient:
+        return EngineClient(endpoints, path, classes, channels, SILENCE_S)
+
+    monkeypatch.setattr("model.backends.oip.backend.EngineClient", make_client)
     with connected(silent, other) as backend:
-        monkeypatch.setattr(backend._client, "_patience_s", SILENCE_S)
         events = list[EngineEvent]()
         backend.subscribe(events.append)
         for _ in range(10):
