@@ -26,7 +26,7 @@ LATE_S = 0.1
 
 
 class HeldTimer:
-    """A timer that starts when it is told to."""
+    """A timer that starts only when `start` is called."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
         self._loop, self._callback = loop, callback

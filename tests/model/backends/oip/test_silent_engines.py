@@ -97,7 +97,7 @@ def test_the_local_model_takes_the_requests_of_a_silent_engine(silent: ScriptedE
             results.append(backend.predict_pooled(rows))
             return EventKind.EJECTED in {event.kind for event in events}
 
-        wait_until(is_ejected)  # a request that this process begins to send too late is no error of the engine
+        wait_until(is_ejected)  # a request that this process sends too late does not count as an error of the engine
         results.append(backend.predict_pooled(rows))
     expected = StubBackend().predict_pooled(rows)
     for probabilities, pooled in results:
