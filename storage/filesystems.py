@@ -31,7 +31,7 @@ def find_filesystem(path: Path, mounts: Path = _MOUNTS) -> str | None:
 
 
 def read_file_version(path: Path) -> tuple[int, ...] | None:
-    """Return numbers that change when the file, its owner or its mode changes; None if there is no file."""
+    """Return numbers that change with the file, its owner or its mode, or None if the file does not exist."""
     try:
         status = path.stat()
     except OSError:

@@ -141,6 +141,12 @@ def patient_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def patient_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the ledger's commits take longer: entries whose commit is aborted are spooled before they are stored."""
+    monkeypatch.setattr("monitoring.ledger.ledger.COMMIT_TIMEOUT_S", PATIENCE_S)
+
+
+@pytest.fixture
 def new_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """A function that starts a gateway that this test alone uses, with changed settings."""
     gateways: list[Gateway] = []

@@ -16,18 +16,15 @@ from api.settings import Settings
 from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
-from monitoring.ledger import ledger
 from tests.support.gateway import PASSWORD, create_database
-from tests.support.polling import PATIENCE_S
 
 MakeClient = Callable[..., TestClient]
 LogIn = Callable[..., dict[str, str]]
 
 
 @pytest.fixture(autouse=True)
-def _patient_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have commits wait for a busy machine: a spooled prediction cannot be read until it is in the database."""
-    monkeypatch.setattr(ledger, "COMMIT_TIMEOUT_S", PATIENCE_S)
+def prompt_entries(patient_commits: None) -> None:
+    """Many tests of this package read a prediction from the database right after its response."""
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from tests.monitoring.ledger.environment import LedgerEnvironment, build_facts
-from tests.support.polling import PATIENCE_S
 
 LEDGER_KEY = new_private_key()
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -126,11 +125,9 @@ def verify_records() -> Verify:
 @pytest.fixture
 def environment(
     patient_sqlite: None,  # noqa: ARG001  (the ledger and the test write concurrently)
+    patient_commits: None,  # noqa: ARG001  (the tests do not expect spooled entries)
     database_url: str,
     engine: AsyncEngine,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> LedgerEnvironment:
-    # A commit that takes longer is aborted, and its entries are spooled, which the tests do not expect.
-    monkeypatch.setattr("monitoring.ledger.ledger.COMMIT_TIMEOUT_S", PATIENCE_S)
     return LedgerEnvironment(database_url, engine, tmp_path / "spool")
