@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 import structlog
 from fastapi import BackgroundTasks, Depends
 from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -46,8 +46,7 @@ from monitoring.ledger.reader import LedgerReader
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """All services of one process, grouped by purpose."""
 
     auth: AuthServices

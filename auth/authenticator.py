@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 
 from cachetools import LRUCache
+from msgspec import Struct
 
 from auth.changes import ChangeFeed
 from auth.errors import InvalidToken
@@ -17,8 +17,7 @@ from auth.tokens.digests import digest_text
 CACHE_SIZE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedCredential:
+class VerifiedCredential(Struct, frozen=True):
     """The result of verifying a credential.
 
     It is valid until `valid_until` (seconds since 1970), or until a change names one of `targets`. If `networks` is

@@ -6,11 +6,11 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from msgspec import Struct
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -29,8 +29,7 @@ SECRET_PREFIX = "ats_"  # noqa: S105  (how each secret begins)
 _ID = re.compile(r"[0-9a-f-]{36}")
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Struct, frozen=True):
     """An OAuth client without its secret. Times are UTC; a client with `disabled_at` cannot log in."""
 
     id: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from auth.errors import InsufficientScope, KeyBound, LoginRequired, UnknownScope
 
@@ -39,8 +40,7 @@ ROLE_SCOPES: Mapping[Role, frozenset[Scope]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """An authenticated caller, whose credential expires at `expires_at` (UTC).
 
     `subject` is the id of a user or a client, or `issuer|subject` for a caller of an external issuer; clients have no

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # Returns a state in one word, or None for "ok"; raises when the dependency is unavailable.
 Check = Callable[[], Awaitable[str | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(Struct, frozen=True):
     """`checks` maps each dependency to its state, or to the class name of its error: messages may contain secrets."""
 
     ready: bool

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import URL, make_url
 
 from storage.urls import read_database_url
 
 
-@dataclass(frozen=True, slots=True)
-class _Login:
+class _Login(Struct, frozen=True):
     user: str | None
     password: str | None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode
+
+from msgspec import Struct
 
 from storage.errors import DatabaseUnavailable
 
@@ -31,8 +32,7 @@ _LIBPQ_PARAMETER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseUrl:
+class DatabaseUrl(Struct, frozen=True):
     """A URL for SQLAlchemy's asynchronous driver with libpq's parameters, and PostgreSQL's schema if one was named."""
 
     url: str

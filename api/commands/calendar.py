@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import typer
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.audit import verify_log
@@ -35,8 +35,7 @@ _COMMANDS: Mapping[Task, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TaskResult:
+class TaskResult(Struct, frozen=True):
     """What a task printed, or why it failed."""
 
     task: Task

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from api.prediction.request import RequestOrigin
 from api.services.recording import RecordingServices
@@ -18,8 +19,7 @@ MAX_LABELS = 20
 """The most labels of one prediction. Responses show all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedLabel:
+class RecordedLabel(Struct, frozen=True):
     """A label with the id of its durable ledger entry. `supersedes` is the id of the label before it, if there is one.
 
     `model` is the name and version of the model that predicted the class `predicted`.

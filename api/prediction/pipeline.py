@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from api.prediction.admission import (
     compute_deadline,

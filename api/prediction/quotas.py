@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
+
+from msgspec import Struct
 
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
@@ -40,8 +41,7 @@ def decode_charge(charge: Charge) -> QuotaCharge:
     return QuotaCharge(tuple(charge["owners"]), charge["month"], charge["requests"], charge["pixels"])
 
 
-@dataclass(frozen=True, slots=True)
-class CostEstimate:
+class CostEstimate(Struct, frozen=True):
     """The cost of one request in pixels; `remaining` is the lower of what the account and the API key have left."""
 
     pixels: int

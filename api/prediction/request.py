@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from auth.principal import Principal
 from model.explanation.explanation import ExplanationRequest
@@ -16,8 +17,7 @@ B = TypeVar("B")
 WaitForDisconnect = Callable[[], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestOrigin:
+class RequestOrigin(Struct, frozen=True):
     """Who sent a request and through which route, for the ledger and the audit log.
 
     `address` is the client's address, `route` the route's template.
@@ -29,16 +29,14 @@ class RequestOrigin:
     route: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImageBatch:
+class ImageBatch(Struct, frozen=True):
     """The images of one body, at least one. `timeout_s` is the time limit in the body, in seconds, if it has one."""
 
     images: Sequence[ImageSource]
     timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchBody:
+class BatchBody(Struct, frozen=True):
     """A body of `length` bytes with images. Parsing it takes at most `parsing_bytes` of additional memory."""
 
     length: int
@@ -46,8 +44,7 @@ class BatchBody:
     parse: Callable[[], Awaitable[ImageBatch]]
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionRequest(Generic[B]):
+class PredictionRequest(Struct, Generic[B], frozen=True):
     """A body to classify: an encoded image as bytes, or a BatchBody.
 
     `read_body` returns it, or raises ClientDisconnected if the client disconnects meanwhile.
@@ -71,8 +68,7 @@ class PredictionRequest(Generic[B]):
     on_stage: OnStage | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedPrediction:
+class RecordedPrediction(Struct, frozen=True):
     """A prediction with the id (UUIDv7) of its durable ledger entry."""
 
     id: str

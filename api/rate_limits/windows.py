@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from limits import RateLimitItem, RateLimitItemPerSecond
+from msgspec import Struct
 
 SLICES = 60
 # A request that only tests whether a store responds.
@@ -25,8 +25,7 @@ class StoreUnavailable(Exception):
     """The store of the counts does not respond. The message is a short reason without secrets."""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitResult:
+class LimitResult(Struct, frozen=True):
     """Whether the limit `item` allows this request, and how many more it allows now.
 
     More become free at `reset_at`, in seconds of time.monotonic().
@@ -60,8 +59,7 @@ class Windows(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(slots=True)
-class _Slice:
+class _Slice(Struct):
     number: int
     count: int
     ends_at: float

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from fastapi import APIRouter
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -38,8 +38,7 @@ _KEYS_CACHE = {"Cache-Control": f"public, max-age={ACTIVATION_DELAY.seconds // 2
 _FORM_BODY = describe_form(["token"], {"token": {"type": "string"}, "token_type_hint": {"type": "string"}})
 
 
-@dataclass(frozen=True, slots=True)
-class _Inquirer:
+class _Inquirer(Struct, frozen=True):
     """The caller of revocation or introspection: a client, or a principal with its own access token."""
 
     subject: str

@@ -6,12 +6,12 @@ FastAPI takes a measurable part of a request's time for each dependency, so the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Header, Query
+from msgspec.structs import replace
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request

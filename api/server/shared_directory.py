@@ -13,8 +13,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 _PROCESSES = "processes.json"
 _PREFIX = f"atalaya-{os.getuid()}-"
@@ -22,8 +24,7 @@ _MIN_AGE_S = 60  # a younger directory may not be locked yet
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  (mkdtemp adds an unpredictable name)
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
+class Processes(Struct, frozen=True):
     """The process ids of a gateway, the supervisor's first, and how many workers have died so far."""
 
     pids: Sequence[int]

@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
+
+from msgspec import Struct
 
 from monitoring.logs.outputs import drain_logs
 
@@ -23,8 +24,7 @@ _HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Sockets = Mapping[str, Sequence[socket.socket]]
 
 
-@dataclass(frozen=True, slots=True)
-class Inheritance:
+class Inheritance(Struct, frozen=True):
     """What a process takes over from the program that executed it: listeners by use, and the count of stuck jobs."""
 
     listeners: Sockets

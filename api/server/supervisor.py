@@ -13,9 +13,9 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import structlog
+from msgspec import Struct, field
 
 from api.server.exit_status import print_error
 from api.server.shared_directory import Processes
@@ -30,8 +30,7 @@ MAX_FAILED_STARTS = 5
 log = structlog.get_logger("atalaya.workers")
 
 
-@dataclass(slots=True, eq=False)
-class _Worker:
+class _Worker(Struct, eq=False):
     pid: int
     slot: int
     ready_pipe: int

@@ -9,10 +9,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 
 import structlog
+from msgspec import Struct
 
 from api.server.exit_status import run_to_exit_status
 from api.server.stop_signals import STOP_SIGNALS, exit_at_stop_signals
@@ -23,8 +23,7 @@ _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 log = structlog.get_logger("atalaya.workers")
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSlot:
+class WorkerSlot(Struct, frozen=True):
     """A worker's number, and its pipes to the supervisor.
 
     `parent_pipe` becomes readable when the supervisor has died; a byte in `ready_pipe` reports that the worker serves.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.background import run_in_background
@@ -34,8 +34,7 @@ from auth.tokens.keyring import Keyring
 from monitoring.metrics import Metrics
 
 
-@dataclass(frozen=True, slots=True)
-class AuthServices:
+class AuthServices(Struct, frozen=True):
     """Accounts, credentials and quotas.
 
     `certificate_authenticator` is separate from `authenticator`, so that no header is accepted as a client certificate.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from api.errors import SettingsError
 from api.server.allocator import mapping_weights

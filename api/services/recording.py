@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
@@ -37,8 +37,7 @@ LEDGER_WAIT_S = 1  # then the entries go to the spool
 EVENT_WAIT_S = 10  # for the lock of a gateway that is writing
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingServices:
+class RecordingServices(Struct, frozen=True):
     """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it.
 
     `quality` computes from the ledger how good the models are, and `cost` what their predictions cost. `images` keeps

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.http.draining import Draining
@@ -28,8 +28,7 @@ from storage.transactions import ping
 PING_LIMIT_S = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeServices:
+class RuntimeServices(Struct, frozen=True):
     """None of these services needs to be opened or closed."""
 
     settings: Settings

@@ -6,10 +6,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import structlog
+from msgspec import Struct
 
 from api.http.draining import Draining
 from api.server.allocator import return_free_memory
@@ -36,8 +36,7 @@ from monitoring.metrics import Metrics
 log = structlog.get_logger("atalaya.serving")
 
 
-@dataclass(frozen=True, slots=True)
-class ServingServices:
+class ServingServices(Struct, frozen=True):
     """The prediction service, and the memory that requests must reserve for their images.
 
     `follower` keeps the service on the version that an alias names, if MODEL__URL contains one.

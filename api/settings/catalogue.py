@@ -6,10 +6,10 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from msgspec import Struct
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -31,8 +31,7 @@ _BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to"}
 _LINE_LENGTH = 118
 
 
-@dataclass(frozen=True, slots=True)
-class SettingEntry:
+class SettingEntry(Struct, frozen=True):
     """One setting. `values` says which are valid, `default` is the value's text and empty for none."""
 
     name: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from msgspec import Struct
 from sqlalchemy import delete, insert, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -16,8 +16,7 @@ FIRST_RETRY_AFTER = timedelta(minutes=1)
 RETRY_AFTER = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class PendingErasure:
+class PendingErasure(Struct, frozen=True):
     """A deleted user whose records must be erased, and the subject who deleted the user."""
 
     user_id: str

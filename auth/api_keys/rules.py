@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from auth.api_keys.store import ApiKey, KeyTerms
 from auth.errors import KeyBound

@@ -7,11 +7,11 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Row, Select, and_, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -38,8 +38,7 @@ _ID = re.compile(r"[0-9a-f]{16}")
 _USER_ID = re.compile(r"[0-9a-f-]{36}")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyTerms:
+class KeyTerms(Struct, frozen=True):
     """What a key may do, and until when (UTC).
 
     `rate` is N/second, N/minute, N/hour or N/day. Empty `addresses` allow any address.
@@ -54,8 +53,7 @@ class KeyTerms:
     monthly_megapixels: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
+class ApiKey(Struct, frozen=True):
     """An API key without its secret. Times are UTC; the secret before a rotation is accepted until `previous_until`.
 
     `parent_id` is the id of the key that created this one; None if its owner created it after a log-in.

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from sqlalchemy import Row, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -47,8 +48,7 @@ class Factor(StrEnum):
     CODE = "code"
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Struct, frozen=True):
     """The keys of the failure counters of an account, of a network, and of the account in the network.
 
     `early` counts the failed attempts for the account in the network that came too early.
@@ -64,8 +64,7 @@ class Counters:
         return self.account, self.network, self.pair, self.early
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One attempt to log in or to confirm an identity.
 
     `early_by_s` is set if the attempt came too early: a wrong guess must then end with LoginThrottled, and every guess

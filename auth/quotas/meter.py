@@ -10,9 +10,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.errors import QuotaExceeded
@@ -36,8 +36,7 @@ from storage.transactions import reading
 _MAX_CACHED = 10_000  # pairs of owner and month
 
 
-@dataclass(frozen=True, slots=True)
-class UsageReport:
+class UsageReport(Struct, frozen=True):
     """The tallies of the requested owners, in order, for a month ("2026-11", UTC), which ends at `resets_at`."""
 
     month: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, Dialect, Table, bindparam, func, literal, null, or_, select, tuple_, update
 from sqlalchemy.sql.expression import ClauseElement
 
@@ -77,8 +77,7 @@ Limits = tuple[int | None, int | None]  # requests and pixels per month; None me
 NO_LIMITS: Limits = (None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaCharge:
+class QuotaCharge(Struct, frozen=True):
     """Usage to add to the month ("2026-11") of every owner, or of none if it would exceed a quota of one of them."""
 
     owners: tuple[str, ...]
@@ -92,8 +91,7 @@ class QuotaCharge:
         return tuple((owner, self.month) for owner in self.owners)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """What one owner has used in a month, and the quotas."""
 
     requests: int

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from msgspec import Struct
+
 from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import Principal, Role, Scope, format_scopes, parse_scopes
 from auth.tokens.jws import read_header, sign, verify_claims
@@ -19,8 +21,7 @@ _TYPE = "at+jwt"
 _LAST_SECOND = 2**33  # in the year 2242; no genuine token contains a later time
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPolicy:
+class TokenPolicy(Struct, frozen=True):
     """`lifetime_s` is how long a token is valid; clocks may differ by `leeway_s`. Both are in seconds."""
 
     issuer: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Row, delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -23,8 +23,7 @@ _FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 _ANNOUNCED = timedelta(days=30)
 
 
-@dataclass(frozen=True, slots=True)
-class BarredSubject:
+class BarredSubject(Struct, frozen=True):
     """A user, identified by the claims `iss` and `sub` of the tokens, and since when the user is barred (UTC)."""
 
     issuer: str

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from auth.principal import Role, Scope
 
@@ -15,8 +16,7 @@ IssuerAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", 
 MAX_SUBJECT = 300  # characters in the database columns for subjects
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalIssuer:
+class ExternalIssuer(Struct, frozen=True):
     """How to read an issuer's tokens for `audience`, which the claim `audience_claim` must contain.
 
     `scopes` and `roles` translate the values of the claims `scope_claim` and `roles_claim`; other values grant

@@ -8,11 +8,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from msgspec import Struct, field
 
 from auth.errors import IssuerUnavailable
 from auth.tokens.issuer_rules import is_safe_url
@@ -44,8 +44,7 @@ class ProviderFault(ValueError):
         self.detail = repr(detail)[:200] if detail else ""
 
 
-@dataclass(frozen=True, slots=True)
-class KeySet:
+class KeySet(Struct, frozen=True):
     """The usable keys of an issuer: by id, and those without an id."""
 
     by_id: Mapping[str, VerificationKey] = field(default_factory=dict)

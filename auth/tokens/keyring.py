@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from auth.errors import WeakSigningKey
 from auth.tokens.jws import SigningAlgorithm, SigningKey, generate_signing_key, load_signing_key
@@ -21,8 +22,7 @@ _CREATED = re.compile(r"^Created: (\S+)$", re.MULTILINE)
 _PEM = re.compile(r"-----BEGIN (?!EC PARAMETERS)[A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
+class KeyEntry(Struct, frozen=True):
     """A key of a bundle as text, and when it was created (UTC)."""
 
     text: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
@@ -15,8 +15,7 @@ from model.explanation.head import Head
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(Struct, frozen=True):
     """Identifies a model and its input. `backend` is the URL's scheme.
 
     `digest` is the SHA-256 of the served file in hex, or "" if an inference engine serves it without reporting a
@@ -53,8 +52,7 @@ class Origin(StrEnum):
     """From the artefact, because its prepared copy was not trusted, or the runtime could not open it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """Where a back end that uses prepared copies got its weights.
 
     `reason` says why no prepared copy is used. `shared_bytes` is the size of the pages shared by all processes that

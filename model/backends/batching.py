@@ -6,9 +6,9 @@ import math
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from model.backends.base import Backend, ModelInfo, Weights
@@ -19,8 +19,7 @@ from model.explanation.head import Head
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-@dataclass(slots=True, eq=False)
-class _Batch:
+class _Batch(Struct, eq=False):
     """The images of one batch, and the deadlines of their calls."""
 
     pixels: list[NDArray[np.uint8]] = field(default_factory=list)

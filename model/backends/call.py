@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from model.backends.base import ModelInfo
 
@@ -25,8 +26,7 @@ class DigestSource(StrEnum):
     """The gateway has read the file itself and verified the digest."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineFacts:
+class EngineFacts(Struct, frozen=True):
     """The engine that computed a prediction. `endpoint` is its address and port, or LOCAL. Unknown facts are None."""
 
     endpoint: str
@@ -34,8 +34,7 @@ class EngineFacts:
     digest_source: DigestSource | None
 
 
-@dataclass(slots=True)
-class BackendCall:
+class BackendCall(Struct):
     """One prediction, whose result is not needed after `deadline`, in seconds of time.monotonic().
 
     The back end sets `engine` if it uses inference engines, and `model` if the model differs from its `info`.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct, field
 
 from model.sequential.bounded_mean import BoundedMean
 
@@ -30,8 +31,7 @@ MEANS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """The number of comparisons in which the candidate was worse than production, the same, or better."""
 
     worse: int = 0
@@ -56,8 +56,7 @@ class Tally:
         return {value: n for value, n in counts.items() if n}
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """The tally of each metric; metrics without comparisons may be missing."""
 
     tallies: Mapping[Metric, Tally] = field(default_factory=lambda: MappingProxyType({}))
@@ -88,8 +87,7 @@ def _parse_tally(name: str, counts: object) -> Tally:
     return tally
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The result of a model for an image: the class index, or None if it failed, and the seconds of inference.
 
     An image that cannot be decoded is not a failure of the model and has no outcome.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from model.canary.evidence import MEANS, Evidence, Metric, Tally
 
@@ -26,8 +27,7 @@ class Finding(StrEnum):
     UNACCEPTABLE = "unacceptable"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """A candidate is taken back if shown to be above `tolerated`, and promoted only if shown to be below `margin`.
 
     Both limit the excess: the share of comparisons in which the candidate is worse, minus the share in which it is
@@ -51,8 +51,7 @@ LIMITS: Mapping[Metric, Limit] = MappingProxyType(
 QUALITY = frozenset({Metric.DISAGREEMENT, Metric.ACCURACY})
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeRules:
+class JudgeRules(Struct, frozen=True):
     """The levels are probabilities of a wrong verdict, divided equally among the metrics.
 
     A metric with fewer than `min_comparisons` stays undecided.
@@ -72,8 +71,7 @@ class JudgeRules:
         return self.promote_level / len(Metric)
 
 
-@dataclass(frozen=True, slots=True)
-class MetricEvidence:
+class MetricEvidence(Struct, frozen=True):
     """The evidence on one metric, as natural logarithms of e-values, and the finding."""
 
     metric: Metric
@@ -83,8 +81,7 @@ class MetricEvidence:
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """`evidence` has one element for each metric, in the order of `Metric`."""
 
     verdict: Verdict

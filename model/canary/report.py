@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from model.canary.evidence import MEANS, SLOWER_FACTOR, Metric
 from model.canary.judge import QUALITY, Finding, Judgement, MetricEvidence, Verdict, list_undecided
@@ -24,8 +25,7 @@ _NAMES = {
 _LARGEST_LOG = 700.0  # exp() of more overflows
 
 
-@dataclass(frozen=True, slots=True)
-class EvidenceRow:
+class EvidenceRow(Struct, frozen=True):
     """One metric. `share` is the share of comparisons where the candidate is worse, minus that where it is better.
 
     The bounds hold over the whole trial. The probability that the true share is ever below `lower` is at most the

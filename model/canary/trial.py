@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from model.canary.comparison import Comparison
 from model.canary.evidence import Evidence, Outcome, compare_on_different_images, compare_on_same_image
@@ -43,8 +44,7 @@ class Observer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LabelPair:
+class LabelPair(Struct, frozen=True):
     """The labels that both models gave to an image, kept until its true label is known."""
 
     prediction_id: str
@@ -52,8 +52,7 @@ class LabelPair:
     production: str
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(Struct, frozen=True):
     evidence: Evidence = field(default_factory=Evidence)
     pairs: tuple[LabelPair, ...] = ()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 
@@ -16,8 +16,7 @@ class AbstentionReason(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AerialGate:
+class AerialGate(Struct, frozen=True, eq=False):
     """A linear classifier of pooled features: aerial scenes have a `score` of at least 0.
 
     `weights` is float32 [channels].
@@ -31,8 +30,7 @@ class AerialGate:
         return float(pooled @ self.weights) + self.bias
 
 
-@dataclass(frozen=True, slots=True)
-class AbstentionRules:
+class AbstentionRules(Struct, frozen=True):
     """The rules of one model. Without a gate, every image is accepted as an aerial scene."""
 
     gate: AerialGate | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from model.confidence.abstention import AbstentionRules
@@ -13,8 +13,7 @@ from model.confidence.calibration import calibrate
 from model.confidence.prediction_sets import ConformalScores
 
 
-@dataclass(frozen=True, slots=True)
-class ConfidenceModel:
+class ConfidenceModel(Struct, frozen=True):
     """Calibration, abstention and prediction sets. By default, the model's own probabilities are used unchanged."""
 
     temperature: float = 1.0

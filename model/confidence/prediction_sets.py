@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConformalScores:
+class ConformalScores(Struct, frozen=True, eq=False):
     """`scores` is float32 [n], ascending: 1 minus the calibrated probability of the true class of held-out images."""
 
     scores: NDArray[np.float32]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model.drift.metrics import MEASURES, Change, Metric, Observations
@@ -19,8 +20,7 @@ _ONE_SIDED = 0.75
 """Values moved one way if the mean position is at least this share of the increase in distance from the middle."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriftRules:
+class DriftRules(Struct, frozen=True):
     """The probability of a false alarm within `horizon` predictions is at most `level`, divided equally among metrics.
 
     `tolerance` is how far the share of a class, or the mean rank or spread of a measure, may be from the reference, in
@@ -41,8 +41,7 @@ class DriftRules:
 DEFAULT_RULES = DriftRules()
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm:
+class Alarm(Struct, frozen=True):
     """A metric differs from the reference. `change` is a Change or a class. `since` is the estimated start.
 
     Times are in seconds since 1970. A continuing drift raises further alarms, with `is_new` false.
@@ -55,8 +54,7 @@ class Alarm:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AllClear:
+class AllClear(Struct, frozen=True):
     """The drift of a metric has ended. `at` is in seconds since 1970."""
 
     metric: Metric

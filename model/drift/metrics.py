@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 
@@ -42,8 +42,7 @@ class Change(StrEnum):
     BOTH = "lower_and_higher"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Observations:
+class Observations(Struct, frozen=True, eq=False):
     """The properties of n predictions, in their order.
 
     `classes` are indices of the reference's classes, int64 [n], -1 for another class. `measures` is float64

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.drift.metrics import MEASURES, Metric, Observations
@@ -17,8 +17,7 @@ _DECIMALS = 7  # confidences differ in the fifth decimal
 MIN_IMAGES = 50
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureReference:
+class MeasureReference(Struct, frozen=True):
     """The distribution of one measure: its `mean`, and 101 quantiles from the smallest to the largest value."""
 
     mean: float
@@ -37,8 +36,7 @@ class MeasureReference:
         return float(np.abs(2 * self.rank(np.asarray(self.quantiles)) - 1).mean())
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """`shares` are the shares of the predicted classes, in the order of `classes`. Unknown measures are missing."""
 
     images: int

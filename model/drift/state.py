@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.drift.metrics import MEASURES, Metric, Observations
@@ -18,8 +18,7 @@ _LONGEST_MINUTES = 65_535
 _STAKES = len(STAKE_SHARES)
 
 
-@dataclass(slots=True, eq=False)
-class RecentMeans:
+class RecentMeans(Struct, eq=False):
     """Means of recent predictions, weighted by age, as float64 sums and weights.
 
     `classes` is [classes + 1]; its last element is the total weight. `measures` is [2, measures]: sums and weights.
@@ -62,8 +61,7 @@ class RecentMeans:
         return position, distance
 
 
-@dataclass(slots=True, eq=False)
-class DriftState:
+class DriftState(Struct, eq=False):
     """`wealth` is in logarithms; `since` is when it was last reset. Both are float64 [tests, stakes].
 
     `quiet` is int32 [metrics]: the number of predictions since the last alarm, or -1 without a drift. `seen_at` is the

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.errors import ExplanationUnavailable, UnknownLabel
@@ -19,16 +19,14 @@ METHOD = "grad-cam"
 _FEATURE_BYTES_PER_PIXEL = 32
 
 
-@dataclass(frozen=True, slots=True)
-class ExplanationRequest:
+class ExplanationRequest(Struct, frozen=True):
     """`label` is the class to explain, None for the most probable one; `overlay` requests a picture."""
 
     label: str | None = None
     overlay: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Explanation:
+class Explanation(Struct, frozen=True, eq=False):
     """The areas of the image that support the class `label`.
 
     `heat` is float32 [rows, columns] in 0..1; `Head` explains `offset`. `overlay` is a PNG of the heat over the model's

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.errors import ArtefactError
@@ -18,8 +18,7 @@ MAX_OFFSET = 1.0
 Array = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DenseLayer:
+class DenseLayer(Struct, frozen=True, eq=False):
     """`kernel` is float32 [inputs, outputs], `bias` float32 [outputs]; `relu` says whether a ReLU follows."""
 
     kernel: Array
@@ -32,8 +31,7 @@ class DenseLayer:
         return np.maximum(outputs, 0) if self.relu else outputs
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Head:
+class Head(Struct, frozen=True, eq=False):
     """The dense layers between global average pooling and softmax.
 
     Each position of the feature maps responds to an area of the image. `offset` is how far the centre of this area

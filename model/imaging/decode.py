@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -55,8 +55,7 @@ _REDUCERS = {"JPEG": reduce_jpeg, "PNG": reduce_png, "WEBP": reduce_webp, "TIFF"
 _LAYOUT_CHECKS = {"JPEG": check_undecoded_jpeg, "TIFF": check_unopened_tiff}
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
+class DecodedImage(Struct, frozen=True):
     """The model's input, `pixels` as uint8 [height, width, 3], and properties of the source.
 
     `width` and `height` are as stored. `bit_depth` is the bits of a sample in the file. `scaling` says how samples
@@ -73,8 +72,7 @@ class DecodedImage:
     ground_resolution_m: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageNeeds:
+class ImageNeeds(Struct, frozen=True):
     """An image's size in pixels, and an upper bound of the memory in bytes to decode it, including the file.
 
     `reduced` lets `decode_image` skip the checks. It is None if it would be a copy of the file, because the memory for

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 LARGEST_SAMPLE = 65_535
@@ -12,8 +11,7 @@ LARGEST_SAMPLE = 65_535
 _OUTLIERS_PER_THOUSAND = 1
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRange:
+class SampleRange(Struct, frozen=True):
     """Samples from 0 to `white`, which becomes 255; brighter samples also become 255. `scaling` names the range."""
 
     white: int
@@ -39,8 +37,7 @@ _PARTIAL_RANGES = (
 _FIRST_FULL_BYTE = (_PARTIAL_RANGES[-1].white >> 8) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class RangeHints:
+class RangeHints(Struct, frozen=True):
     """What a file declares about its samples: the largest possible value, and the value for missing data."""
 
     maximum: int | None = None

@@ -6,9 +6,9 @@ Pillow misreads some other layouts and reports the rest as damaged files. The ta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     COMPRESSION,
@@ -115,8 +115,7 @@ def _read_three_grey_bands_as_rgb() -> None:
 _read_three_grey_bands_as_rgb()
 
 
-@dataclass(frozen=True, slots=True)
-class TiffLayout:
+class TiffLayout(Struct, frozen=True):
     """The tags that determine how the bytes of a TIFF become pixels. `bits` is 0 if the bands differ in depth."""
 
     photometric: int

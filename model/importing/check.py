@@ -5,9 +5,10 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
+
+from msgspec import Struct
 
 from model.errors import UnsafeModelFile
 from model.importing.archive import CONFIG, METADATA, extract_weights, open_archive, read_member
@@ -21,8 +22,7 @@ _OLDEST, _NEWEST = (2, 13), (3, 15)
 _MODELS = ("Functional", "Sequential", "Model")
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedModel:
+class CheckedModel(Struct, frozen=True):
     """A file that passed the allow-list: its format, and the version of Keras that it declares."""
 
     format: Literal["keras", "h5"]

@@ -6,8 +6,10 @@ import json
 import os
 import stat
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from model.errors import ArtefactError, ImportFailed, UnsafeModelFile
 from model.importing.check import MAX_BYTES, check_model_file
@@ -24,8 +26,7 @@ _MAX_COMPANION_BYTES = 4 << 20
 _ARTEFACT_FILES = {"model.keras", "model.onnx", "head.npz", "MODEL_CARD.md"}
 
 
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
+class ImportOptions(Struct, frozen=True):
     """The file to import, and the artefact to create. `data` contains labelled images that were not used in training.
 
     `images`, `photographs` and `other_scenes` are as in ExportOptions.

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.backends.base import Backend
@@ -29,8 +29,7 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 0.5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BackgroundOutputs:
+class BackgroundOutputs(Struct, frozen=True, eq=False):
     """Raw `probabilities` of n images, float32 [n, classes], and the SHA-256 of each file.
 
     `paused_s` is the total time for which the thread paused.

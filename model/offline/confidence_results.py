@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.confidence.abstention import AbstentionReason, AbstentionRules
 from model.confidence.prediction_sets import ConformalScores
 
 
-@dataclass(frozen=True, slots=True)
-class AbstentionResults:
+class AbstentionResults(Struct, frozen=True):
     """The share of images for which the model abstains, in total and for each reason.
 
     `selective_accuracy` is the accuracy on the other images; None if there are none.
@@ -23,8 +21,7 @@ class AbstentionResults:
     selective_accuracy: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionSetResults:
+class PredictionSetResults(Struct, frozen=True):
     """The quality of prediction sets. `wanted` is the requested coverage.
 
     `coverage` is the share of sets that contain the true class, and `mean_size` their mean number of labels.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.errors import DatasetError, ImageRejected
@@ -18,8 +18,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 _ORIGINAL_LAYOUT = Path("UCMerced_LandUse/Images")
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledFiles:
+class LabelledFiles(Struct, frozen=True):
     """Image paths and their class indices. `classes` holds the class names in index order."""
 
     paths: tuple[Path, ...]
@@ -30,8 +29,7 @@ class LabelledFiles:
         return len(self.paths)
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledImages:
+class LabelledImages(Struct, frozen=True):
     """Decoded images: `pixels` is uint8 [n, height, width, 3], `labels` is int64 [n]."""
 
     pixels: NDArray[np.uint8]

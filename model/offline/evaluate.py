@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from model.backends.base import Backend, ModelInfo
@@ -27,8 +28,7 @@ from model.offline.dataset import LabelledFiles, read_image
 from model.offline.metrics import EvaluationResults, compute_results
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outputs:
+class Outputs(Struct, frozen=True, eq=False):
     """A model's outputs for n images: raw `probabilities`, float32 [n, classes], and `pooled` features.
 
     `pooled` is float32 [n, channels], the mean of each of the last feature maps.
@@ -38,8 +38,7 @@ class Outputs:
     pooled: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """Results on labelled images: `served` with calibrated probabilities, `raw` with uncalibrated ones.
 
     `abstention` is None for a model without rules. `sets` is None if no coverage was chosen or the model has no scores.

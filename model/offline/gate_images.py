@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from model.errors import DatasetError
 from model.offline.dataset import IMAGE_SUFFIXES
 from model.offline.negatives.roles import Role, assign_role
 
 
-@dataclass(frozen=True, slots=True)
-class NamedFiles:
+class NamedFiles(Struct, frozen=True):
     """Image files, and the category of each."""
 
     paths: tuple[Path, ...]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from model.backends.base import Backend
@@ -25,8 +26,7 @@ _GENERATED_PER_KIND = 12
 _NEAR_MISSES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class GateImages:
+class GateImages(Struct, frozen=True):
     """Images of one group, and the category of each. `name` is the group's name in the report."""
 
     name: str
@@ -39,8 +39,7 @@ class GateImages:
         return len(self.images)
 
 
-@dataclass(frozen=True, slots=True)
-class GateRow:
+class GateRow(Struct, frozen=True):
     """The number of images in a group, and of `refused` ones, which the gate classifies as not aerial."""
 
     name: str
@@ -53,8 +52,7 @@ class GateRow:
         return self.refused / self.images
 
 
-@dataclass(frozen=True, slots=True)
-class NearMiss:
+class NearMiss(Struct, frozen=True):
     """A category of images that are not aerial, and how many of them the gate accepts."""
 
     group: str
@@ -63,8 +61,7 @@ class NearMiss:
     accepted: int
 
 
-@dataclass(frozen=True, slots=True)
-class GateReport:
+class GateReport(Struct, frozen=True):
     """A row for each group, and the categories that the gate accepts most often."""
 
     rows: tuple[GateRow, ...]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, to_builtins
 from numpy.typing import NDArray
 
 from model.quality.reliability import expected_calibration_error
 
 
-@dataclass(frozen=True, slots=True)
-class ClassResults:
+class ClassResults(Struct, frozen=True):
     """Precision, recall and F1 of one class. `support` is the number of images that belong to it."""
 
     precision: float
@@ -22,8 +21,7 @@ class ClassResults:
     support: int
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationResults:
+class EvaluationResults(Struct, frozen=True):
     """Results of a model on `n` labelled images.
 
     `loss` is the mean of -ln(probability of the true class), `ece` the expected calibration error with 15 bins of equal
@@ -41,7 +39,8 @@ class EvaluationResults:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the results as plain dictionaries, lists and numbers, for JSON."""
-        return asdict(self)
+        document: dict[str, Any] = to_builtins(self)
+        return document
 
 
 def compute_results(

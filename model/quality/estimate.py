@@ -9,13 +9,13 @@ it contains the actual accuracy of these predictions with a probability of about
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from model.quality.intervals import Interval, Z
 
 
-@dataclass(frozen=True, slots=True)
-class ConfidenceSums:
+class ConfidenceSums(Struct, frozen=True):
     """The additive sums that the estimate needs: of p and of p (1 - p), over `n` predictions."""
 
     n: int = 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 Z = 1.959964  # 95 % of a normal distribution lie within this many standard deviations
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """A share in 0..1 and the bounds of its 95 % confidence interval."""
 
     value: float

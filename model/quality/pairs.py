@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 SIGNIFICANCE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class PairedComparison:
+class PairedComparison(Struct, frozen=True):
     """The changes between two evaluations: the number of images `lost` (no longer correct) and `gained`.
 
     `p_value` is that of the exact two-sided McNemar test ("Note on the sampling error of the difference between

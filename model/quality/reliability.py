@@ -9,16 +9,14 @@ that the result does not depend on their order if they are divided between bins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 _BINS = 15
 
 
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin:
+class ReliabilityBin(Struct, frozen=True):
     """The mean confidence and the accuracy of `n` images."""
 
     n: int

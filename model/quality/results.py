@@ -10,9 +10,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from model.quality.estimate import ConfidenceSums, estimate_accuracy
 from model.quality.intervals import Interval, find_wilson_interval
@@ -22,8 +22,7 @@ MIN_CLASS_LABELS = 20
 """A class with fewer labels gets no results: its interval could be 40 percentage points wide."""
 
 
-@dataclass(slots=True)
-class LabelledPredictions:
+class LabelledPredictions(Struct):
     """Predictions of one version with their true classes. Each takes nine bytes."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # by true and predicted class
@@ -40,8 +39,7 @@ class LabelledPredictions:
         return len(self.correct)
 
 
-@dataclass(frozen=True, slots=True)
-class Confusion:
+class Confusion(Struct, frozen=True):
     """The number of images of a class that were predicted as another class, and their share of the class."""
 
     predicted: str
@@ -49,8 +47,7 @@ class Confusion:
     share: Interval
 
 
-@dataclass(frozen=True, slots=True)
-class ClassQuality:
+class ClassQuality(Struct, frozen=True):
     """Results of one true class. `recall` is the share of its images that were classified correctly."""
 
     label: str
@@ -59,8 +56,7 @@ class ClassQuality:
     confusions: tuple[Confusion, ...] = field(default=())  # most frequent first
 
 
-@dataclass(frozen=True, slots=True)
-class VersionQuality:
+class VersionQuality(Struct, frozen=True):
     """Results of one version. `predictions` and `labelled` leave out the `abstained` ones.
 
     `few_labels` has the number of labels of each class that has too few for results.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.drift.reference import Reference
@@ -31,16 +33,14 @@ _MEMBER_NAMES = {"results": "figures"}
 _PLAIN_FIELDS = ("name", "version", "classes", "outputs", "data", "results", "tools")
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(Struct, frozen=True):
     """The SHA-256 of a file in lower-case hex, and its size in bytes."""
 
     sha256: str
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """The contents of an artefact folder. `outputs` maps the names of the graph's outputs to descriptions.
 
     `drift` is the reference for live traffic; None in artefacts that were exported without images.

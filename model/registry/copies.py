@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct, field
 
 from model.registry.errors import RegistryUnavailable
 from model.registry.files import STATE, VERSIONS, FileRegistry, replace_file
@@ -18,8 +19,7 @@ from storage.folders import sync_folder
 _FILE = re.compile(rf"{VERSIONS}/({NAME_PATTERN})/{NAME_PATTERN}")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCopy:
+class ModelCopy(Struct, frozen=True):
     """A snapshot of a model: its folder and its state. The files of a version never change."""
 
     home: Path
@@ -40,8 +40,7 @@ def read_models(registry: FileRegistry) -> list[ModelCopy]:
     return [ModelCopy(registry.root / name, registry.read(name)) for name in registry.list_models()]
 
 
-@dataclass(slots=True)
-class RegistryRestore:
+class RegistryRestore(Struct):
     """Restores models that the registry lacks. Models that it already has are unchanged.
 
     A model becomes visible with `finish`, when all of its files are complete. Raises RegistryUnavailable, InvalidName.

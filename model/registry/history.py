@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from model.registry.moves import AliasMove, Change
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(Struct, frozen=True):
     """A period in which the alias pointed to `version`, from the time of `move` to the next period.
 
     `move` is None for the time before the first recorded move, whose start is unknown.

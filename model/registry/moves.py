@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from msgspec import Struct
+
 MAX_REASON_LENGTH = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """The versions that an alias pointed to before and after a move; None for no version."""
 
     before: str | None
     after: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AliasMove:
+class AliasMove(Struct, frozen=True):
     """One decision, which may move several aliases at once. `at` is in ISO 8601, UTC."""
 
     id: str

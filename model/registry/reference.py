@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from model.registry.state import check_name
 
@@ -10,8 +10,7 @@ SCHEME = "registry"
 PRODUCTION = "production"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelReference:
+class ModelReference(Struct, frozen=True):
     """Refers to the version of `model` that `alias` currently points to."""
 
     model: str

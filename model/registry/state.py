@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from model.registry.errors import (
     AliasUnchanged,
@@ -22,8 +24,7 @@ SCHEMA = 1
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version of a model. `manifest_sha256`, in hex, covers all of its files; `added_at` is in ISO 8601, UTC."""
 
     version: str
@@ -32,8 +33,7 @@ class Version:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelState:
+class ModelState(Struct, frozen=True):
     """The versions of a model in the order in which they were added, and the version that each alias points to.
 
     Each change returns a new state with a larger `generation`. `unrecorded` are moves of aliases, in order, that the

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # Stakes as shares of the largest stake that cannot make the wealth negative. Small stakes detect small differences.
 STAKE_SHARES = tuple(0.9 * (2 / 3) ** power for power in range(12))
 _BISECTIONS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class BoundedMean:
+class BoundedMean(Struct, frozen=True):
     """Tests of the mean of observations in [`lowest`, `highest`].
 
     `counts` says how often each value occurred. Methods raise ValueError for a value outside the range, or for a

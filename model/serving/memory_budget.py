@@ -8,8 +8,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from model.errors import ImageTooLargeHere, MemoryFull
 from model.serving.memory_usage import Allocation, MemoryUsage
@@ -58,8 +59,7 @@ class Reservation:
             self._budget.free(self)
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
+class _Waiter(Struct, eq=False):
     """A request that waits for `amount` bytes. `granted` is cancelled when the request times out or is cancelled."""
 
     reservation: Reservation

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 K = TypeVar("K")
 
@@ -14,8 +15,7 @@ _SMALL_FRACTION = 32
 _SMALL_RESERVE_FRACTION = 8
 
 
-@dataclass(slots=True, eq=False)
-class Allocation:
+class Allocation(Struct, eq=False):
     """The bytes reserved by one request, first to read its body, then to decode its image."""
 
     caller: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 # Rejections per completed job above which load counts as overload.
 _OVERLOAD_RATIO = 4
@@ -26,8 +28,7 @@ class LoadState(StrEnum):
     OVERLOAD = "overload"
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
+class QueueLimits(Struct, frozen=True):
     """In the normal state, at most `slots` jobs wait, each for an estimated `seconds` at most.
 
     A rejection starts a period of shedding, which lasts `shedding_s` seconds.
@@ -38,8 +39,7 @@ class QueueLimits:
     shedding_s: float = 1.0
 
 
-@dataclass(slots=True)
-class LoadHistory:
+class LoadHistory(Struct):
     """When the latest period of shedding ends, and the jobs completed and rejected since it began."""
 
     shedding_until: float = -math.inf
@@ -47,8 +47,7 @@ class LoadHistory:
     rejected: int = 0
 
 
-@dataclass(slots=True)
-class LoadSnapshot:
+class LoadSnapshot(Struct):
     """The queue at the time `now`; `job_s` is the estimated duration of a job in seconds.
 
     `largest_caller_jobs` is the largest number of running and queued jobs of any caller that has one queued.
@@ -78,16 +77,14 @@ class LoadSnapshot:
         return (self.waiting + 0.5) / self.workers * self.job_s
 
 
-@dataclass(slots=True)
-class CallerLoad:
+class CallerLoad(Struct):
     """The number of running and queued jobs of a request's caller, and its deadline on the snapshot's clock."""
 
     jobs: int
     deadline: float = math.inf
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(Struct):
     """Accept or reject a request, after evicting `evictions` queued jobs of the callers with the most jobs.
 
     An accepted request with an eviction preempts the evicted job. `history` replaces the snapshot's.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model.backends.base import Backend, ModelInfo
@@ -22,8 +23,7 @@ from model.imaging.statistics import measure_pixels
 from model.serving.sources import ImageSource, decode_source, get_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageFacts(Struct, frozen=True):
     """The uploaded image: its SHA-256 in hex, its size in `bytes`, and the properties that `DecodedImage` describes.
 
     `brightness` and `sharpness` are measured on the decoded pixels (see ImageStatistics).
@@ -41,8 +41,7 @@ class ImageFacts:
     sharpness: float
 
 
-@dataclass(frozen=True, slots=True)
-class ImageWarning:
+class ImageWarning(Struct, frozen=True):
     """A property of the image that makes the prediction less reliable. It does not change the prediction.
 
     `code` is stable.
@@ -60,8 +59,7 @@ class FollowUp(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
+class Prediction(Struct, frozen=True, eq=False):
     """A model's prediction for one image. `index` and `label` identify the most probable class.
 
     `probabilities` are the model's output, and `calibrated` the calibrated probabilities, both float32 [classes].

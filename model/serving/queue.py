@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from model.errors import ModelError, Overloaded
 from model.serving.fair_queue import FairQueue
@@ -34,8 +36,7 @@ _EWMA_WEIGHT = 0.2
 _INITIAL_JOB_S = 0.05
 
 
-@dataclass(slots=True, eq=False)
-class Job(Generic[T]):
+class Job(Struct, Generic[T], eq=False):
     """Work on the image `data` in a worker thread: to read its header, or to classify it if `is_prediction`.
 
     `deadline` is in seconds of the queue's clock. `timeout` ends the wait of the caller on its event loop. `stage` is

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from model.backends.base import Backend
 from model.backends.engines import SCHEMES
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
 
-@dataclass(slots=True)
-class Comparison:
+class Comparison(Struct):
     """`differences` are sentences, none if all bits are equal; `largest` is the largest difference of a probability."""
 
     differences: list[str] = field(default_factory=list)

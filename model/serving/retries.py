@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from model.errors import ModelError
 
@@ -12,8 +13,7 @@ from model.errors import ModelError
 FIRST_RETRY_S, LAST_RETRY_S = 30.0, 1800.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(Struct, frozen=True):
     version: str
     code: str
     retry_at: float

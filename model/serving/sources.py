@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from model.errors import WrongTensorShape
 from model.imaging.containers.reduced import ReducedFile
@@ -15,8 +14,7 @@ TENSOR_FORMAT = "TENSOR"
 _BITS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class PixelTensor:
+class PixelTensor(Struct, frozen=True):
     """Decoded pixels, RGB in 0..255: `data` holds uint8 [height, width, 3] in C order."""
 
     data: bytes

@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+
+from msgspec import Struct
 
 from model.signing.documents import parse_document, parse_text
 from model.signing.errors import SignatureInvalid
@@ -19,8 +20,7 @@ _HASH = "sha256"
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """A folder's name (informative only), the SHA-256 of its files in hex by relative path, and the ignored paths."""
 
     name: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+
+from msgspec.structs import astuple, replace
 
 from monitoring.audit.events import AuditEntry, AuditEvent, new_event
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict, astuple, replace
 from sqlalchemy import Row
 
 from monitoring.chains.ids import new_id
@@ -26,8 +27,7 @@ _VARIOUS_DETAIL = '{"from":"various"}'
 _REDACTED_LENGTH = 4096  # characters; redacting what is cut off afterwards would waste time
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
+class AuditEvent(Struct, frozen=True):
     """One event, or `count` equal ones since `at` (UTC). Create it with `new_event`."""
 
     at: datetime
@@ -54,8 +54,7 @@ class AuditEvent:
         return replace(self, actor="", target="", address="", request_id="", detail=_VARIOUS_DETAIL)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
+class AuditEntry(Struct, frozen=True):
     """A row of the audit log. `hash` covers every other field; `previous` is the hash of the previous entry."""
 
     seq: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -23,8 +24,7 @@ Judge = Callable[[Counts], str | None]
 CLAIM_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class TrialNames:
+class TrialNames(Struct, frozen=True):
     """`id` identifies the two artefacts that are compared; `candidate` and `production` are their versions."""
 
     id: str
@@ -33,8 +33,7 @@ class TrialNames:
     production: str
 
 
-@dataclass(frozen=True, slots=True)
-class TrialRecord:
+class TrialRecord(Struct, frozen=True):
     """Times are ISO 8601 in UTC. `verdict` and `judged_at` are None until the trial is decided."""
 
     names: TrialNames
@@ -45,8 +44,7 @@ class TrialRecord:
     is_finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PairedLabels:
+class PairedLabels(Struct, frozen=True):
     """The labels that both models gave to the image of a prediction."""
 
     prediction: str

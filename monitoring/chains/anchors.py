@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 GENESIS = "0" * 64  # the previous hash of the first link of a chain
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Struct, frozen=True):
     """One link's number and hash. Kept outside the database, it exposes a chain whose hashes were all recomputed."""
 
     number: int

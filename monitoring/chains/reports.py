@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from monitoring.chains.anchors import GENESIS, Anchor
 
 _START = Anchor(0, GENESIS)
 
 
-@dataclass(slots=True)
-class VerificationReport:
+class VerificationReport(Struct):
     """`entries` is the number of verified entries; `anchor` is the last verified link, for the next verification.
 
     `problems` holds one sentence for each problem.

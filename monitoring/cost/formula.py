@@ -9,15 +9,15 @@ predictions. The shares add up to the total.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 MICROSECONDS = 1_000_000  # in a second
 _SECONDS_IN_HOUR = 3600
 BYTES_IN_GB = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Struct, frozen=True):
     """Predictions, the seconds for which they kept a worker thread busy, and the bytes of their images."""
 
     predictions: float = 0
@@ -35,8 +35,7 @@ class Traffic:
         return Traffic(self.predictions * factor, self.busy_s * factor, self.received_bytes * factor)
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(Struct, frozen=True):
     """The resources that cost money: processor seconds, gigabyte-seconds (10^9 bytes) of memory, and bytes sent."""
 
     processor_s: float = 0.0
@@ -51,8 +50,7 @@ class Resources:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Hour:
+class Hour(Struct, frozen=True):
     """An hour, such as 2026-11-03T09. `resources` is None if no process has measured them."""
 
     hour: str
@@ -61,8 +59,7 @@ class Hour:
     resources: Resources | None
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(Struct, frozen=True):
     """Prices per processor hour, per gigabyte-hour of memory, and per gigabyte sent."""
 
     vcpu_hour: float
@@ -71,8 +68,7 @@ class Prices:
     currency: str
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
+class Amounts(Struct, frozen=True):
     """Money, in the currency of the prices."""
 
     processor: float

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from monitoring.cost.formula import Amounts, Prices, Resources, Traffic, price, share, sum_measured
 from monitoring.cost.scenarios import Machine, MachineScenario, Sleep, compare_machines, find_sleep
 from monitoring.cost.store import MonthUse
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What some predictions used, and its price."""
 
     traffic: Traffic
@@ -22,8 +22,7 @@ class Cost:
 NO_COST = Cost(Traffic(), Resources(), Amounts(0.0, 0.0, 0.0))
 
 
-@dataclass(frozen=True, slots=True)
-class MonthCost:
+class MonthCost(Struct, frozen=True):
     """All costs of a month, such as 2026-11.
 
     `measured_share` is the share of the predictions that were made in hours with measured resources: only the resources

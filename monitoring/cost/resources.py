@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from monitoring.chains.timestamps import format_timestamp, get_hour
 from monitoring.cost.formula import BYTES_IN_GB
@@ -15,8 +16,7 @@ from monitoring.machine.network import read_sent_bytes
 _HOUR = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """Processor time since the process started, memory now, and bytes sent since the machine started."""
 
     processor_s: float
@@ -24,8 +24,7 @@ class Reading:
     sent_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class HourResources:
+class HourResources(Struct, frozen=True):
     """What was used in an hour, such as 2026-11-03T09."""
 
     hour: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
+
+from msgspec import Struct
 
 from monitoring.cost.formula import Amounts, Hour, Prices, Resources, price
 
@@ -17,8 +18,7 @@ MAX_PROCESSOR_LOAD, MAX_MEMORY_LOAD = 0.7, 0.8
 _HOUR = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """Processors, and gigabytes (10^9 bytes) of memory."""
 
     vcpus: float
@@ -28,8 +28,7 @@ class Machine:
         return Machine(self.vcpus * factor, self.memory_gb * factor)
 
 
-@dataclass(frozen=True, slots=True)
-class MachineScenario:
+class MachineScenario(Struct, frozen=True):
     """A machine: its price for a month of 730 hours, and the shares of it that the busiest hours would have used."""
 
     machine: Machine
@@ -42,8 +41,7 @@ class MachineScenario:
         return self.processor_load <= MAX_PROCESSOR_LOAD and self.memory_load <= MAX_MEMORY_LOAD
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(Struct, frozen=True):
     """The number of measured hours without a recorded request, and the cost that sleeping in them would have saved."""
 
     idle_hours: int

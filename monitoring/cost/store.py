@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Engine, select
 
 from monitoring.cost.formula import MICROSECONDS, Hour, Resources, Traffic
@@ -17,8 +17,7 @@ from storage.engine import add_to_row
 from storage.transactions import WRITING
 
 
-@dataclass(frozen=True, slots=True)
-class MonthUse:
+class MonthUse(Struct, frozen=True):
     """What was used in a month, such as 2026-11: its hours with traffic or measurements, and the callers' sums."""
 
     month: str

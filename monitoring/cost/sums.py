@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 
+from msgspec import Struct, field
+from msgspec.structs import asdict
 from sqlalchemy import Connection, Table
 
 from monitoring.cost.tables import caller_sums, traffic_hours
@@ -18,8 +19,7 @@ _BUSY_STAGES = ("decode", "infer", "explain")  # all run in one thread; `queue` 
 _MONTH_LENGTH = len("2026-11")
 
 
-@dataclass(slots=True)
-class _Traffic:
+class _Traffic(Struct):
     predictions: int = 0
     busy_us: int = 0
     bytes: int = 0
@@ -30,13 +30,11 @@ class _Traffic:
         self.bytes += size
 
 
-@dataclass(slots=True)
 class _Hour(_Traffic):
     requests: int = 0
 
 
-@dataclass(slots=True)
-class _CostSums:
+class _CostSums(Struct):
     """Traffic by caller and month, and by hour."""
 
     callers: dict[tuple[str, str], _Traffic] = field(default_factory=lambda: defaultdict(_Traffic))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from monitoring.ledger.charges import Charge, ChargeRefusal
 from monitoring.ledger.entries import EntryDraft, EntryWithPayload
@@ -11,8 +12,7 @@ from monitoring.ledger.entries import EntryDraft, EntryWithPayload
 CommitResult = Exception | None  # None for an entry that is durable, and whose charge was accepted
 
 
-@dataclass(frozen=True, slots=True)
-class PendingEntry:
+class PendingEntry(Struct, frozen=True):
     """An entry that a caller waits for, and its charge."""
 
     draft: EntryDraft

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from storage.driver import DriverConnection
 
 Charge = Mapping[str, Any]  # ready for JSON
 
 
-@dataclass(frozen=True, slots=True)
-class ChargeRefusal:
+class ChargeRefusal(Struct, frozen=True):
     """A charge that a quota does not allow: the error for the caller, and the status and code to record."""
 
     error: Exception

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.refusals import RefusalAggregator
@@ -47,8 +47,7 @@ class LedgerState(StrEnum):
     FULL = "full"  # nowhere: no prediction is returned
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
+class _Waiting(Struct, eq=False):
     pending: PendingEntry
     done: asyncio.Future[None]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row, Select, select
 
 from monitoring.ledger.entries import (
@@ -39,8 +39,7 @@ FORMAT = "atalaya-ledger-1"
 _CHUNK = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class StreamHeader:
+class StreamHeader(Struct, frozen=True):
     """What a stream was filtered by. All filters are empty for a whole ledger."""
 
     format: str = FORMAT
@@ -60,8 +59,7 @@ class StreamHeader:
         return bool(self.has_window or self.principal or self.model)
 
 
-@dataclass(frozen=True, slots=True)
-class WindowStart:
+class WindowStart(Struct, frozen=True):
     """The last entry of a chain before the piece that a window contains."""
 
     writer: str
@@ -69,8 +67,7 @@ class WindowStart:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class EntryRecord:
+class EntryRecord(Struct, frozen=True):
     """An entry with its payload or its erasure, or with neither if the payload is withheld."""
 
     entry: LedgerEntry
@@ -78,8 +75,7 @@ class EntryRecord:
     erasure: Erasure | None
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(Struct, frozen=True):
     """A row in the database that belongs to no entry. `kind` is "payload", "erasure", "label" or "claim".
 
     A "label" may also be a row that contradicts its entry, or that is missing. A "claim" is the column `claimed` of a

@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import structlog
+from msgspec import Struct
 
 from monitoring.logs.destination_state import DestinationState
 from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
@@ -24,8 +24,7 @@ _FILES_PER_LIMIT = 16  # how many files of the maximum size fit into `keep_bytes
 log = structlog.get_logger("atalaya.logs")
 
 
-@dataclass(frozen=True, slots=True)
-class LogFiles:
+class LogFiles(Struct, frozen=True):
     """The files of a log: `path` is NAME.log, and they are NAME-2026-11-26.log, NAME-2026-11-26.1.log and so on."""
 
     path: Path

@@ -6,15 +6,15 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 OnDrop = Callable[[int], object]
 
 _RECHECK_S = 5.0  # a line that the thread itself has put, in a finalizer, may not have woken it
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
+class QueueLimits(Struct, frozen=True):
     """How much may wait, how much is written at once, and the pause after each batch, in which lines accumulate."""
 
     lines: int = 8192

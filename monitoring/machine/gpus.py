@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class GpuState:
+
+class GpuState(Struct, frozen=True):
     """A field is None if the GPU does not report it, such as the utilization of a GPU that MIG divides."""
 
     utilization: float | None

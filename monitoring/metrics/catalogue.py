@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
@@ -43,8 +43,7 @@ same without credentials, for a private network ([settings](../configure.md)).
 """
 
 
-@dataclass(frozen=True, slots=True)
-class MetricEntry:
+class MetricEntry(Struct, frozen=True):
     """One metric. `samples` are the names that queries use; `workers` says how the values of workers are combined."""
 
     name: str

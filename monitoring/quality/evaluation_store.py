@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from typing import Any
 
+from msgspec import to_builtins
 from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,7 +21,7 @@ class EvaluationStore:
         self._engine = engine
 
     async def add(self, record: EvaluationRecord) -> None:
-        values = asdict(record)
+        values: dict[str, Any] = to_builtins(record)
         values |= values.pop("comparison") or {}
         async with writing(self._engine) as connection:
             await connection.execute(insert(evaluations).values(values))
@@ -64,5 +65,5 @@ class EvaluationStore:
 
 def _read(row: Row[tuple[object, ...]]) -> EvaluationRecord:
     values = dict(row._mapping)
-    comparison = {name: values.pop(name) for name in Comparison.__slots__}
+    comparison = {name: values.pop(name) for name in Comparison.__struct_fields__}
     return EvaluationRecord(**values, comparison=None if comparison["reference"] is None else Comparison(**comparison))

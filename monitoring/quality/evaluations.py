@@ -6,11 +6,10 @@ can be compared with it image by image. `data_digest` identifies the images and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """The comparison with an earlier evaluation, whose id is `reference`.
 
     `lost` images are no longer predicted correctly, `gained` images are now.
@@ -22,8 +21,7 @@ class Comparison:
     p_value: float
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationRecord:
+class EvaluationRecord(Struct, frozen=True):
     """One evaluation of `n` images. `at` is in seconds since 1970; `lower` and `upper` bound a 95 % interval.
 
     `digest` is that of the served file, `correct` the bits in base64. `is_loss` says that the model was significantly

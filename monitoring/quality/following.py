@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, Engine, func, select, update
 
 from monitoring.chains.timestamps import get_hour, parse_timestamp
@@ -26,8 +26,7 @@ from storage.transactions import WRITING
 CHUNK = 100  # entries in a transaction, during which no other process can write to SQLite
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedRequest:
+class RecordedRequest(Struct, frozen=True):
     """The document of an entry, and its time. The document may have been manipulated, but its time is valid.
 
     `hour` looks like 2026-11-03T09.
@@ -45,8 +44,7 @@ It must change rows in a fixed order, so that two processes cannot deadlock.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(Struct, frozen=True):
     """Part of a chain: the documents of requests, the number of all payloads, and the last entry that it covers."""
 
     documents: Sequence[str]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Engine, Select, func, select
 
 from monitoring.chains.timestamps import format_timestamp
@@ -18,8 +18,7 @@ from monitoring.ledger.transactions import ledger_errors
 _CHUNK = 500
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledPrediction:
+class LabelledPrediction(Struct, frozen=True):
     """A prediction and its newest label. `classes` are those of its model, in the order of its outputs.
 
     `sha256`, in hex, is that of the image. `intact` is whether the payload matches its entry.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 
+from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import Connection
 
 from monitoring.ledger.entries import sanitize_name
@@ -17,8 +18,7 @@ Key = tuple[str, str, str]
 """Model, version and hour."""
 
 
-@dataclass(slots=True)
-class _Sums:
+class _Sums(Struct):
     predictions: int = 0
     confidence: float = 0.0
     variance: float = 0.0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from threading import Thread
+
+from msgspec import Struct
 
 from monitoring.metrics import Metrics
 from monitoring.reporting.replaceable import ReplaceableReporter
 from monitoring.tracing.tracer import Tracer
 
 
-@dataclass(frozen=True, slots=True)
-class Telemetry:
+class Telemetry(Struct, frozen=True):
     metrics: Metrics
     reporter: ReplaceableReporter
     tracer: Tracer

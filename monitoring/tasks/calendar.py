@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from monitoring.tasks.runs import Task, TaskRuns
 
@@ -11,8 +12,7 @@ _DAY_S = 86_400
 _EARLY = 0.1  # share of the interval: a job that starts at the same time each day may otherwise be seconds too early
 
 
-@dataclass(frozen=True, slots=True)
-class CalendarEntry:
+class CalendarEntry(Struct, frozen=True):
     """When a task last succeeded and failed, and when it is due; seconds since 1970, None for "never"."""
 
     task: Task

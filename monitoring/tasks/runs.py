@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Task(StrEnum):
@@ -22,8 +23,7 @@ class Task(StrEnum):
     DEPENDENCY_UPDATE = "dependency_update"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRuns:
+class TaskRuns(Struct, frozen=True):
     """The times are seconds since 1970, None for "never"; `failures` is the number of all failed runs."""
 
     task: Task

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from monitoring.tracing.context import TraceContext, continue_trace, start_trace
 
@@ -14,8 +16,7 @@ from monitoring.tracing.context import TraceContext, continue_trace, start_trace
 MAX_REQUESTED_PER_S = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """A stage of a request. Both times are those of `time.perf_counter`."""
 
     name: str
@@ -23,8 +24,7 @@ class Stage:
     ended: float
 
 
-@dataclass(slots=True)
-class RequestTrace:
+class RequestTrace(Struct):
     """A request that belongs to a trace, and its stages so far."""
 
     context: TraceContext
@@ -43,8 +43,7 @@ class RequestTrace:
         self.stages.append(Stage(name, now - seconds, now))
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRequest:
+class FinishedRequest(Struct, frozen=True):
     """The attributes of a request's span, by OpenTelemetry's semantic conventions for HTTP servers."""
 
     method: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from auth.errors import AuthError, InsufficientScope, KeyBound, LoginRequired, UnknownScope
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, select_scopes

@@ -111,3 +111,46 @@ def test_identifiers_use_the_field_s_terms() -> None:
 def has_metaphor(identifier: str) -> bool:
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", identifier)
     return any(METAPHOR.fullmatch(word.lower()) for word in words)
+
+
+def test_records_are_structs() -> None:
+    """A dataclass hides a field from its text or its comparison; every other record is a Struct (docs/adr/0074)."""
+    dataclasses = {
+        f"{path}: {node.name}"
+        for path, node in product_classes()
+        if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+        and not re.search(r"field\(.*(repr|compare)=False", ast.unparse(node))
+    }
+    assert dataclasses == set()
+
+
+def test_fields_of_structs_are_from_msgspec() -> None:
+    """A Struct would take a field of `dataclasses` for the default value."""
+    defaults = {
+        f"{path}: {node.name}.{ast.unparse(each.target)}": each.value.func
+        for path, node in product_classes()
+        if any(ast.unparse(base) == "Struct" for base in node.bases)
+        for each in node.body
+        if isinstance(each, ast.AnnAssign) and isinstance(each.value, ast.Call)
+    }
+    fields = {name for name, function in defaults.items() if ast.unparse(function).endswith("field")}
+    assert fields, "no Struct has a field with a default factory"
+    for name in fields:
+        assert origin_of_field(Path(name.partition(":")[0])) == "msgspec", name
+
+
+def product_classes() -> Iterator[tuple[Path, ast.ClassDef]]:
+    for path in python_files():
+        if path.parts[0] in PACKAGES:
+            yield from ((path, node) for node in ast.walk(parse(path)) if isinstance(node, ast.ClassDef))
+
+
+def origin_of_field(path: Path) -> str | None:
+    """Return the module from which the file imports the name `field`."""
+    imports = (node for node in parse(path).body if isinstance(node, ast.ImportFrom))
+    return next((node.module for node in imports if any(name.name == "field" for name in node.names)), None)
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())

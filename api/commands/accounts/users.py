@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import replace
 from typing import Annotated, TypeVar
 
 import typer
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.accounts.images import set_images

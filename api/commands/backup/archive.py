@@ -14,10 +14,12 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from storage.backups.errors import BackupDamaged
 from storage.backups.stream import BackupReader, BackupWriter
@@ -28,8 +30,7 @@ _KEYS_UNENCRYPTED = "The backup has keys but no passphrase, so somebody has chan
 _UNREADABLE = "The backup's content cannot be read. Use another one."
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """`revisions` maps packages to their newest migration, `tables` tables to columns, `models` models to states.
 
     `made_at` is in ISO 8601, UTC.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from api.commands.backup.archive import KEYS, ArchiveWriter, Manifest, writing_archive
@@ -31,8 +31,7 @@ from storage.backups.tables import dump_table, reflect_tables
 from storage.migrations import read_revision
 
 
-@dataclass(frozen=True, slots=True)
-class BackupRequest:
+class BackupRequest(Struct, frozen=True):
     """What a backup contains besides the database, and the passphrase that encrypts it."""
 
     models: Sequence[ModelCopy] = ()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from msgspec import Struct
 from sqlalchemy import Connection, Table, inspect
 
 from api.commands.backup.archive import KEYS, Manifest
@@ -23,16 +23,14 @@ _STATEMENT_TIMEOUT_S = 3600
 _TOO_NEW = "A newer release made this backup. Restore it with that release."
 
 
-@dataclass(slots=True)
-class Loaded:
+class Loaded(Struct):
     """The number of loaded rows, and the lines with the keys, which are empty if the backup has none."""
 
     rows: int = 0
     keys: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(Struct, frozen=True):
     connection: Connection
     tables: Mapping[str, Table]
     models: RegistryRestore | None

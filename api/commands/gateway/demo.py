@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.accounts.users import describe_issued_token, describe_user_event, issue_token
@@ -49,8 +49,7 @@ _ABSTENTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Account:
+class _Account(Struct, frozen=True):
     """The demo's user, and the password if this run added the user."""
 
     user: User

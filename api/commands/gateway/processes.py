@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import typer
+from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
 from api.http.draining import Draining
@@ -58,8 +58,7 @@ _PRELOADED = (
 log = structlog.get_logger("atalaya.serve")
 
 
-@dataclass(frozen=True, slots=True)
-class Listeners:
+class Listeners(Struct, frozen=True):
     """The bound sockets of PORT, which accept requests, and of METRICS_PORT."""
 
     requests: list[socket.socket]

@@ -10,16 +10,17 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from api.settings import home_folder
 
 _FOLDER = Path("var/gateways")
 
 
-@dataclass(frozen=True, slots=True)
-class RunningGateway:
+class RunningGateway(Struct, frozen=True):
     """`url` reaches the gateway from this machine; `issuer` is the `iss` of its access tokens."""
 
     url: str

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from api.commands.database import recorded_run
 from api.commands.ledger.database import open_snapshot
@@ -61,7 +62,7 @@ def verify(
         with _open_records(export) as records:
             report = stream.verify(records, verifier, anchor)
         if as_json:
-            print_json({"ok": not report.problems, **asdict(report)})
+            print_json({"ok": not report.problems, **to_builtins(report)})
         _check_report(report)
     if not as_json:
         typer.echo(_format_report(report))

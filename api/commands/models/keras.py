@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
@@ -55,7 +56,7 @@ def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         seed=seed,
         without=_parse_parts(without or []),
     )
-    run_in_keras("model.offline.train", asdict(options), find_keras_python())
+    run_in_keras("model.offline.train", to_builtins(options), find_keras_python())
     typer.echo(f"The run is in {out}: read {out}/MODEL_CARD.md, then `atalaya export {out}/model.keras`.")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import asdict
 
 from api.commands.options.model import ModelOption, open_chosen_backend
 from api.commands.output import JsonFlag, format_count, print_json, print_table, to_printable

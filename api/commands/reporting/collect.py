@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from msgspec import Struct
 from sqlalchemy import Engine, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -35,8 +35,7 @@ from monitoring.tasks.store import TaskRunStore
 from storage.transactions import reading
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(Struct, frozen=True):
     """What is read with the asynchronous engine: names by user id, task runs, audit events, evaluations and drift."""
 
     names: Mapping[str, str]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
 from api.commands.models.quality.live_sums import update_sums
@@ -135,7 +136,7 @@ def _describe(month_cost: MonthCost, names: Mapping[str, str]) -> dict[str, Any]
         ],
         "sleep": month_cost.sleep
         and {"idle_hours": month_cost.sleep.idle_hours, "saves": month_cost.sleep.saves.total},
-        "machines": [{**asdict(each), "fits": each.fits} for each in month_cost.machines],
+        "machines": [{**to_builtins(each), "fits": each.fits} for each in month_cost.machines],
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct
 
 from api.commands.reporting.quarter import Quarter
 from model.quality.intervals import Interval
@@ -14,8 +15,7 @@ from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.tasks.runs import TaskRuns
 
 
-@dataclass(frozen=True, slots=True)
-class PeriodTraffic:
+class PeriodTraffic(Struct, frozen=True):
     """Requests of a month, such as 2026-11, or of the week that begins on a Monday, such as 2026-11-02.
 
     Latency is the sum of the stages that the ledger records (queue, decode, infer, and explain if requested), in
@@ -32,8 +32,7 @@ class PeriodTraffic:
     brightness: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallerTraffic:
+class CallerTraffic(Struct, frozen=True):
     """One caller, by name or subject. `not_aerial` counts the images that the model rejected as not aerial."""
 
     name: str
@@ -43,8 +42,7 @@ class CallerTraffic:
     brightness: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorCount:
+class ErrorCount(Struct, frozen=True):
     """Requests that ended with the same status and stable code."""
 
     status: int
@@ -52,8 +50,7 @@ class ErrorCount:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(Struct, frozen=True):
     """A day with at least five server errors for more than 1 % of its requests, a failed task or a rejected candidate.
 
     `requests` is 0 for tasks and candidates.
@@ -66,8 +63,7 @@ class Incident:
     requests: int
 
 
-@dataclass(frozen=True, slots=True)
-class ServedVersion:
+class ServedVersion(Struct, frozen=True):
     """A version of a model, when it first and last predicted in the quarter, and its quality in that time.
 
     `accuracy` and `ece` are measured on labelled predictions. `estimate` is the accuracy estimated from the confidence
@@ -90,8 +86,7 @@ class ServedVersion:
         return f"{self.model}-v{self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class AliasChange:
+class AliasChange(Struct, frozen=True):
     """A decision about an alias of a model: from one version to another, by whom and why."""
 
     at: str
@@ -108,8 +103,7 @@ class AliasChange:
         return f"{self.model}-v{self.after}"
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeChange:
+class RuntimeChange(Struct, frozen=True):
     """A change of a library's version, or of the processor, between two predictions."""
 
     at: str
@@ -118,8 +112,7 @@ class RuntimeChange:
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The judgement of a candidate on live traffic."""
 
     at: str
@@ -129,8 +122,7 @@ class Verdict:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityEvents:
+class SecurityEvents(Struct, frozen=True):
     """The number of events in the audit log with the same name and outcome."""
 
     event: str
@@ -138,16 +130,14 @@ class SecurityEvents:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(Struct, frozen=True):
     """A rule that applied, and the values to fill into its text. A tuple contains names of metrics."""
 
     rule: str
     values: Mapping[str, str | int | float | tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """`before` are the versions served in the previous quarter; `names` are the names of users by id.
 
     `decided_before` has the full names of versions to which an alias was moved before the quarter. `erased` counts the
@@ -178,7 +168,7 @@ class Report:
     erased: int
     unreadable: int
     backup_days: int
-    recommendations: Sequence[Recommendation] = field(default=())
+    recommendations: Sequence[Recommendation] = ()
 
     @property
     def complete(self) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from markupsafe import Markup
+from msgspec import Struct, field
 
 from model.drift.metrics import Metric
 from monitoring.quality.drift.store import ALL, Finding
@@ -19,8 +19,7 @@ NOTHING = "-"
 _SECOND_LENGTH = len("2026-11-03T09:30:00")
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """The columns from `numeric_from` on are aligned to the right."""
 
     caption: str
@@ -29,14 +28,12 @@ class Table:
     numeric_from: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(Struct, frozen=True):
     caption: str
     svg: Markup
 
 
-@dataclass(slots=True)
-class Section:
+class Section(Struct):
     """`missing` names the data that does not exist; `notes` explain the tables."""
 
     id: str

@@ -6,12 +6,12 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 from sqlalchemy import Connection, select
 
 from api.commands.reporting.document import (
@@ -42,8 +42,7 @@ _CHANGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Recu
 """What reading an altered entry may raise."""
 
 
-@dataclass(slots=True)
-class _Mean:
+class _Mean(Struct):
     total: float = 0.0
     count: int = 0
 
@@ -57,8 +56,7 @@ class _Mean:
         return self.total / self.count if self.count else None
 
 
-@dataclass(slots=True)
-class _Period:
+class _Period(Struct):
     requests: int = 0
     predictions: int = 0
     abstained: int = 0
@@ -68,15 +66,13 @@ class _Period:
     brightness: _Mean = field(default_factory=_Mean)
 
 
-@dataclass(slots=True)
-class _Caller:
+class _Caller(Struct):
     predictions: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     brightness: _Mean = field(default_factory=_Mean)
 
 
-@dataclass(slots=True)
-class _Span:
+class _Span(Struct):
     first_at: str
     last_at: str
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import typer
+from msgspec import Struct
 
 _NAME = re.compile(r"(\d{4})Q([1-4])")
 _MONTHS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Quarter:
+class Quarter(Struct, frozen=True):
     """`number` is 1 to 4."""
 
     year: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
 
 from api.commands.reporting.document import CallerTraffic, Recommendation, Report, ServedVersion
 from api.commands.reporting.ledger_facts import INCIDENT_SHARE

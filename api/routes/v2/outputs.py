@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from api.errors import BadInferRequest
 from api.prediction.request import RecordedPrediction
@@ -16,8 +16,7 @@ Results = Sequence[RecordedPrediction]
 PROBABILITIES = "probabilities"
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """A tensor that clients may request."""
 
     datatype: str
@@ -47,8 +46,7 @@ OUTPUTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """A requested output. With `best`, that many of the most probable classes replace the probabilities."""
 
     name: str

@@ -6,11 +6,11 @@ import math
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
@@ -31,8 +31,7 @@ _MAX_DEPTH = 4  # [n, height, width, 3]
 _LENGTH = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """A tensor of a response: FP32, BOOL or BYTES, whose elements are text. `values` are in C order."""
 
     name: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.background import run_in_background
@@ -25,8 +25,7 @@ from monitoring.metrics import Metrics
 from storage.errors import StorageError
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryServices:
+class CanaryServices(Struct, frozen=True):
     """Only `store` is set if no candidate can be tried."""
 
     store: TrialStore

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from api.services.canary.evidence import read_counts
 from api.settings import Settings
@@ -15,8 +16,7 @@ from model.registry.state import ModelState
 from monitoring.canary.store import TrialRecord, TrialStore
 
 
-@dataclass(frozen=True, slots=True)
-class TrialStatus:
+class TrialStatus(Struct, frozen=True):
     """`verdict` follows from the evidence so far, and is final once `judged_at` is set. Times are ISO 8601 in UTC."""
 
     verdict: str
@@ -26,8 +26,7 @@ class TrialStatus:
     judged_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
+class ModelStatus(Struct, frozen=True):
     """`contest` and `trial` are None without a candidate."""
 
     model: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.background import run_in_background
@@ -21,8 +21,7 @@ from auth.accounts.store import UserStore
 from monitoring.metrics import Metrics
 
 
-@dataclass(frozen=True, slots=True)
-class ImageServices:
+class ImageServices(Struct, frozen=True):
     """The caller must subscribe `consents` to the changes of users; see ImageConsents.subscribe_to."""
 
     store: StoreThread

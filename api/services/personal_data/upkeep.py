@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.personal_data.archive import find_end_of_retention
@@ -22,8 +22,7 @@ from storage.errors import StorageError
 log = structlog.get_logger("atalaya.images")
 
 
-@dataclass(frozen=True, slots=True)
-class RemovedImages:
+class RemovedImages(Struct, frozen=True):
     """The numbers of images removed because their owner does not allow them, and because they were old."""
 
     disallowed: int

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.backends.base import Backend, ModelInfo, Weights
@@ -31,8 +32,7 @@ START_LIMIT_S = 30.0
 """How long the gateway waits at start-up for an engine to be ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
+class EngineOptions(Struct, frozen=True):
     """`folder` holds the manifest of the model. `local` is the fallback if no engine responds.
 
     At most `in_flight` requests go to one engine at once. A prediction waits for engines for at most `longest_s`

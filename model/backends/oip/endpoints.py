@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from model.backends.oip.address import Host
 from model.backends.oip.connections import Connections
@@ -21,8 +22,7 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 
 
-@dataclass(slots=True, eq=False)
-class Endpoint:
+class Endpoint(Struct, eq=False):
     """One engine. `model` is the result of the last check. While it is None, the engine gets no requests.
 
     `label` is its address and port, `host` the host with that address. `in_flight` counts requests. `errors`

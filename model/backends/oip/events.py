@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class EventKind(StrEnum):
@@ -26,8 +27,7 @@ class EventKind(StrEnum):
     """No endpoint works, so the local model computed the prediction."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineEvent:
+class EngineEvent(Struct, frozen=True):
     kind: EventKind
     endpoint: str = ""
     seconds: float = 0.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from model.backends.oip.address import EngineAddress
 from model.backends.oip.errors import EngineMismatch
@@ -18,8 +19,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNKNOWN_SIDE = -1
 
 
-@dataclass(frozen=True, slots=True)
-class EngineModel:
+class EngineModel(Struct, frozen=True):
     """The model on one engine.
 
     `datatype` is the protocol's name for the input's type. `outputs` names the outputs that the gateway can use.

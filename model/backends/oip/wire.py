@@ -10,10 +10,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.backends.oip.errors import EngineFailed
@@ -34,8 +34,7 @@ class EncodedRequest(NamedTuple):
     header_length: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class InferResponse:
+class InferResponse(Struct, frozen=True):
     """The outputs, float32, and the model's `version`, which is None if the engine does not report it."""
 
     version: str | None

@@ -12,9 +12,10 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
 from model.backends.prepared.machine import describe_machine
@@ -30,8 +31,7 @@ _PURPOSE = b"atalaya: records of prepared copies"
 _KEY_NAME = b"name of the key"
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedCopy:
+class PreparedCopy(Struct, frozen=True):
     """A verified copy. `weights` is a mapping of the file: its pages are shared with other processes."""
 
     graph: bytes

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class ReducedFile:
+class ReducedFile(Struct, frozen=True):
     """A valid file with the pixels of the first frame and nothing else.
 
     `buffer_bytes` is what the decoder allocates in addition to the decoded image because of the file's structure:

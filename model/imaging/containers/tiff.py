@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from math import ceil
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from model.errors import CorruptImage, UnsupportedImage
 from model.imaging.bounds import MAX_PIXELS, check_size
@@ -30,8 +32,7 @@ _MOST_SMALL_BLOCKS, _SMALL_BLOCK_BYTES, _SMALL_RAW_TILE_BYTES = 4_096, 64, 1_024
 _BLOCK_OBJECT_BYTES = 600
 
 
-@dataclass(frozen=True, slots=True)
-class _Blocks:
+class _Blocks(Struct, frozen=True):
     """The strips or tiles: `across` x `down` blocks of `columns` x `rows` pixels in each of `planes` planes."""
 
     tiled: bool

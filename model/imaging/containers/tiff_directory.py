@@ -7,8 +7,10 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import IntEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from model.errors import CorruptImage, UnsupportedImage
 
@@ -77,8 +79,7 @@ Values = Mapping[int, Sequence[int]]
 """Numbers by tag. In a rational tag, numerators and denominators alternate."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(Struct, frozen=True):
     """How a file encodes numbers: the byte order for `struct`, and the types, which differ in BigTIFF."""
 
     order: str
@@ -95,8 +96,7 @@ class _Layout:
             raise CorruptImage("The TIFF refers to data after its end. Check that the file is complete.") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A directory entry with `number` values of the type `kind`. `end` is the offset after the entry."""
 
     tag: int

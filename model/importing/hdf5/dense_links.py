@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from model.importing.hdf5.links import parse_link
 from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, refuse
@@ -71,8 +72,7 @@ def _width(number: int) -> int:
     return (number.bit_length() + 7) // 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Heap:
+class _Heap(Struct, frozen=True):
     """A fractal heap, whose objects are in direct blocks. `blocks` are (start in the heap, size, address)."""
 
     reader: Reader

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from model.importing.hdf5.reader import Cursor, Reader, refuse
 
@@ -33,8 +33,7 @@ _KNOWN = {
 _REJECTED = {0x07: "keeps data in other files", 0x0B: "has compressed data", 0x0F: "shares messages"}
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """A header message: its type and its contents."""
 
     kind: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, refuse
 
@@ -16,8 +17,7 @@ _REFERENCE_BYTES = 16  # a length, the address of a global heap, and an index
 _MAX_TEXT = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(Struct, frozen=True):
     """An attribute. `text` is its value if it is a single text, otherwise None."""
 
     name: str

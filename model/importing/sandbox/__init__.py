@@ -7,11 +7,10 @@ containers. It needs Linux 5.19 with Landlock, on x86-64 or ARM64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The limits of one run; sizes are in bytes. `memory` is address space; TensorFlow reserves more than it uses."""
 
     memory: int = 12 << 30
@@ -22,8 +21,7 @@ class Limits:
     open_files: int = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Confinement:
+class Confinement(Struct, frozen=True):
     """The settings of the child process, passed as JSON: the module to run with its argument, limits, and paths."""
 
     module: str

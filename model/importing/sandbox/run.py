@@ -8,9 +8,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from glob import glob
 from pathlib import Path
+
+from msgspec import to_builtins
 
 from model.errors import ImportLimitExceeded
 from model.importing.sandbox import Confinement, Limits
@@ -46,7 +47,7 @@ def run_confined(  # noqa: PLR0913  (each restriction of the process is a keywor
         paths = tuple(str(path.resolve()) for path in (*readable, *code, packages))
         confinement = Confinement(module, argument, limits, paths, str(writable.resolve()))
         process = subprocess.Popen(
-            [python, "-B", "-P", "-m", "model.importing.sandbox", json.dumps(asdict(confinement))],
+            [python, "-B", "-P", "-m", "model.importing.sandbox", json.dumps(to_builtins(confinement))],
             cwd=writable,
             env=_build_environment(packages, writable),
             stdin=subprocess.DEVNULL,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from model.errors import DatasetError
 from model.imaging.decode import sniff_format
@@ -17,7 +19,7 @@ from model.offline.collecting.splits import Split, choose_split_of_group
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class LabelledImage:
     """An image that was predicted and labelled. `prediction` is the id of its prediction, `sha256` is in hex."""
 
@@ -25,11 +27,10 @@ class LabelledImage:
     model: str
     label: str
     sha256: str
-    content: bytes = field(repr=False)
+    content: bytes = dataclasses.field(repr=False)
 
 
-@dataclass(slots=True)
-class _Collected:
+class _Collected(Struct):
     """One image, with all labels, predictions and models."""
 
     sha256: str
@@ -40,8 +41,7 @@ class _Collected:
     models: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetImage:
+class DatasetImage(Struct, frozen=True):
     """An image of the data set. `group` is the SHA-256 of the oldest near duplicate; a group has one split."""
 
     path: str
@@ -53,16 +53,14 @@ class DatasetImage:
     models: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class LabelConflict:
+class LabelConflict(Struct, frozen=True):
     """Predictions for one image, or for near duplicates, with different labels."""
 
     labels: Sequence[str]
     predictions: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(Struct, frozen=True):
     """The collected images. Images with several labels are left out, and listed in `conflicts`.
 
     Near duplicates with different labels stay in the data set, and are listed in `doubtful`. `duplicates` counts

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
+class ExportOptions(Struct, frozen=True):
     """The model to export, and the artefact to create.
 
     `model` is the .keras file, `out` the artefact folder to create, `name` and `version` identify the artefact.

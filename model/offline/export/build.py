@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import keras
 import numpy as np
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
@@ -98,7 +99,7 @@ def _write_manifest(
             "training": record.tools,
             "export": {name: importlib.metadata.version(name) for name in _TOOLS},
         },
-        input_spec=replace(record.input_spec, dtype="uint8"),
+        input_spec=dataclasses.replace(record.input_spec, dtype="uint8"),
         confidence=confidence,
         drift=drift,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.errors import ExportRefused, ImageRejected
@@ -21,8 +21,7 @@ _MAX_REAL_IMAGES = 256
 _BATCH = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(Struct, frozen=True):
     """How closely two sets of probabilities agree. `largest_difference` is the largest over all probabilities."""
 
     images: int
@@ -31,8 +30,7 @@ class Agreement:
     tolerance: float = TOLERANCE
 
 
-@dataclass(frozen=True, slots=True)
-class CheckImages:
+class CheckImages(Struct, frozen=True):
     """Images, uint8 [n, height, width, 3]. The first `real` ones were decoded from files, the others generated."""
 
     pixels: NDArray[np.uint8]

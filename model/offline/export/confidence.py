@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from model.backends.base import Backend
 from model.backends.onnx import OnnxBackend

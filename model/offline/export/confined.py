@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from model.offline.export import ExportOptions
 from model.offline.keras_process import run_entry_point, silence_stderr

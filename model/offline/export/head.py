@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import onnxruntime
 import tensorflow as tf
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model.explanation.head import HEAD_FILE, MAX_OFFSET, DenseLayer, Head, write_head

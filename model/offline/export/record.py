@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
+
+from msgspec import Struct, field
 
 from model.classes import UC_MERCED_CLASSES
 from model.errors import ExportRefused
@@ -16,8 +17,7 @@ from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 _RESULT_NAMES = ("n", "accuracy", "macro_f1", "loss", "ece")
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingRecord:
+class TrainingRecord(Struct, frozen=True):
     """The class names in output order, the input, and the data set, results and tool versions if they were recorded.
 
     `saved_by` is the version of Keras that wrote the file, read from the file itself. `options` are those of the run.

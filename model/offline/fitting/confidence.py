@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.confidence.abstention import AbstentionRules
@@ -29,8 +29,7 @@ _CLEAN_SHARE = 0.5  # of the weight in the log loss; the changed images get the 
 _DECIMALS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class FittedConfidence:
+class FittedConfidence(Struct, frozen=True):
     """The fitted model, and a record for the manifest: the number of images, and the results on them."""
 
     confidence: ConfidenceModel

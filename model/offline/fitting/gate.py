@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.confidence.abstention import AerialGate
@@ -17,8 +17,7 @@ _FOLDS = 6
 Features = NDArray[np.float32]  # pooled, [n, channels]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GateFeatures:
+class GateFeatures(Struct, frozen=True, eq=False):
     """Pooled features of the images that a gate is fitted on, and of those that determine its threshold.
 
     `changed_photographs` are changed versions of `photographs`. `groups`, integer [photographs], numbers their

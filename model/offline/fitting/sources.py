@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.backends.base import Backend
@@ -27,8 +27,7 @@ Change = Callable[[Pixels], Pixels]
 Images = Sequence[Path] | Sequence[Pixels]
 
 
-@dataclass(frozen=True, slots=True)
-class FittingSources:
+class FittingSources(Struct, frozen=True):
     """Folders of images, and the settings with which training split the validation images off from `data`.
 
     `photographs` contains a folder for each category of images that are not aerial; without it, no gate is fitted.
@@ -46,8 +45,7 @@ class FittingSources:
         return split_training_data(self.data, self.validation_fraction, self.seed, classes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ValidationOutputs:
+class ValidationOutputs(Struct, frozen=True, eq=False):
     """Outputs for n unchanged and m changed images, with their labels, int64 [n] and [m]."""
 
     clean: Outputs
@@ -56,8 +54,7 @@ class ValidationOutputs:
     changed_labels: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Predictor:
+class Predictor(Struct, frozen=True):
     """Predicts images on `threads` threads. Calls `announce` with a sentence before each group of images."""
 
     backend: Backend

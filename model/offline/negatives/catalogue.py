@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from msgspec import Struct
 
 from model.offline.changes import Pixels
 from model.offline.negatives import documents, screenshots, textures
@@ -16,8 +16,7 @@ from model.offline.negatives.roles import Role
 Generate = Callable[[np.random.Generator, tuple[int, int]], Pixels]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """One generator. A gate is tested on all kinds, but never fitted on `held_out` kinds."""
 
     category: str
@@ -53,8 +52,7 @@ KINDS: Sequence[Kind] = (
 _SEEDS: Mapping[Role, int] = {Role.FIT: 1, Role.TEST: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
+class Generated(Struct, frozen=True):
     """An image to generate. `make` returns it, uint8 [height, width, 3]; it is the same in every run."""
 
     kind: Kind

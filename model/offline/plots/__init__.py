@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from model.confidence.calibration import calibrate
@@ -19,8 +20,7 @@ from model.quality.reliability import make_bins
 _HISTOGRAM_BINS = 40
 
 
-@dataclass(frozen=True, slots=True)
-class ReliabilityCurve:
+class ReliabilityCurve(Struct, frozen=True):
     """The bins for one kind of probabilities. `counts` is a histogram of the confidence from 0 to 1.
 
     A point is (mean confidence, accuracy, low, high), with the 95 % interval of the accuracy.

@@ -5,8 +5,9 @@ This module itself does not import TensorFlow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from model.imaging.input_spec import InputSpec
 from model.offline.train import Stage, TrainOptions
@@ -17,8 +18,7 @@ MODEL, METRICS, CARD = "model.keras", "metrics.json", "MODEL_CARD.md"
 TRAINED_PARTS = {"hidden": "the head", "block7a_expand_conv": "the last block and the head"}
 
 
-@dataclass(frozen=True, slots=True)
-class RetrainOptions:
+class RetrainOptions(Struct, frozen=True):
     """Defines a run. `data` has train/ and test/, `start` is a `.keras` file, `out` the folder of the run.
 
     `budget_minutes` is the wall-clock time up to the import, over all processes of the run. `trials` also limits the
@@ -35,8 +35,7 @@ class RetrainOptions:
     validation_fraction: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """The hyper-parameters of a trial and of the final fit; `trained_from` is the first layer that is trained."""
 
     learning_rate: float
@@ -65,4 +64,4 @@ class Choice:
 
 def read_choice(values: dict[str, Any]) -> Choice:
     """Return the hyper-parameters among `values`, to which Keras Tuner adds others."""
-    return Choice(**{name: values[name] for name in Choice.__slots__})
+    return Choice(**{name: values[name] for name in Choice.__struct_fields__})

@@ -13,9 +13,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
+
+from msgspec.structs import asdict, replace
 
 from model.errors import DatasetError
 from model.offline.dataset import find_test_folder, find_training_folder, find_validation_folder, list_images

@@ -6,12 +6,12 @@ The forward pass of the lower layers takes most of the time of a training step, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from msgspec import Struct
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -27,8 +27,7 @@ _SHARE = 0.15  # of the budget; no further view is computed after it is spent
 _BATCH = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(Struct, frozen=True):
     """Features of the training images, in `views` that are augmented differently, and of the validation images."""
 
     views: tuple[Path, ...]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+from msgspec import Struct, to_builtins
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from model.errors import DatasetError
@@ -75,7 +76,7 @@ def retrain(options: RetrainOptions) -> None:
         **summarise(training.describe(choice, found.epochs), results, log, images.count()),
         "trained_from": choice.trained_from,
         "comparison": asdict(comparison),
-        "search": {"budget_minutes": options.budget_minutes, **asdict(found)},
+        "search": {"budget_minutes": options.budget_minutes, **to_builtins(found)},
     }
     write_report(out, summary, log.history, images.training.classes)
     with (out / CARD).open("a") as card:
@@ -83,8 +84,7 @@ def retrain(options: RetrainOptions) -> None:
     _finish(out, network)
 
 
-@dataclass(frozen=True, slots=True)
-class _Images:
+class _Images(Struct, frozen=True):
     training: LabelledFiles
     validation: LabelledFiles
     test: LabelledFiles
@@ -150,7 +150,7 @@ def _search(out: Path, training: TailTraining, options: RetrainOptions, budget: 
     possible = int(budget.remaining_s(_FIT_SHARE) / trials[0].results["epoch_s"])
     found = Found(trials, start, min(max(possible, 1), _MAX_FIT_EPOCHS))
     temporary = path.with_suffix(".temporary")
-    temporary.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    temporary.write_text(json.dumps(to_builtins(found), indent=1) + "\n")
     temporary.replace(path)
     return found
 

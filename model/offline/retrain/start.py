@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from model.errors import DatasetError
 from model.imaging.input_spec import InputSpec
@@ -13,8 +14,7 @@ from model.offline.export.record import read_record
 from model.registry.artefact import MANIFEST, read_manifest
 
 
-@dataclass(frozen=True, slots=True)
-class StartRecord:
+class StartRecord(Struct, frozen=True):
     """The record of a model's training. `data` is empty if the model was not trained here."""
 
     input_spec: InputSpec

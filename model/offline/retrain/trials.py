@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from model.offline.retrain import Choice
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """A finished trial: its number of epochs, and its results, which include the seconds for an epoch."""
 
     name: str
@@ -18,8 +18,7 @@ class Trial:
     results: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """All trials, the best one first, the start model's results, and the number of epochs of the final fit."""
 
     trials: list[Trial]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from model.imaging.input_spec import InputSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """A number of epochs on square images of `size` pixels."""
 
     size: int
@@ -21,8 +20,7 @@ DEFAULT_STAGES = (Stage(192, 22), Stage(256, 14))
 PARTS = ("light", "colour", "scale", "noise", "mixing", "averaging")
 
 
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
+class TrainOptions(Struct, frozen=True):
     """Defines a run: the same options and data give the same split, batches and learning rates.
 
     `data`, `extra` and `out` are folders. `init` is "imagenet", a `.weights.h5` file of the backbone, or the `.keras`

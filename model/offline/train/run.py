@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
+from msgspec import to_builtins
 
 from model.errors import DatasetError
 from model.offline.dataset import (
@@ -85,7 +86,7 @@ def _start_or_resume(out: Path, options: TrainOptions) -> None:
     path = out / "options.json"
     if path.exists() and parse_options(json.loads(path.read_text())) != options:
         raise DatasetError(f"{out} contains a run with other options. Use the same options, or choose another --out.")
-    path.write_text(json.dumps(asdict(options), indent=1) + "\n")
+    path.write_text(json.dumps(to_builtins(options), indent=1) + "\n")
 
 
 def evaluate(model: keras.Model, images: LabelledImages, classes: tuple[str, ...]) -> EvaluationResults:
@@ -115,9 +116,9 @@ def summarise(
     return {
         "data": {"name": "UC Merced Land Use", "images": counts},
         "init": describe_init(options.init),
-        "input": asdict(options.input_spec),
+        "input": dataclasses.asdict(options.input_spec),
         "options": {
-            name: value for name, value in asdict(options).items() if name not in {"data", "init", "out", "extra"}
+            name: value for name, value in to_builtins(options).items() if name not in {"data", "init", "out", "extra"}
         },
         "epochs_run": len(log.history),
         "best_epoch": log.best_epoch + 1,

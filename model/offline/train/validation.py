@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import keras
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.offline.changes import ALL_CHANGES
@@ -14,8 +13,7 @@ from model.offline.dataset import LabelledImages
 _SMALLEST = 1e-7
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(Struct, frozen=True):
     """Validation images, uint8 [n, height, width, 3], and the same images with one change each."""
 
     clean: LabelledImages

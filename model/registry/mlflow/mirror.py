@@ -6,10 +6,11 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
+
+from msgspec import Struct
 
 from model.errors import ArtefactError, ModelError
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest
@@ -39,8 +40,7 @@ _MAX_BYTES = 2 << 30  # more than any artefact that the gateway serves
 MoveAliases = Callable[[Mapping[str, str | None], Mapping[str, str | None]], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Pull:
+class Pull(Struct, frozen=True):
     """The new version of each alias that a pull moved, None if it was removed, and the error of each refused alias."""
 
     moved: Mapping[str, str | None]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from model.errors import ArtefactError
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
@@ -17,8 +18,7 @@ from model.signing.keys import PublicKey
 VERSION_TAG = "atalaya.version"
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """A version of the registered model `model`: its number in MLflow, and the version in the artefact's manifest."""
 
     model: str

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from model.registry.mlflow.server import MlflowServer, NotFound
 
 EXPERIMENT = "atalaya"
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedRun:
+class LoggedRun(Struct, frozen=True):
     """The data that MLflow shows about a training run."""
 
     name: str

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
+from msgspec import Struct
 
 from model.errors import ArtefactError
 from model.registry.errors import RegistryAccessDenied, RegistryUnavailable, UnknownModel
@@ -35,8 +36,7 @@ class Credentials:
     token: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredModel:
+class RegisteredModel(Struct, frozen=True):
     """A model in the registry. `aliases` maps aliases to version numbers.
 
     `created` distinguishes it from a deleted model of the same name, whose versions had the same numbers.

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
+from msgspec.structs import asdict
+
 from monitoring.errors import BadExport
-from monitoring.ledger.entries import Checkpoint, Erasure, Head, LedgerEntry, Payload, Stump, get_fields
+from monitoring.ledger.entries import Checkpoint, Erasure, Head, LedgerEntry, Payload, Stump
 from monitoring.ledger.payloads import parse_json
 from monitoring.ledger.records import EntryRecord, Record, StreamHeader, WindowStart
 
@@ -24,10 +26,10 @@ _KINDS = {record_type: kind for kind, record_type in _TYPES.items()}
 def encode_record(record: Record) -> str:
     if isinstance(record, EntryRecord):
         entry, payload, erasure = record.entry, record.payload, record.erasure
-        parts = {"payload": payload and get_fields(payload), "erasure": erasure and get_fields(erasure)}
-        document = {"kind": "entry", **get_fields(entry), **parts}
+        parts = {"payload": payload and asdict(payload), "erasure": erasure and asdict(erasure)}
+        document = {"kind": "entry", **asdict(entry), **parts}
     else:
-        document = {"kind": _KINDS[type(record)], **get_fields(record)}
+        document = {"kind": _KINDS[type(record)], **asdict(record)}
     return json.dumps(document, separators=(",", ":"))
 
 

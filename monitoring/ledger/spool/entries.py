@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, dataclass
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from monitoring.ledger.charges import Charge
 from monitoring.ledger.entries import EntryWithPayload, LedgerEntry, Payload
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledEntry:
+class SpooledEntry(Struct, frozen=True):
     """A linked entry, and the charge that is to be recorded with it."""
 
     linked: EntryWithPayload

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from monitoring.ledger.spool.queue import Spool, SpoolInUse
 from storage.folders import lock_folder
@@ -14,8 +15,7 @@ from storage.private_files import restrict_file
 _SUFFIX = ".spool"
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolFolder:
+class SpoolFolder(Struct, frozen=True):
     """The folder, and the limit of each spool in bytes; `database` is the path of the database's file, if any."""
 
     path: Path

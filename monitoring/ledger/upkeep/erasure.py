@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_
 
 from monitoring.canary.tables import canary_pairs
@@ -23,8 +23,7 @@ from monitoring.quality.drift.store import erase_caller
 CHUNK = 500
 
 
-@dataclass(frozen=True, slots=True)
-class _ErasedChunk:
+class _ErasedChunk(Struct, frozen=True):
     """How many payloads a transaction erased, the last id that it read, and the entries of changed payloads."""
 
     erased: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from monitoring.chains.anchors import GENESIS
 from monitoring.chains.signing import Verifier
@@ -13,8 +13,7 @@ from monitoring.ledger.verification.checkpoints import CheckpointVerification
 from monitoring.ledger.verification.report import LedgerReport
 
 
-@dataclass(slots=True)
-class _Position:
+class _Position(Struct):
     """The position of the verification in one chain."""
 
     writer: str

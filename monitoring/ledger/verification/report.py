@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import field
 
 from monitoring.chains.reports import VerificationReport
 from monitoring.chains.signing import Verifier
@@ -12,7 +12,6 @@ from monitoring.ledger.records import StreamHeader
 MAX_PROBLEMS = 20
 
 
-@dataclass(slots=True)
 class LedgerReport(VerificationReport):
     """`withheld` and `erased` count entries without a payload; there are at most MAX_PROBLEMS problems.
 

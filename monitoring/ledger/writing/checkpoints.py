@@ -8,17 +8,18 @@ later.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 from sqlalchemy import Connection, Row, insert, or_, select, text, update
 
 from monitoring.chains.anchors import GENESIS
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.chains.timestamps import format_timestamp
-from monitoring.ledger.entries import Checkpoint, Claim, format_claims, get_fields, sanitize_name
+from monitoring.ledger.entries import Checkpoint, Claim, format_claims, sanitize_name
 from monitoring.ledger.records import read_head
 from monitoring.ledger.tables import ledger_checkpoints, ledger_heads
 from monitoring.ledger.writing.claims import WINDOW, SignedClaims
@@ -30,8 +31,7 @@ _CHECKPOINT_LOCK = 0x6C656467  # the number of PostgreSQL's advisory lock, arbit
 log = structlog.get_logger("atalaya.ledger")
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointResult:
+class CheckpointResult(Struct, frozen=True):
     """The number of the newest checkpoint, and the checkpoint that was added, if one was."""
 
     newest: int
@@ -84,7 +84,7 @@ class CheckpointWriter:
         if not grown:
             return CheckpointResult(newest.number if newest else 0, None)
         checkpoint = self._build(newest, grown)
-        connection.execute(insert(ledger_checkpoints), get_fields(checkpoint))
+        connection.execute(insert(ledger_checkpoints), asdict(checkpoint))
         for claim in grown:
             _set_claimed(connection, claim.writer, claim.seq)
         return CheckpointResult(checkpoint.number, checkpoint)

@@ -6,10 +6,10 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import asdict, replace
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
@@ -17,7 +17,7 @@ from monitoring.chains.anchors import GENESIS
 from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Claim, EntryWithPayload, Head, get_fields
+from monitoring.ledger.entries import Claim, EntryWithPayload, Head
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads
 from monitoring.ledger.transactions import ledger_errors
 from monitoring.ledger.writing.checkpoints import NEVER_CLAIMED, CheckpointResult, CheckpointWriter, read_newest
@@ -33,7 +33,7 @@ MOVE_HEAD = DriverStatement(
         ledger_heads.c.seq == bindparam("old_seq"),
         ledger_heads.c.hash == bindparam("old_hash"),
     )
-    .values({name: bindparam(name) for name in Head.__slots__})
+    .values({name: bindparam(name) for name in Head.__struct_fields__})
     .returning(ledger_heads.c.seq)
 )
 
@@ -113,7 +113,7 @@ class LedgerStore:
         with self.transaction() as connection:
             newest, start = read_newest(connection), Claim(writer, 0, GENESIS)
             head = self._sign_head(Head(writer, start.seq, start.hash, newest.number if newest else 0))
-            connection.execute(insert(ledger_heads), {**get_fields(head), "claimed": NEVER_CLAIMED})
+            connection.execute(insert(ledger_heads), {**asdict(head), "claimed": NEVER_CLAIMED})
             self._written.append(start)
             result = self._checkpoints.add(connection, start)
             greatest: str | None = connection.execute(select(func.max(ledger_entries.c.id))).scalar_one()
@@ -125,10 +125,10 @@ class LedgerStore:
         if not linked:
             return
         last = linked[-1].entry
-        head = get_fields(self._sign_head(Head(last.writer, last.seq, last.hash, self._checkpoint)))
+        head = asdict(self._sign_head(Head(last.writer, last.seq, last.hash, self._checkpoint)))
         old_end = {"old_writer": chain.writer, "old_seq": chain.seq, "old_hash": chain.hash}
         moved = connection.execute(MOVE_HEAD, {**head, **old_end})
-        connection.execute_many(INSERT_ENTRIES, [get_fields(item.entry) for item in linked])
+        connection.execute_many(INSERT_ENTRIES, [asdict(item.entry) for item in linked])
         connection.execute_many(INSERT_PAYLOADS, [_to_payload_row(item) for item in linked])
         append_labels(connection, linked)
         if not moved.fetch():
@@ -213,7 +213,7 @@ class LedgerStore:
 
 def _to_payload_row(linked: EntryWithPayload) -> dict[str, Any]:
     entry = linked.entry
-    return {"writer": entry.writer, "seq": entry.seq, "id": entry.id, **get_fields(linked.payload)}
+    return {"writer": entry.writer, "seq": entry.seq, "id": entry.id, **asdict(linked.payload)}
 
 
 def _get_descriptor(connection: Connection) -> int:

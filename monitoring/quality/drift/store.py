@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import Connection, Select, Table, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -22,8 +23,7 @@ Key = tuple[str, str]
 """Model and caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredState:
+class StoredState(Struct, frozen=True):
     """`state` is text that the detector of the model with that digest reads, empty before the first prediction.
 
     `seen_at` is the time of the last prediction.
@@ -37,8 +37,7 @@ class StoredState:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A metric of a caller that differed from the reference: since when, when that was found, and when it ended.
 
     `change` says how. `reference` and `recent` are the means of the metric when it was last found to differ.

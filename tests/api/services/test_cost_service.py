@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, event, text
 from structlog.testing import capture_logs

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text, update
 
 from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, KeyStore

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from auth.api_keys.rules import can_see, check_rotation, restrict_terms
 from auth.api_keys.store import ApiKey, KeyTerms

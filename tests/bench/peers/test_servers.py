@@ -20,7 +20,7 @@ from tests.support.linux import processes
 from tests.support.paths import ARTEFACT, FOREST, MODEL_URL, ROOT
 from tests.support.polling import wait_until
 
-SHARED = ("numpy", "onnxruntime", "pillow")
+SHARED = ("msgspec", "numpy", "onnxruntime", "pillow")
 # Starts a child that ignores SIGTERM, and responds with its process id and what the server received.
 SERVER = """
 import http.server, json, os, signal, subprocess, sys

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from model.backends.stub import StubBackend
 from model.canary.follower import DECIDED_POLL_S

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
+from msgspec.structs import asdict
 
 from model.canary.evidence import Evidence, Metric, Tally
 from model.canary.judge import LIMITS, Finding, JudgeRules, Limit, Verdict, judge
@@ -92,7 +92,7 @@ def test_table_agrees_with_the_verdict(worse: int, finding: str) -> None:
 def test_table_is_plain_data() -> None:
     """The table has a row for each metric and becomes JSON, even without comparisons or with very large e-values."""
     for tallies in ({}, {D: Tally(100_000)}):
-        rows = [dataclasses.asdict(row) for row in build_table(judge(Evidence(tallies)))]
+        rows = [asdict(row) for row in build_table(judge(Evidence(tallies)))]
         document = json.loads(json.dumps(rows, allow_nan=False))
         assert [row["metric"] for row in document] == ["disagreement", "error_rate", "latency", "accuracy"]
         assert document[3]["comparisons"] == 0

@@ -7,10 +7,11 @@ shedding lasts 10 s. The time is 100 s.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from model.serving.overload_policy import (
     CallerLoad,

@@ -20,7 +20,7 @@ from monitoring.chains.anchors import Anchor
 from tests.monitoring.audit.events import build_login, fill_log
 
 ENTRIES = 6
-FIELDS = [column for column in AuditEntry.__slots__ if column != "seq"]
+FIELDS = [column for column in AuditEntry.__struct_fields__ if column != "seq"]
 
 
 Tampering = Callable[[AsyncConnection], Awaitable[object]]

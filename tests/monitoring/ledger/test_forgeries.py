@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from msgspec.structs import fields, replace
 
 from monitoring.chains.signing import new_private_key
 from monitoring.ledger.entries import Checkpoint, Head, LedgerEntry, Payload

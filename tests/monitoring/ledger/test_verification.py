@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import fields, replace
 from sqlalchemy import Connection, create_engine, text
 
 from monitoring.chains.anchors import GENESIS, Anchor

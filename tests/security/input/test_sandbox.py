@@ -6,10 +6,10 @@ import json
 import os
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from model.errors import ImportFailed, ImportLimitExceeded
 from model.importing.sandbox import Limits

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Scrape:
+class Scrape(Struct, frozen=True):
     """The samples of one scrape by their name, and when it was made, in seconds of any clock."""
 
     at_s: float
@@ -44,8 +43,7 @@ class Scrape:
         return next((state for state in reversed(states) if state in current), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """The time between two scrapes."""
 
     before: Scrape

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import typer
+from msgspec import Struct
 
 from api.commands.gateway.failures import explain_failure
 from api.commands.gateway.running import find_gateway
@@ -23,8 +23,7 @@ _TIMEOUT_S = 5.0
 _ALERT_PATHS = ("/api/v1/alerts", "/api/v2/alerts")
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsSource:
+class MetricsSource(Struct, frozen=True):
     """`url` is the address of the metrics; `name` names the gateway for people."""
 
     name: str

@@ -8,12 +8,13 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -46,8 +47,7 @@ _NO_DATA = "There are no images to evaluate. Set MODEL__VALIDATION_DATA to a fol
 _TOO_LITTLE_MEMORY = "Run the evaluation in a container of its own, or raise the memory limit."
 
 
-@dataclass(frozen=True, slots=True)
-class ServedEvaluation:
+class ServedEvaluation(Struct, frozen=True):
     """An evaluation that was recorded. `reference` is the earlier one that it is compared with."""
 
     record: EvaluationRecord
@@ -136,7 +136,7 @@ def print_served(result: ServedEvaluation) -> None:
 
 
 def _make_document(result: ServedEvaluation) -> dict[str, Any]:
-    document = asdict(result.record)
+    document = to_builtins(result.record)
     del document["correct"]
     return {
         **document,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from msgspec import to_builtins
 
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table, print_wrapped
@@ -36,7 +36,7 @@ def status(
     state = open_registry(settings).read(name)
     current = run_with_engine(settings, lambda engine: read_status(settings, TrialStore(engine), name, state))
     if as_json:
-        print_json({**asdict(current), "settings": settings.canary.model_dump(mode="json")})
+        print_json({**to_builtins(current), "settings": settings.canary.model_dump(mode="json")})
         return
     typer.echo(f"{name} {current.production} is in production.")
     if current.contest is None or current.trial is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from api.commands.database import command_actor, recorded_run
 from api.commands.models.aliases import auditing_move, open_mover
@@ -35,8 +36,7 @@ from monitoring.tasks.runs import Task
 _STDERR = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(Struct, frozen=True):
     """The name and version of the candidate, its signing key, and the images besides `data` that its import needs."""
 
     name: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from api.errors import CommandFailed
 from api.services.registry import find_model_url, open_registry
@@ -18,8 +19,7 @@ from model.registry.errors import UnknownModel
 _NUMBERED = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 
-@dataclass(frozen=True, slots=True)
-class StartModel:
+class StartModel(Struct, frozen=True):
     """A `.keras` file that passed the allow-list of imports; `version` is None outside of an artefact folder."""
 
     file: Path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from msgspec import Struct
 from sqlalchemy import Engine
 
 from api.services.measuring.drift.references import Detectors
@@ -21,8 +21,7 @@ CURRENT = timedelta(days=7)
 """Drift is reported only for callers that have sent something within this time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """A measure, or the share of a class, in the reference and in recent predictions."""
 
     name: str
@@ -30,8 +29,7 @@ class Comparison:
     recent: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDrift:
+class ModelDrift(Struct, frozen=True):
     """The predictions of a model for all callers together. `callers` is the number of callers tracked individually."""
 
     model: str
@@ -42,8 +40,7 @@ class ModelDrift:
     classes: Sequence[Comparison]
 
 
-@dataclass(frozen=True, slots=True)
-class DriftReport:
+class DriftReport(Struct, frozen=True):
     """`findings` are ongoing, at most 1,000, the oldest first after those of the pseudo-caller ALL (all callers).
 
     `drifting_callers` counts every drifting caller, by model and metric.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any, TypeGuard
 
 import numpy as np
+from msgspec import Struct
 from sqlalchemy import Connection, Engine
 
 from api.services.measuring.drift.references import Detectors
@@ -31,8 +31,7 @@ _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 _LARGEST_NUMBER = 1e12
 
 
-@dataclass(frozen=True, slots=True)
-class _Prediction:
+class _Prediction(Struct, frozen=True):
     """The parts of a ledger entry that drift depends on. `at` is in seconds since 1970."""
 
     model: str

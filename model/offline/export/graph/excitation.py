@@ -6,10 +6,9 @@ the plain layout. In the blocked layout, it can repeat a number over a map, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from model.offline.export.graph.edit import Graph, Shape
 
@@ -18,8 +17,7 @@ from model.offline.export.graph.edit import Graph, Shape
 _BLOCK = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Excitation:
+class _Excitation(Struct, frozen=True):
     """`multiply` multiplies `maps`, of `shape`, by `scale`, the sigmoid of a bottleneck of two convolutions."""
 
     multiply: onnx.NodeProto

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import onnx
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from model.offline.export.graph.edit import Graph, get_attribute
@@ -15,8 +14,7 @@ _CHANNELS = 3
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 
 
-@dataclass(slots=True)
-class _Scaling:
+class _Scaling(Struct):
     """The computation on each pixel before the first convolution: `factor` x pixel + `shift`, for each channel."""
 
     factor: NDArray[np.float64] = field(default_factory=lambda: np.ones(_CHANNELS))

@@ -6,11 +6,11 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, select, text
 

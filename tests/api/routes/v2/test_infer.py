@@ -6,11 +6,11 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 import monitoring

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model.offline.fitting.gate import GateFeatures, fit_aerial_gate, fit_gate, score_all

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from zipfile import ZipFile
 
 import keras
 import pytest
+from msgspec.structs import asdict
 
 from model.errors import DatasetError
 from model.offline.retrain import RetrainOptions

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
+from msgspec import to_builtins
 
 from api.cli import run
 from model.offline.train import Stage, TrainOptions, parse_options
@@ -12,7 +12,7 @@ from model.offline.train import Stage, TrainOptions, parse_options
 def test_options_survive_json() -> None:
     """Options are unchanged after being passed as JSON."""
     options = TrainOptions("data", "imagenet", "out", stages=(Stage(96, 1), Stage(128, 2)), without=("light",))
-    assert parse_options(json.loads(json.dumps(asdict(options)))) == options
+    assert parse_options(json.loads(json.dumps(to_builtins(options)))) == options
 
 
 def test_epochs_belong_to_their_stages() -> None:

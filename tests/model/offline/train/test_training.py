@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
 from PIL import Image
 
 from model.errors import DatasetError
@@ -52,6 +53,6 @@ def test_finished_run_is_not_trained_again(resumed: Resumed) -> None:
 def test_run_is_not_resumed_with_other_options(resumed: Resumed, tmp_path: Path) -> None:
     """Options that would change the split or the schedule cannot resume a run."""
     started = replace(resumed.options, out=str(tmp_path))
-    (tmp_path / "options.json").write_text(json.dumps(asdict(started)))
+    (tmp_path / "options.json").write_text(json.dumps(to_builtins(started)))
     with pytest.raises(DatasetError, match="other options"):
         train(replace(started, seed=1))

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -80,7 +81,7 @@ def write_data(root: Path) -> Path:
 
 @contextmanager
 def training_process(options: TrainOptions) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", _TRAIN, json.dumps(asdict(options))]
+    command = [sys.executable, "-c", _TRAIN, json.dumps(to_builtins(options))]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield process
