@@ -10,7 +10,6 @@ round first. The gateway without the ledger still counts quotas. `--history` app
 from __future__ import annotations
 
 import argparse
-import statistics
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,8 +17,8 @@ from bench.gateways import measure_gateway, measured_gateway
 from bench.history import Row, append_row, describe_commit, describe_machine, format_today
 from bench.overload import RUN_S, RUNS, measure_factor
 from bench.rounds import CONNECTIONS, Rounds, measure_bare, p99_ms, rate, run_rounds
+from bench.starts import Start, measure_starts
 from bench.targets import Target, format_targets
-from tests.support.gateway import Gateway
 from tests.support.paths import FOREST, MODEL_URL
 
 BARE, GATEWAY, WITHOUT_LEDGER = "bare", "gateway", "without ledger"
@@ -27,35 +26,17 @@ STARTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """Medians of several starts on a warm disk: seconds until ready, and memory in megabytes then and after the load.
+class Measurement:
+    """Everything that one run measures; `overload_factor` is explained in bench/overload.py.
 
-    The memory is the resident memory of the process and its workers.
+    `start` has medians of several starts on a warm disk. `loaded_mb` is the resident memory of the process and its
+    workers after the load.
     """
 
-    ready_s: float
-    rest_mb: float
-    loaded_mb: float
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """Everything that one run measures; `overload_factor` is explained in bench/overload.py."""
-
     rounds: Rounds
-    process: Process
+    start: Start
+    loaded_mb: float
     overload_factor: float
-
-
-def measure_starts(gateway: Gateway, starts: int) -> tuple[float, float]:
-    """Restart the gateway `starts` times; return the median seconds until it is ready, and its megabytes then."""
-    seconds, megabytes = [], []
-    for _ in range(starts):
-        gateway.stop()
-        gateway.start()
-        seconds.append(gateway.ready_s)
-        megabytes.append(gateway.resident_bytes() / 1e6)
-    return statistics.median(seconds), statistics.median(megabytes)
 
 
 def measure(
@@ -71,7 +52,7 @@ def measure(
     """Measure everything, and print the table as soon as the rounds end."""
     with ExitStack() as stack:
         gateway = stack.enter_context(measured_gateway(model_url, WEB_CONCURRENCY=str(workers)))
-        ready_s, rest_mb = measure_starts(gateway, starts)
+        start = measure_starts(gateway, starts)
         without_ledger = stack.enter_context(
             measured_gateway(model_url, WEB_CONCURRENCY=str(workers), LEDGER__ENABLED="false")
         )
@@ -83,10 +64,11 @@ def measure(
         for warmed_up in (GATEWAY, WITHOUT_LEDGER):
             servers[warmed_up](4, 1.0)
         results = run_rounds(servers, CONNECTIONS, rounds, seconds)
-        process = Process(ready_s, rest_mb, gateway.resident_bytes() / 1e6)
+        loaded_mb = gateway.resident_bytes() / 1e6
         print(*format_table(results), sep="\n", flush=True)
-        print(f"ready after {ready_s:.2f} s; {rest_mb:.0f} MB at rest, {process.loaded_mb:.0f} MB after the load")
-        return Measurement(results, process, measure_factor(gateway, overloads, overload_s))
+        print(f"ready after {start.ready_s:.2f} s, first prediction after {start.first_prediction_s:.2f} s")
+        print(f"{start.rest_mb:.0f} MB at rest, {loaded_mb:.0f} MB after the load")
+        return Measurement(results, start, loaded_mb, measure_factor(gateway, overloads, overload_s))
 
 
 def format_table(results: Rounds) -> list[str]:
@@ -112,7 +94,7 @@ def format_table(results: Rounds) -> list[str]:
 
 
 def list_targets(measurement: Measurement) -> list[Target]:
-    results, process = measurement.rounds, measurement.process
+    results, start = measurement.rounds, measurement.start
     ratios = [
         Target(f"ratio at {connections} connections", results.median_ratio(GATEWAY, BARE, connections), 0.9, "", True)
         for connections in (4, 16)
@@ -120,15 +102,16 @@ def list_targets(measurement: Measurement) -> list[Target]:
     return [
         *ratios,
         Target("added at one connection", results.added_ms(GATEWAY, BARE, 1), 2.0, "ms"),
-        Target("memory at rest", process.rest_mb, 200, "MB"),
-        Target("ready", process.ready_s, 1.0, "s"),
+        Target("memory at rest", start.rest_mb, 200, "MB"),
+        Target("ready", start.ready_s, 1.0, "s"),
+        Target("first prediction", start.first_prediction_s, 1.5, "s"),
         Target("latency at ten times capacity", measurement.overload_factor, 3.0, "x"),
     ]
 
 
 def make_row(measurement: Measurement, rounds: int) -> Row:
     """Return the row of bench/history/history.csv for this run, on this commit and machine."""
-    results, process = measurement.rounds, measurement.process
+    results, start = measurement.rounds, measurement.start
     return Row(
         format_today(),
         describe_commit(),
@@ -138,9 +121,9 @@ def make_row(measurement: Measurement, rounds: int) -> Row:
         results.median_ratio(GATEWAY, BARE, 4),
         results.median_ratio(GATEWAY, BARE, 16),
         results.added_ms(GATEWAY, BARE, 1),
-        process.rest_mb,
-        process.loaded_mb,
-        process.ready_s,
+        start.rest_mb,
+        measurement.loaded_mb,
+        start.ready_s,
         measurement.overload_factor,
     )
 

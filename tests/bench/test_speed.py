@@ -14,8 +14,9 @@ def test_one_run_measures_everything(capsys: pytest.CaptureFixture[str]) -> None
         (name, connections) for name in (BARE, GATEWAY, WITHOUT_LEDGER) for connections in (1, 4, 16)
     }
     assert all(measurement.rounds.failed(GATEWAY, connections) == 0 for connections in (1, 4, 16))
-    assert measurement.process.ready_s > 0
-    assert 20 < measurement.process.rest_mb <= measurement.process.loaded_mb * 1.5
+    assert measurement.start.ready_s > 0
+    assert measurement.start.first_prediction_s > 0
+    assert 20 < measurement.start.rest_mb <= measurement.loaded_mb * 1.5
     printed = capsys.readouterr().out
     assert all(line in printed for line in format_table(measurement.rounds))
     names = [target.name for target in list_targets(measurement)]
@@ -25,6 +26,7 @@ def test_one_run_measures_everything(capsys: pytest.CaptureFixture[str]) -> None
         "added at one connection",
         "memory at rest",
         "ready",
+        "first prediction",
         "latency at ten times capacity",
     ]
     assert make_row(measurement, 1).ratio_4 == measurement.rounds.median_ratio(GATEWAY, BARE, 4)

@@ -17,12 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 from limits import parse
-from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from api.rate_limits.fallback import make_windows

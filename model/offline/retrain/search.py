@@ -98,5 +98,5 @@ def _define_space() -> keras_tuner.HyperParameters:
 
 def _describe(trial: Any) -> Trial:
     values = trial.hyperparameters.values
-    results = {name: trial.metrics.get_best_value(name) for name in trial.metrics.metrics}
+    results = {name: float(trial.metrics.get_best_value(name)) for name in trial.metrics.metrics}
     return Trial(trial.trial_id, values["tuner/epochs"], read_choice(values), results)
