@@ -80,7 +80,7 @@ check-update: $(KERAS)/.dev $(VENV)/.dev ## prove that updated dependencies chan
 	@$(BIN)/python -m pytest -q $(UNCHANGED)
 
 audit: $(VENV)/.dev ## fail if an advisory concerns a pinned version, or the advisories cannot be read
-	@$(BIN)/python -m deploy.release.audit $(AUDIT) requirements/*.txt requirements/peers/*.txt requirements/secrets/*.txt
+	@$(BIN)/python -m deploy.release.audit $(AUDIT) requirements/*.txt requirements/engines/ray.txt requirements/peers/*.txt requirements/secrets/*.txt
 
 sbom: $(VENV)/.dev ## write atalaya.cdx.json, the CycloneDX list of what the image installs
 	@$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/run.txt --pyproject pyproject.toml --mc-type application --output-reproducible --output-format JSON --output-file atalaya.cdx.json

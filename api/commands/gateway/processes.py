@@ -186,15 +186,16 @@ def _prepare_database(settings: Settings) -> None:
     )
     password = run_with_accounts(settings, lambda accounts: accounts.bootstrap_admin(record), create=True)
     if password is not None:
-        typer.echo(_deliver_password(password), err=True)
+        typer.echo(_deliver_password(password, settings), err=True)
 
 
-def _deliver_password(password: str) -> str:
-    """Return the message about the first administrator's password, which contains it only on a terminal.
+def _deliver_password(password: str, settings: Settings) -> str:
+    """Return the message about the first administrator's password, which contains it only on a developer's terminal.
 
-    Anywhere else, standard error goes to a log that is stored and read by many, so a private file gets the password.
+    Anywhere else, standard error goes to a log that is stored and read by many, so a private file gets the password. In
+    production, a terminal may be that of a container (`docker run --tty`), whose output is logged.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not settings.in_production:
         return f"First start: the user `admin` has the password {password} (shown only once)."
     path = home_folder() / "var" / "admin-password"
     try:

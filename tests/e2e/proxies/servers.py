@@ -47,10 +47,16 @@ def caddy(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]
 
 @contextmanager
 def shipped_caddy(
-    folder: Path, authority: Authority, *gateways: Gateway, idle_s: int = 60, names_replicas: bool = False
+    folder: Path,
+    authority: Authority,
+    *gateways: Gateway,
+    idle_s: int = 60,
+    cdn: str = "",
+    names_replicas: bool = False,
 ) -> Iterator[str]:
     """Run deploy/caddy/Caddyfile in front of the gateways, with idle connections kept for `idle_s`; yield its URL.
 
+    `cdn` has the networks of proxies in front of Caddy, separated by spaces.
     With `names_replicas`, the header REPLICA of each response, including Caddy's own errors, has the address to which
     Caddy sent the request.
     """
@@ -59,6 +65,7 @@ def shipped_caddy(
     replacements = {
         "{$DOMAIN:localhost} {": f"gateway.example {{\n\ttls {certificate} {key}{_NAME_REPLICA * names_replicas}",
         "{$GATEWAYS:127.0.0.1:8000}": "127.0.0.1:8000",
+        "{$CADDY_TRUSTED_PROXIES}": cdn,
         "keepalive 60s": f"keepalive {idle_s}s",
     }
     with _running_caddy(folder, authority, gateways, _replace(configuration, replacements)) as url:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -87,6 +88,27 @@ def test_the_gateway_sees_the_client_through_a_host_proxy(
     with ThreadPoolExecutor(6) as threads:
         pauses = [IDLE_S - 0.1, IDLE_S, IDLE_S + 0.1, KEEP_ALIVE_S - 0.1, KEEP_ALIVE_S, KEEP_ALIVE_S + 0.1]
         assert {status for statuses in threads.map(send_with_pause, pauses) for status in statuses} == {200}
+
+
+@pytest.mark.parametrize(
+    "proxy", [nginx, partial(shipped_caddy, cdn="127.0.0.7/32 127.0.0.9/32")], ids=["nginx", "caddy"]
+)
+def test_the_gateway_sees_the_client_of_a_cdn_in_front_of_the_proxy(
+    proxy: Proxy, tmp_path: Path, authority: Authority, new_gateway: Callable[..., Gateway]
+) -> None:
+    """The address that a trusted CDN adds to X-Forwarded-For is the client's; other clients cannot claim one."""
+    gateway = new_gateway(LIMITS__TRUSTED_PROXIES="127.0.0.1,127.0.0.7,127.0.0.9")
+    terms = "--user", "ana", "--name", "n", "--address", "127.0.0.5", "--json"
+    key = json.loads(gateway.run("keys", "create", *terms).stdout)["key"]
+    with proxy(tmp_path, authority, gateway) as url:
+        for sender, forwarded, status in (
+            ("127.0.0.7", "127.0.0.5", 200),
+            ("127.0.0.9", "127.0.0.6, 127.0.0.5", 200),  # the CDN adds the client's address to what the client claims
+            ("127.0.0.9", "127.0.0.5, 127.0.0.6", 401),
+            ("127.0.0.8", "127.0.0.5", 401),  # not the CDN
+        ):
+            with make_client(url, authority, sender, **{"X-API-Key": key, "X-Forwarded-For": forwarded}) as client:
+                assert client.get("/v1/me").status_code == status, (sender, forwarded)
 
 
 def test_nginx_serves_callers_with_ipv6(tmp_path: Path, authority: Authority, gateway: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -146,6 +147,28 @@ def test_a_terminal_shows_the_first_password(empty: Gateway) -> None:
         wait_until(lambda: is_ready(empty))
         assert log_in_as_admin(empty, password) == 200
         assert not (empty.folder / "var" / "admin-password").exists()
+    finally:
+        terminal.terminate(force=True)
+
+
+def test_production_shows_no_password_on_a_terminal(empty: Gateway) -> None:
+    """T47: in production the password is not shown on a terminal, because that of a container is logged."""
+    production = empty.with_settings(ENVIRONMENT="production", AUTH__ISSUER=f"http://localhost:{empty.port}")
+    environment: Any = production.environment
+    path = empty.folder / "var" / "admin-password"
+    output = io.StringIO()
+    terminal = pexpect.spawn(
+        str(production.command[0]),
+        production.command[1:],
+        cwd=empty.folder,
+        env=environment,
+        timeout=PATIENCE_S,
+        encoding="utf-8",
+    )
+    terminal.logfile_read = output
+    try:
+        terminal.expect("var/admin-password")
+        assert path.read_text().strip() not in output.getvalue()
     finally:
         terminal.terminate(force=True)
 
