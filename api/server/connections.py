@@ -16,7 +16,7 @@ from api.http.security_headers import set_security_headers
 from api.server.connection_limiter import ConnectionLimiter
 from api.server.connection_memory import ConnectionMemory
 from api.server.tls import CertificateProtocol
-from api.server.upgrades import UpgradeIgnoringParser, build_framing_head, has_body
+from api.server.upgrades import UpgradeIgnoringParser, add_path, build_framing_head, has_body
 from api.server.write_timeout import WriteTimeout
 from model.errors import MemoryFull
 
@@ -45,6 +45,7 @@ class BoundedProtocol(CertificateProtocol):
     _ignores_callbacks = False  # while the parser reads a head that the gateway has already handled
     _unparsed_bytes = 0  # received since the parser last called back
     _head_bytes = 0
+    _fields = 0  # headers and trailers of the current request
     _receiving_head = False
     _receiving_message = False
 
@@ -124,7 +125,7 @@ class BoundedProtocol(CertificateProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise self._remember(BadRequest(f"At most {MAX_PIPELINED} requests may be pipelined on a connection."))
         self._receiving_head = self._receiving_message = True
-        self._head_bytes = 0
+        self._head_bytes = self._fields = 0
         if not self.flow.write_paused:
             self._write_timeout.cancel()
         super().on_message_begin()
@@ -139,9 +140,11 @@ class BoundedProtocol(CertificateProtocol):
         if self._ignores_callbacks:
             return
         self._head_bytes += len(name) + len(value)
-        if len(self.headers) >= MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
+        self._fields += 1
+        if self._fields > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
             raise self._remember(_head_too_large())
-        super().on_header(name, value)
+        if self._receiving_head:  # trailers never become headers, which a proxy has checked (RFC 9110, section 6.5.1)
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._ignores_callbacks:
@@ -151,6 +154,8 @@ class BoundedProtocol(CertificateProtocol):
             raise self._remember(_head_too_large())
         if self.parser.get_method() == b"CONNECT":
             raise self._remember(BadRequest("The gateway is not a proxy. Send a request for one of its own paths."))
+        self.expect_100_continue &= self.parser.get_http_version() != "1.0"  # RFC 9110, section 10.1.1
+        self.url = add_path(self.url)
         super().on_headers_complete()
         self._receiving_head = False
         self._cancel_timeout()

@@ -42,3 +42,10 @@ def build_framing_head(headers: Headers) -> bytes:
     """Return a request head after which a parser expects the body of a request with these headers."""
     framing = (b"%b: %b\r\n" % header for header in headers if header[0] in _FRAMING_HEADERS)
     return b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing)
+
+
+def add_path(target: bytes) -> bytes:
+    """Return the request target with the path `/` if it is a URI without one (RFC 9112, section 3.2.2)."""
+    uri, mark, query = target.partition(b"?")
+    has_no_path = b"://" in uri and b"/" not in uri.partition(b"://")[2]
+    return uri + b"/" + mark + query if has_no_path and not uri.startswith(b"/") else target

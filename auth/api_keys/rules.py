@@ -17,8 +17,8 @@ def can_see(principal: Principal, key: ApiKey) -> bool:
 def restrict_terms(principal: Principal, own_key: ApiKey | None, terms: KeyTerms) -> KeyTerms:
     """Return the terms of a key that the caller creates; `own_key` is the caller's API key, if there is one.
 
-    A key created with `own_key` expires no later than it. Raises InsufficientScope if the caller lacks a scope of
-    the terms, and KeyBound if `own_key` is restricted by addresses, a rate or quotas.
+    A key created with `own_key` expires no later than the secret that the caller used. Raises InsufficientScope if the
+    caller lacks a scope of the terms, and KeyBound if `own_key` is restricted by addresses, a rate or quotas.
     """
     _require(principal, terms.scopes)
     if own_key is None:
@@ -26,16 +26,19 @@ def restrict_terms(principal: Principal, own_key: ApiKey | None, terms: KeyTerms
     own = own_key.terms
     if own.addresses or own.rate or own.monthly_requests is not None or own.monthly_megapixels is not None:
         raise KeyBound("An API key with addresses, a rate or a quota cannot create another. Log in to create one.")
-    return replace(terms, expires_at=min(terms.expires_at, own.expires_at))
+    return replace(terms, expires_at=min(terms.expires_at, principal.expires_at or own.expires_at))
 
 
 def check_rotation(principal: Principal, key: ApiKey, *, extends: bool) -> None:
     """Check that the caller may rotate the key, and with `extends` also extend it.
 
     Raises InsufficientScope if the key has scopes that the caller lacks. Raises KeyBound if the caller uses an API key
-    and rotates another key or extends its own.
+    and rotates another key, extends its own, or uses the secret before the last rotation: whoever has that secret could
+    otherwise undo the rotation.
     """
     _require(principal, key.terms.scopes)
+    if principal.key_id == key.id and principal.expires_at is not None and principal.expires_at < key.terms.expires_at:
+        raise KeyBound("The previous secret of an API key cannot rotate it. Use the new secret, or log in.")
     if principal.key_id is not None and (principal.key_id != key.id or extends):
         raise KeyBound("An API key can rotate only itself and cannot extend its life. Log in to do more.")
 

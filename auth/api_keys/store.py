@@ -211,7 +211,7 @@ class KeyStore:
             name=key.user_name,
             role=role,
             scopes=key.terms.scopes & ROLE_SCOPES[role],
-            expires_at=key.terms.expires_at,
+            expires_at=until,
             key_id=key.id,
             rate=key.terms.rate,
         )

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from auth.api_keys.rules import check_rotation, restrict_terms
 from auth.api_keys.store import OVERLAP
-from auth.errors import InvalidToken, KeyEnded
+from auth.errors import InvalidToken, KeyBound, KeyEnded
 from tests.auth.api_keys.key_setup import EXPIRES_AT, KeySetup
 
 
@@ -24,6 +25,19 @@ async def test_the_previous_secret_is_accepted_for_the_overlap(setup: KeySetup) 
     setup.now += 2
     await setup.rejects(old)
     await setup.principal(new)
+
+
+async def test_the_previous_secret_grants_nothing_beyond_the_overlap(setup: KeySetup) -> None:
+    """Whoever has the secret before a rotation can neither rotate the key nor create one that outlives the overlap."""
+    key, old = await setup.create()
+    rotated, new = await setup.keys.rotate(key.id, OVERLAP)
+    check_rotation(await setup.principal(new), rotated, extends=False)
+    caller = await setup.principal(old)
+    assert caller.expires_at == rotated.previous_until
+    with pytest.raises(KeyBound, match="previous secret"):
+        check_rotation(caller, rotated, extends=False)
+    terms = restrict_terms(caller, rotated, rotated.terms)
+    assert terms.expires_at == rotated.previous_until
 
 
 async def test_a_rotation_without_an_overlap_ends_the_old_secret_at_once(setup: KeySetup) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from model.backends.base import Backend
 from model.backends.open import open_backend
@@ -31,7 +31,7 @@ def record(backend: Backend, image: bytes) -> dict[str, Any]:
     info = backend.info
     probabilities = backend.predict(decode_image(image, info.input_spec).pixels[np.newaxis])[0].tolist()
     return {
-        "model": to_builtins(info),
+        "model": asdict(info),
         "image": {"sha256": hashlib.sha256(image).hexdigest(), "format": "JPEG"},
         "output": {"probabilities": dict(zip(info.classes, probabilities, strict=True))},
         "preprocessing": info.input_spec.preprocessing,

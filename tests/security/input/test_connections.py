@@ -109,6 +109,44 @@ def test_requests_before_a_malformed_one_get_their_responses(wire: Wire, last: b
     assert statuses[-1] in (b"400", b"431")
 
 
+def test_trailers_are_no_headers(wire: Wire) -> None:
+    """T26: a trailer authenticates nobody, because a proxy in front of the gateway checks only headers."""
+    chunked = b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    trailers = b"0\r\nAuthorization: Bearer %b\r\n\r\n" % wire.token.encode()
+    status, problem = wire.exchange(chunked + trailers)
+    assert (status, problem["code"]) == (401, "missing_credentials")
+    status, me = wire.exchange(
+        wire.head("GET", "/v1/me", "Transfer-Encoding: chunked") + b"0\r\nHost: evil.example\r\n\r\n"
+    )
+    assert (status, me["name"]) == (200, "ana")
+
+
+def test_too_many_trailers_are_refused(wire: Wire) -> None:
+    """T16: headers and trailers together are limited."""
+    trailers = b"".join(b"X-%d: 1\r\n" % number for number in range(100))
+    status, problem = wire.exchange(
+        wire.head("GET", "/v1/me", "Transfer-Encoding: chunked") + b"0\r\n" + trailers + b"\r\n"
+    )
+    assert (status, problem["code"]) == (431, "head_too_large")
+
+
+def test_a_client_of_http_1_0_gets_no_interim_response(wire: Wire) -> None:
+    """The gateway ignores `Expect: 100-continue` in a request of HTTP/1.0."""
+    with closing(wire.connect()) as connection:
+        connection.sendall(
+            b"POST /auth/token HTTP/1.0\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx"
+        )
+        assert b" 100 " not in receive_until_closed(connection).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("target", ["http://localhost", "http://localhost?x=1", "http://localhost/"])
+def test_an_absolute_target_without_a_path_is_the_root(wire: Wire, target: str) -> None:
+    """A URI without a path names the page `/`."""
+    with closing(wire.connect()) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert receive_response(connection).startswith(b"HTTP/1.1 200 ")
+
+
 def test_an_over_long_pipeline_gets_a_problem_document(wire: Wire) -> None:
     """T16: pipelined requests get their responses up to a limit, and the first beyond it gets a problem document."""
     with closing(wire.connect()) as connection:
