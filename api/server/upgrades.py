@@ -46,6 +46,8 @@ def build_framing_head(headers: Headers) -> bytes:
 
 def add_path(target: bytes) -> bytes:
     """Return the request target with the path `/` if it is a URI without one (RFC 9112, section 3.2.2)."""
+    if target.startswith(b"/"):
+        return target
     uri, mark, query = target.partition(b"?")
-    has_no_path = b"://" in uri and b"/" not in uri.partition(b"://")[2]
-    return uri + b"/" + mark + query if has_no_path and not uri.startswith(b"/") else target
+    _, separator, rest = uri.partition(b"://")
+    return uri + b"/" + mark + query if separator and b"/" not in rest else target

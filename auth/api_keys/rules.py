@@ -33,8 +33,8 @@ def check_rotation(principal: Principal, key: ApiKey, *, extends: bool) -> None:
     """Check that the caller may rotate the key, and with `extends` also extend it.
 
     Raises InsufficientScope if the key has scopes that the caller lacks. Raises KeyBound if the caller uses an API key
-    and rotates another key, extends its own, or uses the secret before the last rotation: whoever has that secret could
-    otherwise undo the rotation.
+    and rotates another key, extends its own, or uses the secret before the last rotation, which could otherwise be
+    used to undo the rotation.
     """
     _require(principal, key.terms.scopes)
     if principal.key_id == key.id and principal.expires_at is not None and principal.expires_at < key.terms.expires_at:

@@ -28,7 +28,7 @@ async def test_the_previous_secret_is_accepted_for_the_overlap(setup: KeySetup) 
 
 
 async def test_the_previous_secret_grants_nothing_beyond_the_overlap(setup: KeySetup) -> None:
-    """Whoever has the secret before a rotation can neither rotate the key nor create one that outlives the overlap."""
+    """The secret before a rotation can neither rotate the key nor create one that outlives the overlap."""
     key, old = await setup.create()
     rotated, new = await setup.keys.rotate(key.id, OVERLAP)
     check_rotation(await setup.principal(new), rotated, extends=False)

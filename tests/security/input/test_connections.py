@@ -110,7 +110,7 @@ def test_requests_before_a_malformed_one_get_their_responses(wire: Wire, last: b
 
 
 def test_trailers_are_no_headers(wire: Wire) -> None:
-    """T26: a trailer authenticates nobody, because a proxy in front of the gateway checks only headers."""
+    """T26: the gateway ignores credentials in trailers, because a proxy in front of it checks only headers."""
     chunked = b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     trailers = b"0\r\nAuthorization: Bearer %b\r\n\r\n" % wire.token.encode()
     status, problem = wire.exchange(chunked + trailers)

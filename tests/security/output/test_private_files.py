@@ -135,12 +135,17 @@ def test_the_first_password_is_not_logged(empty: Gateway) -> None:
     empty.stop()
 
 
+def start_in_terminal(gateway: Gateway) -> pexpect.spawn[str]:
+    environment: Any = gateway.environment  # pexpect's type is that of os.environ
+    program, *arguments = gateway.command
+    return pexpect.spawn(
+        str(program), arguments, cwd=gateway.folder, env=environment, timeout=PATIENCE_S, encoding="utf-8"
+    )
+
+
 def test_a_terminal_shows_the_first_password(empty: Gateway) -> None:
     """T47: in a terminal the password is printed once and written nowhere."""
-    environment: Any = empty.environment  # pexpect's type is that of os.environ
-    terminal = pexpect.spawn(
-        empty.command[0], empty.command[1:], cwd=empty.folder, env=environment, timeout=PATIENCE_S, encoding="utf-8"
-    )
+    terminal = start_in_terminal(empty)
     try:
         terminal.expect(r"has the password \S+ ")
         password = str(terminal.after).split()[-1]
@@ -153,22 +158,13 @@ def test_a_terminal_shows_the_first_password(empty: Gateway) -> None:
 
 def test_production_shows_no_password_on_a_terminal(empty: Gateway) -> None:
     """T47: in production the password is not shown on a terminal, because that of a container is logged."""
-    production = empty.with_settings(ENVIRONMENT="production", AUTH__ISSUER=f"http://localhost:{empty.port}")
-    environment: Any = production.environment
-    path = empty.folder / "var" / "admin-password"
-    output = io.StringIO()
-    terminal = pexpect.spawn(
-        str(production.command[0]),
-        production.command[1:],
-        cwd=empty.folder,
-        env=environment,
-        timeout=PATIENCE_S,
-        encoding="utf-8",
+    terminal = start_in_terminal(
+        empty.with_settings(ENVIRONMENT="production", AUTH__ISSUER=f"http://localhost:{empty.port}")
     )
-    terminal.logfile_read = output
+    terminal.logfile_read = output = io.StringIO()
     try:
         terminal.expect("var/admin-password")
-        assert path.read_text().strip() not in output.getvalue()
+        assert (empty.folder / "var" / "admin-password").read_text().strip() not in output.getvalue()
     finally:
         terminal.terminate(force=True)
 
