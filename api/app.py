@@ -31,7 +31,7 @@ from api.prediction.admission import MAX_BODY_BYTES
 from api.production import check_secrets
 from api.rate_limits.fallback import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
-from api.routes import audit, health, history, keys, usage, users
+from api.routes import audit, health, history, keys, predictions, usage, users
 from api.routes.auth import auth_router
 from api.routes.me import me_router
 from api.routes.metrics import metrics_router
@@ -39,11 +39,9 @@ from api.routes.models import drift, labels, quality
 from api.routes.models import registry as models
 from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
-from api.routes.predictions import predictions_router
 from api.routes.recorded.direct_routes import DirectRoutes
 from api.routes.v2 import health as v2_health
-from api.routes.v2 import metadata
-from api.routes.v2.infer import infer_router
+from api.routes.v2 import infer, metadata
 from api.server.tls import ServerTls
 from api.services.background.activity import Activity, make_activity
 from api.services.measuring.create import create_metrics
@@ -109,8 +107,7 @@ def create_app(
         ReplaceableReporter(reporter or open_error_reporter(settings, metrics.error_reports_dropped.inc)),
         open_tracer(settings, metrics),
     )
-    limits = CallerLimits(make_windows(settings, metrics, activity), settings.limits.requests)
-    predictions = predictions_router(limits, settings.limits.predict)
+    limits = CallerLimits(make_windows(settings, metrics, activity), settings.limits.requests, settings.limits.predict)
     app = Gateway(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
@@ -123,7 +120,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own telemetry
         middleware=[
             *_middleware(settings, telemetry, draining, activity, limits),
-            Middleware(DirectRoutes, routes=predictions.routes),
+            Middleware(DirectRoutes, routes=predictions.router.routes),
         ],
     )
     install_openapi(app)
@@ -131,9 +128,9 @@ def create_app(
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
     # Starlette tries the routes in this order: the most frequent ones come first.
-    app.include_router(predictions)  # without dependencies, which DirectRoutes would not call
+    app.include_router(predictions.router)  # without dependencies, which DirectRoutes would not call
     logins = (auth_router(limits, settings.limits.token), oauth_router(limits, settings.limits.requests))
-    for router in (infer_router(limits, settings.limits.predict), health.router, v2_health.router, *logins):
+    for router in (infer.router, health.router, v2_health.router, *logins):
         app.include_router(router)
     for router in (history.router, me_router(limits, settings.limits.password), *_LIMITED):
         app.include_router(router, responses=document_problems(429))  # their requests count towards LIMITS__REQUESTS

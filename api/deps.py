@@ -117,29 +117,36 @@ Canary = Annotated[CanaryServices, Depends(_provide(lambda services: services.ca
 DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.runtime.draining))]
 
 
+async def _count_request(request: Request) -> None:
+    """Raises RateLimitExceeded."""
+    await get_services(request).runtime.limits.check_request(request)
+
+
 class Caller(OAuth2PasswordBearer):
     """A dependency that returns the principal, after checking that it holds `scope` if one is given.
 
     One dependency does both, because FastAPI takes longer to resolve a dependency than this class to check a cached
     token. Each dependency authenticates again, because the credential may have been revoked while the body arrived; the
-    authenticator's cache makes that cheap. The request counts once towards the principal's LIMITS__REQUESTS, unless
-    `own_limit` is set.
+    authenticator's cache makes that cheap. `admit` is called once for each authenticated request, before the scope is
+    checked. By default it counts the request towards the principal's LIMITS__REQUESTS.
     """
 
-    def __init__(self, scope: Scope | None = None, *, own_limit: bool = False) -> None:
+    def __init__(
+        self, scope: Scope | None = None, *, admit: Callable[[Request], Awaitable[None]] = _count_request
+    ) -> None:
         super().__init__("/auth/token", scheme_name="OAuth2PasswordBearer", scopes=dict.fromkeys(Scope, ""))
         self._scope = scope
-        self._own_limit = own_limit
+        self._admit = admit
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base class returns a string
         """Raises MissingCredentials, InvalidToken, InsufficientScope, IssuerUnavailable, DatabaseUnavailable.
 
-        Also raises RateLimitExceeded.
+        Also raises what `admit` raises.
         """
-        was_counted = "principal" in request.scope["state"]
+        was_admitted = "principal" in request.scope["state"]
         principal = await _authenticate(request)
-        if not was_counted and not self._own_limit:
-            await get_services(request).runtime.limits.check_request(request)
+        if not was_admitted:
+            await self._admit(request)
         if self._scope is not None:
             try:
                 principal.require(self._scope)

@@ -34,20 +34,21 @@ OAUTH_LIMIT = "oauth"
 KEY_LIMIT = "key"
 
 FindCaller = Callable[[Request], str]
-Check = Callable[[Request], Awaitable[None]]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class CallerLimits(Limiter):
     """Limits for each caller, counted in `windows`.
 
-    `request_rate` is the rate of a principal's requests to all routes that have no rate of their own.
+    `predict_rate` is the rate of a principal's predictions on all routes, and `request_rate` that of its requests to
+    all routes that have no rate of their own.
     """
 
-    def __init__(self, windows: Windows, request_rate: str) -> None:
+    def __init__(self, windows: Windows, request_rate: str, predict_rate: str) -> None:
         super().__init__(key_func=caller_address, storage_uri="memory://", auto_check=False)
         self._windows = windows
         self._request_item = parse(request_rate)
+        self._predict_item = parse(predict_rate)
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:
         """Return the default: slowapi would read RATELIMIT_* from the environment."""
@@ -80,45 +81,38 @@ class CallerLimits(Limiter):
         """Count a request of the authenticated principal. Raises RateLimitExceeded."""
         await self._check(request, self._request_item, REQUEST_LIMIT, caller_subject)
 
-    def per_principal(self, rate: str, name: str) -> Decorator:
-        """Limit each principal to `rate` over all routes that share `name`, and an API key to its own rate."""
-        return self._limit(rate, name, caller_subject, self._check_key_rate)
+    async def check_predictions(self, request: Request, count: int = 1) -> None:
+        """Count predictions against the rates of the authenticated API key and principal: in each window all or none.
 
-    async def count_more(self, request: Request, rate: str, name: str, more: int) -> None:
-        """Count `more` requests in addition to the one that `per_principal` has counted: in each window all or none.
-
-        The API key's window comes first. If the principal's window then rejects the requests, they have been counted
+        The API key's window comes first. If the principal's window then rejects the predictions, they have been counted
         only against this key, and not against the principal's other credentials. Raises RateLimitExceeded.
         """
-        if more:
-            await self._check_key_rate(request, more)
-            await self._check(request, parse(rate), name, caller_subject, more)
+        key_rate = request.scope["state"]["principal"].rate
+        if key_rate is not None:
+            await self._check(request, parse(key_rate), KEY_LIMIT, caller_key_id, count)
+        await self._check(request, self._predict_item, PREDICT_LIMIT, caller_subject, count)
+
+    def per_principal(self, rate: str, name: str) -> Decorator:
+        """Limit each principal to `rate` over all routes that share `name`."""
+        return self._limit(rate, name, caller_subject)
 
     def per_address(self, rate: str, name: str) -> Decorator:
         """Limit each client address, or IPv6 network, to `rate` over all routes that share `name`."""
         return self._limit(rate, name, caller_network)
 
-    def _limit(self, rate: str, name: str, find_caller: FindCaller, check_first: Check | None = None) -> Decorator:
+    def _limit(self, rate: str, name: str, find_caller: FindCaller) -> Decorator:
         register: Decorator = self.shared_limit(rate, scope=name, key_func=find_caller)
         item = parse(rate)
 
         def decorate(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(endpoint)
             async def limited(**arguments: Any) -> Any:
-                if check_first is not None:
-                    await check_first(arguments["request"])
                 await self._check(arguments["request"], item, name, find_caller)
                 return await endpoint(**arguments)
 
             return register(limited)
 
         return decorate
-
-    async def _check_key_rate(self, request: Request, number: int = 1) -> None:
-        """Apply the rate of the API key that authenticated the request. Raises RateLimitExceeded."""
-        rate = request.state.principal.rate
-        if rate is not None:
-            await self._check(request, parse(rate), KEY_LIMIT, caller_key_id, number)
 
     async def _check(
         self, request: Request, item: RateLimitItem, name: str, find_caller: FindCaller, number: int = 1

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.deps import Caller, get_pipeline
+from api.deps import get_pipeline
 from api.http.problems import document_problems
 from api.http.uploads import (
     MULTIPART_BODY,
@@ -28,12 +28,16 @@ from api.http.uploads import (
     wait_for_disconnect,
 )
 from api.prediction.request import PredictionRequest, RecordedPrediction
-from api.rate_limits.limiter import PREDICT_LIMIT, CallerLimits
 from api.routes.negotiation import choose_media_type
-from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
+from api.routes.recorded.recorded_route import (
+    RecordedRoute,
+    authorize_prediction,
+    describe_origin,
+    recorded_by_pipeline,
+)
 from api.schemas.predictions import LandUse, PredictionResponse
 from api.schemas.usage import DryRunResponse
-from auth.principal import Principal, Scope
+from auth.principal import Principal
 from model.explanation.explanation import ExplanationRequest
 from monitoring.tracing.tracer import RequestTrace
 
@@ -51,7 +55,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 }
 _PROBLEMS = document_problems(400, 401, 403, 409, 413, 415, 422, 429, 503, 504)
 
-Predictor = Annotated[Principal, Depends(Caller(Scope.PREDICT, own_limit=True))]
+Predictor = Annotated[Principal, Depends(authorize_prediction)]
 Timeout = Annotated[
     float | None,
     Header(
@@ -63,56 +67,52 @@ Timeout = Annotated[
 ]
 
 
-def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """Return the prediction routes. A principal's requests to all of them share `rate`, and a key's its own rate."""
-    router = APIRouter(tags=["predictions"], responses=_PROBLEMS, route_class=RecordedRoute)
+router = APIRouter(tags=["predictions"], responses=_PROBLEMS, route_class=RecordedRoute)
 
-    @router.post(
-        "/v1/predictions",
-        openapi_extra=MULTIPART_OR_RAW_BODY,
-        response_model=PredictionResponse | DryRunResponse,
-        responses=_PICTURE,
-    )
-    @limits.per_principal(rate, PREDICT_LIMIT)
-    async def create_prediction(
-        request: Request,
-        principal: Predictor,
-        top_k: Annotated[int, Query(ge=1, le=100)] = 5,
-        coverage: Annotated[float | None, Query(ge=0.5, lt=1, allow_inf_nan=False, description=_COVERAGE)] = None,
-        explain: Annotated[str, Query(max_length=200, description=_EXPLAIN)] = "false",
-        dry_run: bool = False,
-        timeout_s: Timeout = None,
-    ) -> Response:
-        """Classify the land use in an aerial image.
 
-        The response lists the `top_k` most probable labels. With `coverage` it adds a prediction set, with `explain` a
-        map of the parts of the image that support the label. With `Accept: image/png` the response is that map, drawn
-        over the image. With `dry_run` it only says what the request would cost.
-        """
-        as_picture = choose_media_type(request.headers.get("accept", ""), (_JSON, _PNG)) == _PNG and not dry_run
-        with recorded_by_pipeline():
-            prediction_request = replace(
-                _build_request(request, principal, read_image, timeout_s),
-                with_set=coverage is not None,
-                explanation=_parse_explain(explain, as_picture),
-            )
-            if dry_run:
-                return _write(DryRunResponse.of(await get_pipeline(request).dry_run(prediction_request)))
-            recorded = await get_pipeline(request).run(prediction_request)
-            if as_picture:
-                return _write_picture(recorded)
-            return _write(PredictionResponse.describe(recorded.prediction, recorded.id, top_k, coverage), _NEGOTIATED)
+@router.post(
+    "/v1/predictions",
+    openapi_extra=MULTIPART_OR_RAW_BODY,
+    response_model=PredictionResponse | DryRunResponse,
+    responses=_PICTURE,
+)
+async def create_prediction(
+    request: Request,
+    principal: Predictor,
+    top_k: Annotated[int, Query(ge=1, le=100)] = 5,
+    coverage: Annotated[float | None, Query(ge=0.5, lt=1, allow_inf_nan=False, description=_COVERAGE)] = None,
+    explain: Annotated[str, Query(max_length=200, description=_EXPLAIN)] = "false",
+    dry_run: bool = False,
+    timeout_s: Timeout = None,
+) -> Response:
+    """Classify the land use in an aerial image.
 
-    @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
-    @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
-    @limits.per_principal(rate, PREDICT_LIMIT)
-    async def predict_land_use(request: Request, principal: Predictor, timeout_s: Timeout = None) -> Response:
-        """Classify the land use in an aerial image; the response has the form of the research team's script."""
-        with recorded_by_pipeline():
-            recorded = await get_pipeline(request).run(_build_request(request, principal, read_multipart, timeout_s))
-            return _write(LandUse.of(recorded.prediction, recorded.id))
+    The response lists the `top_k` most probable labels. With `coverage` it adds a prediction set, with `explain` a
+    map of the parts of the image that support the label. With `Accept: image/png` the response is that map, drawn
+    over the image. With `dry_run` it only says what the request would cost.
+    """
+    as_picture = choose_media_type(request.headers.get("accept", ""), (_JSON, _PNG)) == _PNG and not dry_run
+    with recorded_by_pipeline():
+        prediction_request = replace(
+            _build_request(request, principal, read_image, timeout_s),
+            with_set=coverage is not None,
+            explanation=_parse_explain(explain, as_picture),
+        )
+        if dry_run:
+            return _write(DryRunResponse.of(await get_pipeline(request).dry_run(prediction_request)))
+        recorded = await get_pipeline(request).run(prediction_request)
+        if as_picture:
+            return _write_picture(recorded)
+        return _write(PredictionResponse.describe(recorded.prediction, recorded.id, top_k, coverage), _NEGOTIATED)
 
-    return router
+
+@router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
+@router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
+async def predict_land_use(request: Request, principal: Predictor, timeout_s: Timeout = None) -> Response:
+    """Classify the land use in an aerial image; the response has the form of the research team's script."""
+    with recorded_by_pipeline():
+        recorded = await get_pipeline(request).run(_build_request(request, principal, read_multipart, timeout_s))
+        return _write(LandUse.of(recorded.prediction, recorded.id))
 
 
 def _build_request(

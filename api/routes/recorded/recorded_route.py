@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.deps import Caller, get_pipeline
+from api.deps import Caller, get_pipeline, get_services
 from api.http.uploads import check_declared_length
 from api.prediction.errors import ClientDisconnected
 from api.prediction.request import RequestOrigin
@@ -19,6 +19,15 @@ from api.rate_limits.callers import caller_address
 from auth.principal import Principal, Scope
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+async def _admit(request: Request) -> None:
+    """Raises Overloaded, WorkerStuck, RateLimitExceeded."""
+    get_pipeline(request).check_capacity(request.scope["state"]["principal"])
+    await get_services(request).runtime.limits.check_predictions(request)
+
+
+authorize_prediction = Caller(Scope.PREDICT, admit=_admit)
 
 
 class _RefusedByPipeline(Exception):
@@ -43,8 +52,8 @@ def recorded_by_pipeline() -> Iterator[None]:
 class RecordedRoute(APIRoute):
     """Records requests refused before the pipeline runs, such as for a missing scope, a rate limit or a bad parameter.
 
-    The caller's scope, the queue's capacity and the declared length are checked before FastAPI resolves anything, so
-    that rejecting a request costs little.
+    The queue's capacity, the rate limits, the caller's scope and the declared length are checked before FastAPI
+    resolves anything, so that rejecting a request costs little. Every other refusal counts towards the rate limits.
     """
 
     def get_route_handler(self) -> Handle:
@@ -74,12 +83,11 @@ class RecordedRoute(APIRoute):
 
 def _record_refusals(handle: Handle) -> Handle:
     """Wrap `handle` to check the request first, and to record each refusal that the pipeline has not recorded."""
-    authorize = Caller(Scope.PREDICT, own_limit=True)
 
     async def handle_recorded(request: Request) -> Response:
         pipeline = get_pipeline(request)
         try:
-            pipeline.check_capacity(await authorize(request))
+            await authorize_prediction(request)
             check_declared_length(request)
             return await handle(request)
         except _RefusedByPipeline as refused:

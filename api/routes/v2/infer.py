@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -10,11 +9,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.deps import get_pipeline
+from api.deps import get_pipeline, get_services
 from api.http.problems import document_problems
 from api.http.uploads import get_declared_length, read_body, wait_for_disconnect
 from api.prediction.request import BatchBody, ImageBatch, PredictionRequest
-from api.rate_limits.limiter import PREDICT_LIMIT, CallerLimits
 from api.routes.predictions import Predictor
 from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
 from api.routes.v2.inputs import parse_images
@@ -43,41 +41,29 @@ _BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
 }
 _PROBLEMS = document_problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
 
-CountMore = Callable[[int], Awaitable[None]]
+router = APIRouter(tags=["inference"], responses=_PROBLEMS | _BINARY_RESPONSE, route_class=RecordedRoute)
 
 
-def infer_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """Return the inference routes, which share their `rate` with the other prediction routes. Each image counts."""
-    router = APIRouter(tags=["inference"], responses=_PROBLEMS | _BINARY_RESPONSE, route_class=RecordedRoute)
+@router.post("/v2/models/{model}/infer", openapi_extra=_BODY, response_model=InferResponse)
+async def infer(request: Request, principal: Predictor, model: Name) -> Response:
+    """Classify up to 8 images, decoded or encoded, with the model in service."""
+    return await _infer(_ReceivedRequest(request, principal, model))
 
-    @router.post("/v2/models/{model}/infer", openapi_extra=_BODY, response_model=InferResponse)
-    @limits.per_principal(rate, PREDICT_LIMIT)
-    async def infer(request: Request, principal: Predictor, model: Name) -> Response:
-        """Classify up to 8 images, decoded or encoded, with the model in service."""
-        count_more = partial(limits.count_more, request, rate, PREDICT_LIMIT)
-        return await _infer(_ReceivedRequest(request, principal, count_more, model))
 
-    @router.post("/v2/models/{model}/versions/{version}/infer", openapi_extra=_BODY, response_model=InferResponse)
-    @limits.per_principal(rate, PREDICT_LIMIT)
-    async def infer_version(request: Request, principal: Predictor, model: Name, version: Name) -> Response:
-        """Classify up to 8 images with this version, even while a candidate is tried on other requests."""
-        count_more = partial(limits.count_more, request, rate, PREDICT_LIMIT)
-        return await _infer(_ReceivedRequest(request, principal, count_more, model, version))
-
-    return router
+@router.post("/v2/models/{model}/versions/{version}/infer", openapi_extra=_BODY, response_model=InferResponse)
+async def infer_version(request: Request, principal: Predictor, model: Name, version: Name) -> Response:
+    """Classify up to 8 images with this version, even while a candidate is tried on other requests."""
+    return await _infer(_ReceivedRequest(request, principal, model, version))
 
 
 class _ReceivedRequest:
     """Reads a request for the pipeline, and keeps what the response depends on."""
 
-    def __init__(
-        self, request: Request, principal: Principal, count_more: CountMore, model: str, version: str | None = None
-    ) -> None:
+    def __init__(self, request: Request, principal: Principal, model: str, version: str | None = None) -> None:
         self.request = request
         self.model = model
         self.version = version
         self._principal = principal
-        self._count_more = count_more
 
     def describe(self) -> PredictionRequest[BatchBody]:
         trace: RequestTrace | None = self.request.scope["state"].get("trace")
@@ -99,7 +85,8 @@ class _ReceivedRequest:
         document, batch = parse_images(header, body)
         self.id, self.outputs = document.id, choose_outputs(document)
         find_model(self.request, self.model, self.version)  # the model may have been replaced during the upload
-        await self._count_more(len(batch.images) - 1)
+        if more := len(batch.images) - 1:  # the request itself has counted as one prediction
+            await get_services(self.request).runtime.limits.check_predictions(self.request, more)
         return batch
 
 

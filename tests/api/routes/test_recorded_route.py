@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from api.routes.predictions import predictions_router
+from api.routes.predictions import router
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -18,7 +18,6 @@ def mount_again(client: TestClient, dependency: Any) -> None:
     """Mount the prediction routes a second time, below /again, with an additional dependency."""
     app: Any = client.app
     assert isinstance(app, FastAPI)
-    router = predictions_router(app.state.limiter, "10000/minute")
     app.include_router(router, prefix="/again", dependencies=[Depends(dependency)])
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection, HTTPResponse
 
 import httpx
 import pytest
 
-from tests.support.gateway import Gateway
+from tests.support.gateway import TIMEOUT_S, Gateway
 
 READS = ("/v1/predictions?limit=200", "/v1/me", "/v1/keys", "/v1/usage")
 
@@ -46,3 +48,31 @@ def test_oauth_endpoints_are_limited_by_address(gateway: Gateway, path: str) -> 
     assert Counter(response.status_code for response in responses) == {401: 20, 429: 2}
     assert responses[-1].json()["error"] == "temporarily_unavailable"
     assert int(responses[-1].headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("scope", "path", "headers", "status"),
+    [
+        ("predict", "/v1/predictions?top_k=0", {}, 422),
+        ("predict", "/v1/predictions", {"X-Request-Timeout": "soon"}, 422),
+        ("predict", "/v1/predictions", {"Content-Length": "90000000"}, 413),
+        ("predictions:read", "/v1/predictions", {}, 403),
+        ("predictions:read", "/v2/models/stub/infer", {}, 403),
+    ],
+)
+def test_refused_predictions_count(
+    gateway: Gateway, scope: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    """T38: a prediction that is refused for any reason but overload counts towards the rate of its API key."""
+    body = {"name": "limited", "scopes": [scope], "rate": "2/hour"}
+    key = gateway.client("ana").post("/v1/keys", json=body).json()["key"]
+    responses = [post_without_body(gateway, path, {"X-API-Key": key, **headers}) for _ in range(3)]
+    assert [response.status for response in responses] == [status, status, 429]
+    assert responses[-1].headers["RateLimit-Policy"].startswith('"key";q=2;w=3600')
+
+
+def post_without_body(gateway: Gateway, path: str, headers: dict[str, str]) -> HTTPResponse:
+    """Send only the head of a request, even if it declares a body."""
+    with closing(HTTPConnection("127.0.0.1", gateway.port, timeout=TIMEOUT_S)) as connection:
+        connection.request("POST", path, headers=headers)
+        return connection.getresponse()
