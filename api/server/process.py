@@ -10,10 +10,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from types import FrameType
-from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -21,9 +19,10 @@ from fastapi import FastAPI
 from uvicorn.lifespan.off import LifespanOff
 
 from api.http.draining import Draining
-from api.server.connection_limiter import ConnectionLimiter
-from api.server.connection_memory import ConnectionMemory
-from api.server.connections import BoundedProtocol
+from api.server.connections.acceptor import Acceptor, MakeProtocol
+from api.server.connections.limiter import ConnectionLimiter
+from api.server.connections.memory import ConnectionMemory
+from api.server.connections.protocol import BoundedProtocol
 from api.server.successor import Successor
 from api.server.timeouts import CUT_OFF_S, REPLACEMENT_DRAIN_S, RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
 from api.server.tls import ServerTls
@@ -67,18 +66,24 @@ class GatewayServer(uvicorn.Server):
 
     `draining` begins at the signal. It may also request the replacement of this process; then the server closes after
     a fixed, short time, and `replacing` is true. If that takes too long, `successor` is started; without it, the
-    process exits and its supervisor starts another. `on_ready` is called once requests are accepted.
+    process exits and its supervisor starts another. `on_ready` is called once requests are accepted. `make_acceptor`
+    creates the acceptor of each listener.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
+        make_acceptor: Callable[[socket.socket, MakeProtocol], Acceptor],
         draining: Draining,
         drain_s: float,
         on_ready: Callable[[], None] | None = None,
         successor: Successor | None = None,
     ) -> None:
         super().__init__(config)
+        self.servers = []  # uvicorn's own, which count no connection before its TLS handshake is complete
+        self._make_acceptor = make_acceptor
+        self._acceptors: list[Acceptor] = []
+        self._memory = ConnectionMemory()
         self._draining = draining
         self._drain_s = drain_s
         self._on_ready = on_ready
@@ -91,7 +96,11 @@ class GatewayServer(uvicorn.Server):
         return self._draining.replacement_due and not self._signalled
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await self.lifespan.startup()
+        self._acceptors = [self._make_acceptor(listener, self._make_protocol) for listener in sockets or []]
+        for acceptor in self._acceptors:
+            acceptor.start()
+        self.started = True
         signal.signal(signal.SIGHUP, self.handle_exit)  # requests in flight also complete when the terminal closes
         # The objects created so far live as long as the process, so the garbage collector need not visit them.
         gc.freeze()
@@ -147,31 +156,22 @@ class GatewayServer(uvicorn.Server):
         while loop.time() < until and not self.force_exit:  # noqa: ASYNC110  (uvicorn sets it in a signal handler)
             await asyncio.sleep(0.05)
         loop.call_later(CUT_OFF_S, self._draining.cut_off)
-        # The next process accepts the connections in the backlog, if there is one.
-        for listener in [] if self.replacing else sockets or []:
-            await self._accept_backlog(listener)
-        for server in self.servers:  # immediately, because a connection made in between is reset
-            server.close()
+        for acceptor in self._acceptors:
+            # The next process accepts the connections in the backlog, if there is one.
+            acceptor.stop(accept_backlog=not self.replacing)
+        for listener in sockets or []:  # immediately, because a connection made in between is reset
+            listener.close()
+        await asyncio.gather(*(acceptor.wait_for_handshakes(FIRST_REQUEST_LIMIT_S) for acceptor in self._acceptors))
         await super().shutdown(sockets)
 
-    async def _accept_backlog(self, listener: socket.socket) -> None:
-        """Accept the connections in the kernel's backlog: closing the listener would reset them."""
-        loop, tls = asyncio.get_running_loop(), self.config.ssl
-        limit_s = FIRST_REQUEST_LIMIT_S if tls else None
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            connection.setblocking(False)
-            with suppress(OSError):
-                await loop.connect_accepted_socket(
-                    self._make_protocol, connection, ssl=tls, ssl_handshake_timeout=limit_s
-                )
-
-    def _make_protocol(self) -> asyncio.Protocol:
-        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+    def _make_protocol(self, on_closed: Callable[[], None]) -> asyncio.Protocol:
+        return _Protocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            memory=self._memory,
+            on_closed=on_closed,
+        )
 
 
 def make_server(
@@ -184,12 +184,15 @@ def make_server(
     tls: ServerTls | None = None,
 ) -> GatewayServer:
     """Create a server of `app`; `run` takes its listeners."""
-    limiter = ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies))
+    make_acceptor = partial(
+        Acceptor,
+        limiter=ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies)),
+        tls=None if tls is None else tls.context,
+    )
     config = uvicorn.Config(
         app,
         workers=1,  # without it, uvicorn reads WEB_CONCURRENCY itself, and fails if it is empty
         loop="uvloop",
-        http=cast(Any, partial(_Protocol, limiter=limiter, memory=ConnectionMemory())),
         ws="none",
         log_config=None,
         access_log=False,
@@ -197,8 +200,7 @@ def make_server(
         proxy_headers=False,  # the TrustedProxies middleware reads them
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=RESPONSES_LIMIT_S,
-        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     config.load()
     config.lifespan_class = lambda _: _Lifespan(app)
-    return GatewayServer(config, draining, settings.drain_seconds, on_ready, successor)
+    return GatewayServer(config, make_acceptor, draining, settings.drain_seconds, on_ready, successor)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from api.settings import Settings
+from tests.support.certificates import make_authority
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
@@ -205,6 +206,26 @@ def test_connections_are_limited_by_address(new_gateway: Callable[..., Gateway])
             assert response.status_code == 200, response.text
         held[0].close()
         wait_until(lambda: _is_live(gateway), message="the closed connection was not replaced")
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_connections_without_a_handshake_are_limited(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
+    """T16: connections count from the start, not from the end of their TLS handshake, which has 10 seconds."""
+    authority = make_authority(tmp_path / "pki")
+    certificate, key = authority.issue("CN=gateway")
+    gateway = new_gateway(MODEL__URL="stub://", TLS_CERTIFICATE=certificate, TLS_KEY=key)
+    most = (DESCRIPTORS - 64) // 2
+    with ExitStack() as stack:
+        address = ("127.0.0.1", gateway.port)
+        held = [stack.enter_context(socket.create_connection(address, TIMEOUT_S)) for _ in range(most)]
+        rejected = stack.enter_context(socket.create_connection(address, TIMEOUT_S))
+        assert receive_until_closed(rejected) == b""
+        transport = httpx.HTTPTransport(local_address="127.0.0.2", verify=authority.ssl_context())
+        with httpx.Client(base_url=gateway.base_url, transport=transport, timeout=TIMEOUT_S) as other:
+            assert other.get("/livez").status_code == 200
+        for connection in held:
+            assert receive_until_closed(connection) == b""
+    assert httpx.get(f"{gateway.base_url}/livez", verify=authority.ssl_context(), timeout=TIMEOUT_S).is_success
 
 
 def _is_live(gateway: Gateway) -> bool:

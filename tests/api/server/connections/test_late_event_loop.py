@@ -14,10 +14,9 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
-from api.server import connections
-from api.server.connection_limiter import ConnectionLimiter
-from api.server.connection_memory import ConnectionMemory
-from api.server.connections import BoundedProtocol
+from api.server.connections import protocol
+from api.server.connections.memory import ConnectionMemory
+from api.server.connections.protocol import BoundedProtocol
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
@@ -93,12 +92,11 @@ def serving(limit_s: int) -> Iterator[int]:
     """Serve the app with the gateway's protocol and event loop; yields the port."""
     port = free_port()
     BlockingProtocol.blocked, BlockingProtocol.go_on, BlockingProtocol.held = threading.Event(), threading.Event(), []
-    protocol = partial(BlockingProtocol, limiter=ConnectionLimiter(behind_proxies=False), memory=ConnectionMemory())
     config = uvicorn.Config(
         app,
         port=port,
         loop="uvloop",
-        http=cast(Any, protocol),
+        http=cast(Any, partial(BlockingProtocol, memory=ConnectionMemory(), on_closed=lambda: None)),
         lifespan="off",
         log_config=None,
         timeout_keep_alive=limit_s,
@@ -130,7 +128,7 @@ def get(connection: http.client.HTTPConnection) -> int:
 
 def test_a_request_that_waits_for_a_late_loop_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that arrives while the loop is blocked is served, even if its connection's limit passes meanwhile."""
-    monkeypatch.setattr(connections, "HEAD_LIMIT_S", LIMIT_S)
+    monkeypatch.setattr(protocol, "HEAD_LIMIT_S", LIMIT_S)
     with serving(LIMIT_S) as port:
         used, new, blocking = connect(port), connect(port), connect(port)
         assert get(used) == 200
@@ -151,7 +149,7 @@ def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None
     with serving(limit_s=1) as port:
         used = connect(port)
         assert get(used) == 200
-        monkeypatch.setattr(connections, "HEAD_LIMIT_S", 1)  # not earlier: it also limits the wait for a first request
+        monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 1)  # not earlier: it also limits the wait for a first request
         new = connect(port)
         for connection in (used, new):
             assert connection.sock is not None

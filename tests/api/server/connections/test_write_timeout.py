@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from api.server.write_timeout import WriteTimeout
+from api.server.connections.write_timeout import WriteTimeout
 
 
 class FakeTransport(asyncio.Transport):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow
-from api.http.errors import build_error_headers, find_status
-from api.http.problems import problem
-from api.http.security_headers import set_security_headers
-from api.server.connection_limiter import ConnectionLimiter
-from api.server.connection_memory import ConnectionMemory
+from api.server.connections.memory import ConnectionMemory
+from api.server.connections.refusals import Refusal, render_refusal
+from api.server.connections.upgrades import UpgradeIgnoringParser, add_path, build_framing_head, has_body
+from api.server.connections.write_timeout import WriteTimeout
 from api.server.tls import CertificateProtocol
-from api.server.upgrades import UpgradeIgnoringParser, add_path, build_framing_head, has_body
-from api.server.write_timeout import WriteTimeout
 from model.errors import MemoryFull
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
@@ -35,13 +33,13 @@ class BoundedProtocol(CertificateProtocol):
     """Closes a connection that exceeds a bound, after a problem document if a response is still possible.
 
     uvicorn limits only the pause between two requests, and httptools buffers a header however long it grows.
+    `on_closed` is called once the connection is lost.
     """
 
     _timer: asyncio.TimerHandle | None = None
     _write_timeout: WriteTimeout
-    _address: str | None = None  # of a connection that holds a slot
     _error: ApiError | None = None  # raised in a callback; the parser replaces it with an error of its own
-    _last_error: ApiError | MemoryFull | None = None  # to be sent once the earlier requests have their responses
+    _last_error: Refusal | None = None  # to be sent once the earlier requests have their responses
     _ignores_callbacks = False  # while the parser reads a head that the gateway has already handled
     _unparsed_bytes = 0  # received since the parser last called back
     _head_bytes = 0
@@ -49,16 +47,21 @@ class BoundedProtocol(CertificateProtocol):
     _receiving_head = False
     _receiving_message = False
 
-    def __init__(self, *arguments: Any, limiter: ConnectionLimiter, memory: ConnectionMemory, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, memory: ConnectionMemory, on_closed: Callable[[], None], **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
-        self._limiter = limiter
         self._memory = memory
+        self._on_closed = on_closed
+        # Of the requests without a complete response, oldest first. The application handles the first one; uvicorn
+        # keeps only the others in `pipeline`, and the newest in `cycle`.
+        self._cycles: deque[RequestResponseCycle] = deque()
         self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
 
     @property
     def held_bytes(self) -> int:
         """The bytes of the latest head, and of the bodies that the application has not read yet."""
-        return self._head_bytes + self._unparsed_bytes + sum(len(cycle.body) for cycle in self._list_cycles())
+        return self._head_bytes + self._unparsed_bytes + sum(len(cycle.body) for cycle in self._cycles)
 
     @property
     def expects_request(self) -> bool:
@@ -68,12 +71,6 @@ class BoundedProtocol(CertificateProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         super().connection_made(transport)
         self._write_timeout = WriteTimeout(transport, self.loop.call_later)
-        address = self.client[0] if self.client else ""
-        if not self._limiter.acquire(address):
-            log.info("connection_refused", code="too_many_connections")
-            transport.abort()
-            return
-        self._address = address
         self._memory.add(self)
         self._start_timeout(HEAD_LIMIT_S)
 
@@ -81,9 +78,10 @@ class BoundedProtocol(CertificateProtocol):
         self._cancel_timeout()
         self._write_timeout.cancel()
         self._memory.discard(self)
-        if self._address is not None:
-            self._limiter.release(self._address)
+        self._on_closed()
         super().connection_lost(exc)
+        for cycle in self._cycles:  # uvicorn informs only the newest
+            _disconnect(cycle)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -107,17 +105,16 @@ class BoundedProtocol(CertificateProtocol):
         self._memory.count_received(len(data))
 
     def drop(self) -> None:
-        """Free the memory for another connection; a request that has no response yet gets a 503."""
-        for cycle in self._list_cycles():
-            cycle.body.clear()
-        error = MemoryFull("The memory for requests is in use. Try again later.", retry_after_s=1)
-        if self._receiving_message:
-            self._reject(error)
+        """Free the memory for another connection: the first request that holds some gets a 503, the next ones nothing.
+
+        A request that the application has read completely still gets its response.
+        """
+        kept = next((number for number, cycle in enumerate(self._cycles) if cycle.body or cycle.more_body), None)
+        if kept is not None or (self._receiving_message and self._last_error is None):
+            error = MemoryFull("The memory for requests is in use. Try again later.", retry_after_s=1)
+            self._refuse(error, len(self._cycles) if kept is None else kept)
         elif self._is_idle():
             self._close()
-        else:
-            self._log_refusal(error, in_application=not self.pipeline)
-            self._abandon_request(error)
 
     def on_message_begin(self) -> None:
         if self._ignores_callbacks:
@@ -157,6 +154,7 @@ class BoundedProtocol(CertificateProtocol):
         self.expect_100_continue &= self.parser.get_http_version() != "1.0"  # RFC 9110, section 10.1.1
         self.url = add_path(self.url)
         super().on_headers_complete()
+        self._cycles.append(self.cycle)
         self._receiving_head = False
         self._cancel_timeout()
         # The parser would report an upgrade request as complete now, before its body.
@@ -176,11 +174,13 @@ class BoundedProtocol(CertificateProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._cycles.popleft()
         super().on_response_complete()
         if not self.flow.write_paused:
             self._write_timeout.start()
-        if self._last_error is not None and self._is_idle():
-            self._reject(self._last_error)
+        if self._last_error is not None:
+            if self._is_idle():
+                self._respond_and_close(self._last_error)
         elif self._receiving_message and self.cycle.response_complete:
             self._start_timeout(BODY_REST_LIMIT_S)
 
@@ -195,13 +195,9 @@ class BoundedProtocol(CertificateProtocol):
         """Called by uvicorn for invalid HTTP, and for the errors that the callbacks above raise."""
         self._reject(self._error or BadRequest("The request is not valid HTTP. Check what the client sends."))
 
-    def _list_cycles(self) -> list[RequestResponseCycle]:
-        """Return the request-response cycles of the current request and of the pipelined requests behind it."""
-        return [*([] if self.cycle is None else [self.cycle]), *(cycle for cycle, _ in self.pipeline)]
-
     def _is_idle(self) -> bool:
         """Whether every request so far has its response."""
-        return self.cycle is None or self.cycle.response_complete
+        return not self._cycles
 
     def _resume_after_upgrade(self, data: bytes) -> None:
         """Parse what follows the head of an upgrade request as if the request had offered no upgrade."""
@@ -216,41 +212,38 @@ class BoundedProtocol(CertificateProtocol):
         self._error = error
         return error
 
-    def _reject(self, error: ApiError | MemoryFull) -> None:
-        """Close the connection, after a problem document if the rejected request can still get a response.
+    def _reject(self, error: Refusal) -> None:
+        """Refuse the request that is arriving; the requests before it get their responses first."""
+        begun = self._receiving_message and not self._receiving_head and not self._is_idle()
+        self._refuse(error, len(self._cycles) - begun)
 
-        The requests before it get their responses first.
+    def _refuse(self, error: Refusal, kept: int) -> None:
+        """Send `error` instead of a response to the request behind the first `kept` ones, and close the connection.
+
+        These get their responses first. The application reads nothing more of the others.
         """
-        receiving_body = self._receiving_message and not self._receiving_head
-        if self._last_error is None:
-            in_application = receiving_body and not self.pipeline and not self.cycle.response_complete
-            self._log_refusal(error, in_application=in_application)
-            self._last_error = error
+        self._last_error = error
         self._cancel_timeout()
-        if receiving_body:
-            self._abandon_request(error)
-        elif self._is_idle():
+        refused = [self._cycles.pop() for _ in range(kept, len(self._cycles))]
+        self.pipeline = deque(entry for entry in self.pipeline if entry[0] not in refused)
+        for cycle in refused:
+            cycle.body.clear()
+            _disconnect(cycle)
+        handled = refused[-1] if refused and not kept else None  # the one that the application handles
+        if handled is None:
+            log.info("connection_refused", code=error.code)
+            has_response = self._receiving_message and not self._receiving_head
+        else:
+            handled.scope["state"]["problem_code"] = error.code
+            has_response = handled.response_started
+        if not kept and has_response:
+            self._close()
+        elif not kept:
             self._respond_and_close(error)
 
-    def _log_refusal(self, error: ApiError | MemoryFull, *, in_application: bool) -> None:
-        """Log the error on the line of the request that the application handles, or on a separate line."""
-        if in_application:
-            self.cycle.scope["state"]["problem_code"] = error.code
-        else:
-            log.info("connection_refused", code=error.code)
-
-    def _abandon_request(self, error: ApiError | MemoryFull) -> None:
-        """End the current request: send `error` if that is still possible, and close the connection."""
-        if self.pipeline or self.cycle.response_started:
-            self._close()
-            return
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
-        self._respond_and_close(error)
-
-    def _respond_and_close(self, error: ApiError | MemoryFull) -> None:
+    def _respond_and_close(self, error: Refusal) -> None:
         if not self.transport.is_closing():
-            self.transport.write(_render_problem(error))
+            self.transport.write(render_refusal(error))
         self._close()
 
     def _close_unused(self) -> None:
@@ -287,14 +280,7 @@ def _head_too_large() -> HeadTooLarge:
     return HeadTooLarge(f"A request may have at most {MAX_HEADERS} headers, of {MAX_HEAD_BYTES} bytes in total.")
 
 
-def _render_problem(error: ApiError | MemoryFull) -> bytes:
-    """Render a whole HTTP response, outside of the application."""
-    request_id = uuid.uuid4().hex
-    status = find_status(error)
-    assert status is not None  # noqa: S101  (a test ensures that every class has a status)
-    response = problem(
-        status, error.code, str(error), request_id, {"Connection": "close", **build_error_headers(error)}
-    )
-    set_security_headers(response.raw_headers, request_id)
-    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, status.phrase.encode(), head) + bytes(response.body)
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    """Let the application receive a disconnect; what it still sends is discarded."""
+    cycle.disconnected = True
+    cycle.message_event.set()

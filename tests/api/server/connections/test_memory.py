@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.server.connection_memory import ConnectionMemory
+from api.server.connections.memory import ConnectionMemory
 
 
 @dataclass(eq=False)

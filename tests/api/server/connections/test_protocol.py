@@ -1,0 +1,159 @@
+"""What happens to earlier and later requests of a connection when one of them is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from api.server.connections.memory import ConnectionMemory
+from api.server.connections.protocol import BoundedProtocol
+from tests.support.polling import PATIENCE_S, wait_until_async
+
+HALF_A_HEAD = b"GET / HTTP/1.1\r\nX-Half: "
+
+
+def make_request(path: str, body: bytes = b"") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+class Application:
+    """Reads the body of /read at once, and that of /wait once `go_on` is set; then responds once `go_on` is set.
+
+    For /watch it then waits for the client's disconnect instead.
+    """
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.started: list[str] = []
+        self.read: list[str] = []
+        self.messages: list[dict[str, Any]] = []
+
+    async def __call__(
+        self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        self.started.append(scope["path"])
+        if scope["path"] == "/wait":
+            await self.go_on.wait()
+        message = await receive()
+        self.messages.append(message)
+        self.read.append(scope["path"])
+        if scope["path"] == "/watch":
+            self.messages.append(await receive())
+            return
+        await self.go_on.wait()
+        if message["type"] == "http.request":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+
+class Connection:
+    """A client's connection, and the protocol at the other end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: BoundedProtocol) -> None:
+        self.writer = writer
+        self.protocol = protocol
+        self._reader = reader
+
+    async def receive_statuses(self) -> list[int]:
+        """Read until the server closes the connection."""
+        received = await asyncio.wait_for(self._reader.read(), PATIENCE_S)
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received)]
+
+
+@asynccontextmanager
+async def connected(application: Application) -> AsyncIterator[Connection]:
+    config = uvicorn.Config(application, log_config=None)
+    config.load()
+    state, memory, protocols = ServerState(), ConnectionMemory(), list[BoundedProtocol]()
+
+    def make_protocol() -> BoundedProtocol:
+        protocols.append(
+            BoundedProtocol(
+                config=config, server_state=state, app_state={"state": 1}, memory=memory, on_closed=lambda: None
+            )
+        )
+        return protocols[-1]
+
+    server = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        await wait_until_async(lambda: bool(protocols))
+        yield Connection(reader, writer, protocols[0])
+    finally:
+        application.go_on.set()
+        writer.close()
+        server.close()
+        await wait_until_async(lambda: not state.tasks)
+
+
+async def test_a_dropped_body_is_not_read_as_complete() -> None:
+    """If a body is dropped before the application has read it, the application receives a disconnect."""
+    application = Application()
+    async with connected(application) as connection:
+        connection.writer.write(make_request("/wait", b"x" * 1000) + HALF_A_HEAD)
+        await wait_until_async(lambda: application.started == ["/wait"] and connection.protocol.held_bytes > 1000)
+        connection.protocol.drop()
+        application.go_on.set()
+        assert await connection.receive_statuses() == [503]
+        await wait_until_async(lambda: bool(application.messages))
+        assert application.messages == [{"type": "http.disconnect"}]
+
+
+async def test_requests_behind_a_dropped_one_do_not_start() -> None:
+    """A request that the application has read gets its response, the first dropped one a 503, the others nothing."""
+    application = Application()
+    async with connected(application) as connection:
+        connection.writer.write(make_request("/read") + make_request("/second", b"x" * 5000) + make_request("/third"))
+        await wait_until_async(lambda: application.read == ["/read"] and connection.protocol.held_bytes >= 5000)
+        connection.protocol.drop()
+        assert connection.protocol.held_bytes < 5000
+        application.go_on.set()
+        assert await connection.receive_statuses() == [200, 503]
+        assert application.started == ["/read"]
+
+
+async def test_memory_that_others_need_is_taken_once() -> None:
+    """A connection whose requests have all been read is not closed, and a dropped one is not dropped again."""
+    application = Application()
+    async with connected(application) as connection:
+        connection.writer.write(make_request("/read"))
+        await wait_until_async(lambda: application.read == ["/read"])
+        connection.protocol.drop()
+        connection.writer.write(HALF_A_HEAD)
+        await wait_until_async(lambda: connection.protocol.expects_request)
+        connection.protocol.drop()
+        connection.protocol.drop()
+        application.go_on.set()
+        assert await connection.receive_statuses() == [200, 503]
+
+
+@pytest.mark.parametrize("earlier", [1, 3])
+async def test_requests_before_a_malformed_body_get_their_responses(earlier: int) -> None:
+    """Pipelined requests get their responses, and the one behind them with a malformed body gets a 400."""
+    application = Application()
+    async with connected(application) as connection:
+        malformed = b"POST /last HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"
+        connection.writer.write(make_request("/read", b"x") * earlier + malformed)
+        await wait_until_async(lambda: application.read == ["/read"])
+        application.go_on.set()
+        assert await connection.receive_statuses() == [200] * earlier + [400]
+        assert application.started == ["/read"] * earlier
+
+
+async def test_a_request_with_others_behind_it_learns_of_a_disconnect() -> None:
+    """When the client closes the connection, the application receives a disconnect even if more requests wait."""
+    application = Application()
+    async with connected(application) as connection:
+        connection.writer.write(make_request("/watch") + make_request("/second"))
+        await wait_until_async(lambda: application.read == ["/watch"] and len(connection.protocol.pipeline) == 1)
+        connection.writer.transport.abort()
+        await wait_until_async(lambda: len(application.messages) == 2)
+        assert application.messages[1] == {"type": "http.disconnect"}
+        assert application.started == ["/watch"]
