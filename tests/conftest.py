@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -29,6 +30,9 @@ from tests.support.servers.running import running
 # A busy machine may need longer for an example, and to generate it, than Hypothesis expects.
 settings.register_profile("atalaya", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
 settings.load_profile("atalaya")
+
+# A shell starts background jobs with SIGINT ignored, and every program that a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

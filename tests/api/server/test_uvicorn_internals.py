@@ -75,7 +75,8 @@ def test_flow_control() -> None:
 def test_cycle_state() -> None:
     """RequestResponseCycle has the attributes that BoundedProtocol reads or sets."""
     source = inspect.getsource(RequestResponseCycle.__init__)
-    for name in ("body", "disconnected", "message_event", "more_body", "response_complete", "response_started", "scope"):
+    names = "body", "disconnected", "message_event", "more_body", "response_complete", "response_started", "scope"
+    for name in names:
         assert f"self.{name} =" in source, f"RequestResponseCycle.{name} is missing. {HINT}"
 
 

@@ -74,6 +74,7 @@ def test_pods_meet_the_restricted_standard(overlay: str) -> None:
         assert {kind for volume in pod["volumes"] for kind in set(volume) - {"name"}} <= {
             "emptyDir",
             "persistentVolumeClaim",
+            "secret",
         }
         (container,) = pod["containers"]
         assert container["securityContext"] == {
@@ -139,13 +140,18 @@ def test_image_is_this_release(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_manifests_contain_no_secret(overlay: str) -> None:
-    """The manifests contain no Secret: pods get their secrets only from one that the manifests refer to."""
+    """The manifests contain no Secret: pods mount the one that the page creates, where the gateway reads it."""
     assert "Secret" not in read(overlay)
     for pod in pods(overlay):
         (container,) = pod["containers"]
         config = read(overlay)["ConfigMap"]["metadata"]["name"]
-        assert container["envFrom"] == [{"configMapRef": {"name": config}}, {"secretRef": {"name": "atalaya"}}]
+        assert container["envFrom"] == [{"configMapRef": {"name": config}}]
         assert "env" not in container
+        (volume,) = [volume for volume in pod["volumes"] if "secret" in volume]
+        assert volume["secret"]["secretName"] == "atalaya"
+        assert volume["secret"]["defaultMode"] == 0o440  # for the group of the process, which `fsGroup` sets
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
+        assert read(overlay)["ConfigMap"]["data"]["SECRETS__URL"] == f"file://{mount['mountPath']}"
 
 
 def test_production_keeps_replicas_available() -> None:
@@ -201,7 +207,7 @@ def test_monitor_selects_the_service() -> None:
 
 @pytest.mark.parametrize(("overlay", "host"), [("production", "atalaya.example"), ("trial", "localhost")])
 def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str, overlay: str, host: str) -> None:
-    """A gateway predicts with the Secret that the page's commands create and the ConfigMap of each overlay."""
+    """A gateway predicts with the files of the Secret that the page's commands create, and with each ConfigMap."""
     prepare = next(text for _, text in read_blocks(PAGE) if "secret.env" in text and "kubectl" not in text)
     create = next(line for _, text in read_blocks(PAGE) for line in text.splitlines() if "create secret" in line)
     environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "ATALAYA_HOME": str(tmp_path)}
@@ -212,9 +218,23 @@ def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str, over
     assert (tmp_path / "secret.env").stat().st_mode & 0o077 == 0
     secret = json.loads(run.stdout[run.stdout.index("{") :])
     secrets = {name: b64decode(value).decode() for name, value in secret["data"].items()}
-    assert secret["metadata"]["name"] == gateway(overlay)["envFrom"][1]["secretRef"]["name"]
+    (volume,) = [volume for volume in next(pods(overlay))["volumes"] if "secret" in volume]
+    assert secret["metadata"]["name"] == volume["secret"]["secretName"]
     assert set(secrets) == {"AUTH__SIGNING_KEY", "AUTH__DATA_KEY", "LEDGER__SIGNING_KEY", "DATABASE_URL", "REDIS_URL"}
     (tmp_path / ".env").unlink()  # a pod has none
     del secrets["REDIS_URL"]
-    settings = {**read(overlay)["ConfigMap"]["data"], **secrets}
-    serve_and_predict(tmp_path, fill_in(settings, tmp_path, DATABASE_URL=postgres_url), host)
+    secrets["DATABASE_URL"] = postgres_url
+    mounted = mount_like_kubernetes(tmp_path / "secrets", secrets)
+    settings = {**read(overlay)["ConfigMap"]["data"], "SECRETS__URL": f"file://{mounted}"}
+    serve_and_predict(tmp_path, fill_in(settings, tmp_path), host, postgres_url)
+
+
+def mount_like_kubernetes(folder: Path, values: dict[str, str]) -> Path:
+    """Write the files of a Secret as kubelet does: links through `..data` to a folder that it replaces as a whole."""
+    version = folder / "..2026_11_28"
+    version.mkdir(parents=True)
+    for name, value in values.items():
+        (version / name).write_text(value)
+        (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..data").symlink_to(version.name)
+    return folder

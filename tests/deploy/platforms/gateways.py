@@ -39,12 +39,12 @@ def fill_in(shown: Mapping[str, str], folder: Path, **addresses: str) -> dict[st
     return {**filled, "PATH": environ["PATH"], "ATALAYA_HOME": str(folder)}
 
 
-def serve_and_predict(folder: Path, environment: dict[str, str], host: str) -> None:
+def serve_and_predict(folder: Path, environment: dict[str, str], host: str, database_url: str) -> None:
     """Start the gateway, make a prediction under its public host name, and stop it. Raises AssertionError.
 
     Health checks do not use the gateway's host name.
     """
-    create_database(environment["DATABASE_URL"], ana=Role.CLIENT)
+    create_database(database_url, ana=Role.CLIENT)
     gateway = Gateway(folder, environment)
     try:
         gateway.start()

@@ -48,7 +48,7 @@ def test_gateway_starts_in_the_environment_of_the_page(page: str, tmp_path: Path
     _, question_mark, options = shown["DATABASE_URL"].partition("?")
     url = postgres_url.replace("postgresql://", "postgres://") + question_mark + options
     environment = fill_in(shown, tmp_path, DATABASE_URL=url)
-    serve_and_predict(tmp_path, environment, urlsplit(shown["AUTH__ISSUER"]).netloc)
+    serve_and_predict(tmp_path, environment, urlsplit(shown["AUTH__ISSUER"]).netloc, environment["DATABASE_URL"])
 
 
 def test_fly_checks_and_stops_the_gateway() -> None:

@@ -110,7 +110,7 @@ def test_gateway_starts_with_these_variables(
     variables = read_variables(read_resource(installed, "production", "service.gateway"))
     shown = {**variables, **PROVIDED}
     environment = fill_in(shown, tmp_path, DATABASE_URL=postgres_url, REDIS_URL=redis_server.url)
-    serve_and_predict(tmp_path, environment, PUBLIC)
+    serve_and_predict(tmp_path, environment, PUBLIC, environment["DATABASE_URL"])
 
 
 def test_upkeep_ends_by_itself(installed: Path, tmp_path: Path, postgres_url: str) -> None:
