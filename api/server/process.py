@@ -187,7 +187,7 @@ def make_server(
     make_acceptor = partial(
         Acceptor,
         limiter=ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies)),
-        tls=None if tls is None else tls.context,
+        tls=tls,
     )
     config = uvicorn.Config(
         app,

@@ -36,15 +36,13 @@ class CertificateProtocol(HttpToolsProtocol):
 class ServerTls:
     """The TLS of the listeners, whose certificates can be replaced while the gateway serves.
 
-    `context` accepts all connections and gives each handshake the newest certificates that were valid. Open connections
-    keep theirs.
+    `context` has the newest certificates that were valid, for the next connections. Open connections keep theirs.
     """
 
     def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
-        self.context = self._newest = context
+        self.context = context
         self._settings = settings
         self._loaded = self._seen = self._find_versions()
-        context.sni_callback = self._select  # called for every handshake, even without a server name
 
     def reload(self) -> bool:
         """Load the files if they differ from the loaded ones, and have not changed since the last call.
@@ -57,12 +55,8 @@ class ServerTls:
         if changing or versions == self._loaded:
             return False
         self._loaded = versions
-        self._newest = server_context(self._settings) or self._newest
+        self.context = server_context(self._settings) or self.context
         return True
-
-    def _select(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        if self._newest is not self.context:
-            handshake.context = self._newest
 
     def _find_versions(self) -> tuple[object, ...]:
         paths = self._settings.tls_certificate, self._settings.tls_key, self._settings.tls_client_ca

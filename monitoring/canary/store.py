@@ -109,9 +109,11 @@ class TrialStore:
 
     async def take_over(self, model: str) -> list[TrialRecord]:
         """Claim the trials whose verdicts another process should have acted on, but has not within CLAIM_S."""
-        long_ago = format_timestamp(self._clock() - timedelta(seconds=CLAIM_S))
-        columns = canary_trials.c
-        is_overdue = columns.is_finished.is_(False) & (columns.claimed_at < long_ago)
+        now, columns = self._clock(), canary_trials.c
+        long_ago, future = (format_timestamp(now + sign * timedelta(seconds=CLAIM_S)) for sign in (-1, 1))
+        # A claim in the future is from before the clock was set back.
+        is_claimed_now = (columns.claimed_at >= long_ago) & (columns.claimed_at <= future)
+        is_overdue = columns.is_finished.is_(False) & ~is_claimed_now
         async with reading(self._engine) as connection:
             overdue = select(columns.id).where(columns.model == model, is_overdue)
             trials = (await connection.execute(overdue)).scalars().all()

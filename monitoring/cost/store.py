@@ -41,7 +41,7 @@ class CostStore:
 
     def read_month(self, month: str, caller: str | None = None) -> MonthUse:
         """Return what was used in a month. With `caller`, the sums are only those of this caller."""
-        start, end = f"{month}-", f"{month}~"  # the hours sort between the two
+        start, end = month, _next_month(month)
         traffic, resources, callers = traffic_hours.c, resource_hours.c, caller_sums.c
         own = select(callers.caller, callers.predictions, callers.busy_us, callers.bytes).where(callers.month == month)
         if caller is not None:
@@ -49,11 +49,13 @@ class CostStore:
         with ledger_errors(self._reading.url), self._reading.begin() as connection:
             busy = {
                 row.hour: row
-                for row in connection.execute(select(traffic_hours).where(traffic.hour.between(start, end)))
+                for row in connection.execute(select(traffic_hours).where(start <= traffic.hour, traffic.hour < end))
             }
             measured = {
                 row.hour: row
-                for row in connection.execute(select(resource_hours).where(resources.hour.between(start, end)))
+                for row in connection.execute(
+                    select(resource_hours).where(resources.hour >= start, resources.hour < end)
+                )
             }
             sums = {row.caller: _to_traffic(row) for row in connection.execute(own.order_by(callers.caller))}
         hours = [_make_hour(name, busy.get(name), measured.get(name)) for name in sorted(busy.keys() | measured.keys())]
@@ -71,3 +73,9 @@ def _make_hour(name: str, traffic: Any, measured: Any) -> Hour:
 
 def _to_traffic(row: Any) -> Traffic:
     return Traffic(row.predictions, row.busy_us / MICROSECONDS, row.bytes)
+
+
+def _next_month(month: str) -> str:
+    """Return the month that follows. Hours of `month` sort before it in every collation, even without punctuation."""
+    year, number = map(int, month.split("-"))
+    return f"{year + number // 12:04}-{number % 12 + 1:02}"

@@ -60,6 +60,23 @@ def test_the_gateway_terminates_mutual_tls(
     wait_until(lambda: get_me(url, authority, app).status_code == 401)
 
 
+def test_a_server_name_that_is_not_ascii_is_ignored(new_gateway: Callable[..., Gateway], authority: Authority) -> None:
+    """A handshake with an invalid server name leaves no traceback, and the gateway serves the next one."""
+    certificate, key = authority.issue("CN=gateway")
+    gateway = new_gateway(MODEL__URL="stub://", TLS_CERTIFICATE=certificate, TLS_KEY=key)
+    outgoing = ssl.MemoryBIO()
+    client = authority.ssl_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="abcdef.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_S) as connection:
+        connection.sendall(outgoing.read().replace(b"abcdef", b"abc\xffef"))
+        assert connection.recv(1) != b""
+    assert get_me(gateway.base_url, authority).status_code == 401
+    assert gateway.stop() == 0
+    assert "Traceback" not in gateway.log()
+    assert "Exception ignored" not in gateway.log()
+
+
 def test_a_trusted_proxy_passes_the_certificate(
     new_gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
 ) -> None:

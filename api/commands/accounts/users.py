@@ -146,8 +146,9 @@ def delete(
         _delete_account(settings, user, force=force)
         time.sleep(IN_FLIGHT_S)
     try:
-        predictions = erase_predictions(settings, user_id) if has_ledger else 0
+        # The audit log first: it can succeed with a damaged ledger.
         entries = run_with_engine(settings, lambda engine: _erase_audit_entries(engine, user_id))
+        predictions = erase_predictions(settings, user_id) if has_ledger else 0
         images = erase_images(archive, user_id)
     except (MonitoringError, ImageStoreError) as error:
         retry = f"Then run `atalaya users delete {user_id}` to erase the rest."

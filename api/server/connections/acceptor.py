@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
@@ -12,6 +11,7 @@ from functools import partial
 import structlog
 
 from api.server.connections.limiter import ConnectionLimiter
+from api.server.tls import ServerTls
 
 BACKLOG = 2048  # of connections that the kernel keeps until they are accepted
 HANDSHAKE_LIMIT_S = 10.0
@@ -36,7 +36,7 @@ class Acceptor:
         make_protocol: MakeProtocol,
         *,
         limiter: ConnectionLimiter,
-        tls: ssl.SSLContext | None,
+        tls: ServerTls | None,
     ) -> None:
         self._listener = listener
         self._limiter = limiter
@@ -55,7 +55,8 @@ class Acceptor:
     def stop(self, *, accept_backlog: bool) -> None:
         """Stop accepting; the caller closes the listener.
 
-        With `accept_backlog`, first accept the connections in the kernel's backlog, which closing the listener resets.
+        With `accept_backlog`, first accept the connections in the kernel's backlog, which closing the listener resets:
+        as many as there are free slots, so that a client that connects all the time cannot prolong this.
         """
         while accept_backlog and self._accept():
             """Accept the next one."""
@@ -76,7 +77,7 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> bool:
-        """Accept one connection. Returns False if there is none, or if the kernel refuses to."""
+        """Accept one connection. Returns False if there is none, or if the kernel or the limiter refuses it."""
         try:
             connection, (address, *_) = self._listener.accept()
         except (BlockingIOError, InterruptedError):  # another worker has accepted it
@@ -91,7 +92,7 @@ class Acceptor:
         if not self._limiter.acquire(address):
             log.info("connection_refused", code="too_many_connections")
             connection.close()
-            return True
+            return False
         # An empty context, so that the log lines of one connection never carry values of another.
         task = self._loop.create_task(self._connect(connection, address), context=Context())
         self._connecting.add(task)
@@ -105,7 +106,7 @@ class Acceptor:
             await self._loop.connect_accepted_socket(
                 partial(self._make_protocol, release),
                 connection,
-                ssl=self._tls,
+                ssl=self._tls.context if self._tls else None,
                 ssl_handshake_timeout=HANDSHAKE_LIMIT_S if self._tls else None,
             )
         except (OSError, asyncio.CancelledError):  # the handshake failed, or took too long: no protocol has started

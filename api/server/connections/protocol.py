@@ -96,7 +96,7 @@ class BoundedProtocol(CertificateProtocol):
             return
         self._unparsed_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._last_error is not None or self.transport.is_closing():
             return
         if self._unparsed_bytes > MAX_HEAD_BYTES and self._receiving_message:
             self._reject(_head_too_large())

@@ -67,8 +67,8 @@ class RecordErasure:
         retry = f"atalaya users delete {user_id}"
         try:
             await asyncio.sleep(IN_FLIGHT_S)
+            entries = await self._audit_log.erase(user_id, actor)  # first: it can succeed with a damaged ledger
             predictions = await asyncio.to_thread(self._erase_predictions, user_id)
-            entries = await self._audit_log.erase(user_id, actor)
             await self._pending.complete(user_id)
         except (MonitoringError, StorageError) as error:
             log.error("user_not_erased", user=user_id, code=error.code, retry=retry)

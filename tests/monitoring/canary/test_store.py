@@ -87,6 +87,14 @@ async def test_an_unfinished_verdict_is_taken_over_by_one_process(store: TrialSt
     assert await store.take_over(TRIAL.model) == []
 
 
+async def test_a_verdict_is_taken_over_although_the_clock_was_set_back(store: TrialStore, clock: Clock) -> None:
+    """A verdict that was claimed in what is now the future is taken over."""
+    await store.begin(TRIAL)
+    await store.add(TRIAL.id, {"error_rate": (10, 0, 0)}, [], take_back_at_ten)
+    clock.now -= timedelta(seconds=CLAIM_S + 1)
+    assert [record.names for record in await store.take_over(TRIAL.model)] == [TRIAL]
+
+
 async def test_nothing_is_added_to_a_trial_that_the_database_lacks(store: TrialStore) -> None:
     """Additions to a trial that is missing from the database, as after a restore, are dropped."""
     assert await store.add(TRIAL.id, {"error_rate": (1, 0, 0)}, [PAIR], hold) == (None, False)

@@ -53,6 +53,14 @@ def test_resources_of_several_processes_add_up(url: str, blocking: Engine) -> No
     assert (hour.requests, hour.traffic) == (0, Traffic())
 
 
+def test_the_hours_of_neighbouring_months_do_not_count(url: str, blocking: Engine) -> None:
+    """A month has the hours from its first day to its last, also at the end of a year."""
+    assert url
+    hours = ["2026-11-30T23", "2026-12-01T00", "2026-12-31T23", "2027-01-01T00"]
+    CostStore(blocking).add_resources([HourResources(hour, 1.5, 20.0, 7) for hour in hours])
+    assert [hour.hour for hour in read(blocking, "2026-12").hours] == hours[1:3]
+
+
 def test_erasing_a_person_erases_its_sums(url: str, blocking: Engine) -> None:
     """Erasing a caller deletes the caller's sums; the sums of the hours, which name nobody, stay."""
     append(url, [build_timed(), build_timed("bob")])

@@ -6,9 +6,8 @@ import asyncio
 import os
 import resource
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ import pytest
 from api.server.connections import acceptor as acceptor_module
 from api.server.connections.acceptor import Acceptor
 from api.server.connections.limiter import ConnectionLimiter
+from api.server.tls import ServerTls, open_tls
+from api.settings import Settings
 from tests.support.certificates import make_authority
 from tests.support.polling import PATIENCE_S, wait_until_async
 
@@ -43,14 +44,15 @@ def limiter() -> ConnectionLimiter:
 
 
 @pytest.fixture
-def tls(tmp_path: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*make_authority(tmp_path / "pki").issue("CN=gateway"))
-    return context
+def tls(tmp_path: Path) -> ServerTls:
+    certificate, key = make_authority(tmp_path / "pki").issue("CN=gateway")
+    tls = open_tls(Settings(tls_certificate=certificate, tls_key=key))
+    assert tls is not None
+    return tls
 
 
 @asynccontextmanager
-async def accepting(limiter: ConnectionLimiter, tls: ssl.SSLContext | None) -> AsyncIterator[tuple[str, int]]:
+async def accepting(limiter: ConnectionLimiter, tls: ServerTls | None) -> AsyncIterator[tuple[str, int]]:
     """Accept connections on the address that this yields."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -85,7 +87,7 @@ async def test_a_closed_connection_can_be_replaced(limiter: ConnectionLimiter) -
             await wait_until_async(lambda: is_free(limiter))
 
 
-async def test_a_connection_counts_before_its_handshake(limiter: ConnectionLimiter, tls: ssl.SSLContext) -> None:
+async def test_a_connection_counts_before_its_handshake(limiter: ConnectionLimiter, tls: ServerTls) -> None:
     """A connection whose handshake has not begun takes a slot, and gives it back when the client leaves."""
     async with accepting(limiter, tls) as address:
         with closing(socket.create_connection(address)):
@@ -96,7 +98,7 @@ async def test_a_connection_counts_before_its_handshake(limiter: ConnectionLimit
 
 
 async def test_a_handshake_has_a_time_limit(
-    limiter: ConnectionLimiter, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    limiter: ConnectionLimiter, tls: ServerTls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection on which no handshake begins is closed, and its slot is free again."""
     monkeypatch.setattr(acceptor_module, "HANDSHAKE_LIMIT_S", 0.2)
@@ -106,7 +108,7 @@ async def test_a_handshake_has_a_time_limit(
         await wait_until_async(lambda: is_free(limiter))
 
 
-async def test_a_handshake_that_fails_frees_the_slot(limiter: ConnectionLimiter, tls: ssl.SSLContext) -> None:
+async def test_a_handshake_that_fails_frees_the_slot(limiter: ConnectionLimiter, tls: ServerTls) -> None:
     """Bytes that are no TLS close the connection, and its slot is free again."""
     async with accepting(limiter, tls) as address:
         with closing(socket.create_connection(address)) as plain:
@@ -134,3 +136,18 @@ async def test_accepting_goes_on_after_the_kernel_has_refused(
                 for descriptor in held:
                     os.close(descriptor)
             assert await receive(connection) == b"!"
+
+
+async def test_a_full_backlog_does_not_prolong_the_stop(limiter: ConnectionLimiter) -> None:
+    """When accepting stops, connections of the backlog are accepted until no slot is free, and the others are left."""
+    limiter.capacity = 2
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        acceptor = Acceptor(listener, Greeting, limiter=limiter, tls=None)
+        acceptor.start()
+        clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(5)]
+        acceptor.stop(accept_backlog=True)
+        listener.close()
+        await acceptor.wait_for_handshakes(PATIENCE_S)
+        received = [await receive(client) for client in clients]
+    assert received == [b"!", b"!", b"", b"", b""]

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from api.server.connections.memory import ConnectionMemory
-from api.server.connections.protocol import BoundedProtocol
+from api.server.connections.protocol import MAX_HEAD_BYTES, BoundedProtocol
 from tests.support.polling import PATIENCE_S, wait_until_async
 
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nX-Half: "
@@ -145,6 +145,18 @@ async def test_requests_before_a_malformed_body_get_their_responses(earlier: int
         application.go_on.set()
         assert await connection.receive_statuses() == [200] * earlier + [400]
         assert application.started == ["/read"] * earlier
+
+
+async def test_a_long_malformed_body_is_refused_once() -> None:
+    """More malformed bytes than a head may have refuse only the request that they belong to."""
+    application = Application()
+    async with connected(application) as connection:
+        chunked = b"POST /last HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.writer.write(make_request("/read") + chunked)
+        await wait_until_async(lambda: application.read == ["/read"] and len(connection.protocol.pipeline) == 1)
+        connection.protocol.data_received(b"z" * 2 * MAX_HEAD_BYTES)  # in one read, which the kernel might split
+        application.go_on.set()
+        assert await connection.receive_statuses() == [200, 400]
 
 
 async def test_a_request_with_others_behind_it_learns_of_a_disconnect() -> None:
