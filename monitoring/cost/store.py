@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, Table, select
 
 from monitoring.cost.formula import MICROSECONDS, Hour, Resources, Traffic
 from monitoring.cost.resources import HourResources
@@ -41,22 +41,12 @@ class CostStore:
 
     def read_month(self, month: str, caller: str | None = None) -> MonthUse:
         """Return what was used in a month. With `caller`, the sums are only those of this caller."""
-        start, end = month, _next_month(month)
-        traffic, resources, callers = traffic_hours.c, resource_hours.c, caller_sums.c
+        callers = caller_sums.c
         own = select(callers.caller, callers.predictions, callers.busy_us, callers.bytes).where(callers.month == month)
         if caller is not None:
             own = own.where(callers.caller == sanitize_name(caller))
         with ledger_errors(self._reading.url), self._reading.begin() as connection:
-            busy = {
-                row.hour: row
-                for row in connection.execute(select(traffic_hours).where(start <= traffic.hour, traffic.hour < end))
-            }
-            measured = {
-                row.hour: row
-                for row in connection.execute(
-                    select(resource_hours).where(resources.hour >= start, resources.hour < end)
-                )
-            }
+            busy, measured = (_read_hours(connection, table, month) for table in (traffic_hours, resource_hours))
             sums = {row.caller: _to_traffic(row) for row in connection.execute(own.order_by(callers.caller))}
         hours = [_make_hour(name, busy.get(name), measured.get(name)) for name in sorted(busy.keys() | measured.keys())]
         return MonthUse(month, hours, sums)
@@ -75,7 +65,9 @@ def _to_traffic(row: Any) -> Traffic:
     return Traffic(row.predictions, row.busy_us / MICROSECONDS, row.bytes)
 
 
-def _next_month(month: str) -> str:
-    """Return the month that follows. Hours of `month` sort before it in every collation, even without punctuation."""
+def _read_hours(connection: Connection, table: Table, month: str) -> dict[str, Any]:
+    """Return the rows of a month by hour. Its hours sort before the next month even if punctuation is ignored."""
     year, number = map(int, month.split("-"))
-    return f"{year + number // 12:04}-{number % 12 + 1:02}"
+    next_month = f"{year + number // 12:04}-{number % 12 + 1:02}"
+    statement = select(table).where(table.c.hour >= month, table.c.hour < next_month)
+    return {row.hour: row for row in connection.execute(statement)}

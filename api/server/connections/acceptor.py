@@ -102,12 +102,13 @@ class Acceptor:
     async def _connect(self, connection: socket.socket, address: str) -> None:
         connection.setblocking(False)
         release = partial(self._limiter.release, address)
+        tls = None if self._tls is None else self._tls.context  # the newest
         try:
             await self._loop.connect_accepted_socket(
                 partial(self._make_protocol, release),
                 connection,
-                ssl=self._tls.context if self._tls else None,
-                ssl_handshake_timeout=HANDSHAKE_LIMIT_S if self._tls else None,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
             )
         except (OSError, asyncio.CancelledError):  # the handshake failed, or took too long: no protocol has started
             release()
