@@ -26,7 +26,7 @@ SQLITE_WAIT_S = 5
 """How long a statement waits for the lock of an SQLite database."""
 
 # No prepared statements: they belong to a server connection, and PgBouncer may use another one for each transaction.
-# Without an encoding, psycopg returns text as bytes if the database uses SQL_ASCII, some installations' default.
+# Without an encoding, psycopg returns text as bytes from a database in SQL_ASCII, which `migrate` could not report.
 _POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
 # Commits are durable, and SQLite overwrites deleted content: deleted personal data must not stay in the file. Like
 # PostgreSQL, it checks foreign keys, which also concerns restoring a backup.

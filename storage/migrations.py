@@ -25,9 +25,10 @@ async def migrate(engine: AsyncEngine, *directories: Path) -> None:
     """Apply the missing migrations of every directory in one transaction; a second process waits for the first.
 
     The optional file `version_table` in a directory names the table that records its version (by default
-    `alembic_version`). Raises DatabaseUnavailable.
+    `alembic_version`). Raises DatabaseUnavailable, also if PostgreSQL does not store text as UTF-8.
     """
     async with reading(engine) as connection:
+        await _check_encoding(connection)
         if await connection.run_sync(_is_current, directories):
             return
     import alembic.command  # noqa: F401  (before SQLite is locked: on a busy machine the import takes seconds)
@@ -67,6 +68,22 @@ async def _migrating(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
                     yield connection
             finally:
                 await _set_sqlite_wait(connection, SQLITE_WAIT_S)
+
+
+async def _check_encoding(connection: AsyncConnection) -> None:
+    """Raise DatabaseUnavailable unless PostgreSQL stores text as UTF-8.
+
+    With SQL_ASCII it counts bytes where the columns' lengths count characters, and with LATIN1 it rejects characters.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = await connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise DatabaseUnavailable(
+            "The database must have the encoding UTF8.",
+            reason=f"DATABASE_URL: the database {connection.engine.url.database} has the encoding {encoding}, but UTF8 "
+            "is needed. Create one with ENCODING 'UTF8' TEMPLATE template0, and move existing data with pg_dump.",
+        )
 
 
 async def _set_sqlite_wait(connection: AsyncConnection, seconds: int) -> None:

@@ -145,22 +145,25 @@ class Journal:
 
     def _deliver_to_own_chain(self, entries: Sequence[SpooledEntry]) -> None:
         """Append the entries to the chain in which they were linked. Raises ChainConflict."""
-        with self._store.transaction() as connection:
+        with self._store.delivery_transaction() as connection:
             missing, chain = self._store.find_undelivered(connection, [entry.linked for entry in entries])
             if missing:
                 driver = DriverConnection(connection)
                 self._charge_deferred(driver, entries[-len(missing) :])
                 self._store.append(driver, missing, chain)
+                self._store.erase_delivered(connection, missing)
 
     def _deliver_to_new_chain(self, entries: Sequence[SpooledEntry]) -> None:
         chain = Chain(new_id())
         self._store.open_chain(chain.writer)
-        with self._store.transaction() as connection:
+        with self._store.delivery_transaction() as connection:
             recorded = self._store.find_recorded_ids(connection, [entry.linked.entry.id for entry in entries])
             missing = [entry for entry in entries if entry.linked.entry.id not in recorded]
             driver = DriverConnection(connection)
             self._charge_deferred(driver, missing)
-            self._store.append(driver, chain.relink([entry.linked for entry in missing]), chain)
+            relinked = chain.relink([entry.linked for entry in missing])
+            self._store.append(driver, relinked, chain)
+            self._store.erase_delivered(connection, relinked)
 
     def _charge_deferred(self, connection: DriverConnection, entries: Sequence[SpooledEntry]) -> None:
         charges = [entry.charge for entry in entries if entry.charge is not None]

@@ -47,6 +47,14 @@ ledger_payloads = Table(
 
 ledger_erasures = Table("ledger_erasures", metadata, *_entry_key(), Column("at", _TIME, nullable=False), *_signed())
 
+# When the entries of a subject were erased, to erase those that are delivered later. `subject` is a name's SHA-256.
+ledger_erased_subjects = Table(
+    "ledger_erased_subjects",
+    metadata,
+    Column("subject", _HASH, primary_key=True),
+    Column("at", _TIME, nullable=False, index=True),
+)
+
 # One row for each writer. `claimed` is the last entry that a checkpoint has named, -1 before the first. It is not
 # signed, and only saves reading checkpoints.
 ledger_heads = Table(

@@ -60,17 +60,21 @@ async def test_migrations_are_reversible(engine: AsyncEngine) -> None:
         assert await connection.run_sync(list_tables) == {"alembic_version", *metadata.tables}
 
 
-async def test_a_database_without_an_encoding_stores_text(postgres_server: str) -> None:
-    """A database in SQL_ASCII, the default of some installations, returns text unchanged."""
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_that_does_not_store_utf8_is_rejected(encoding: str, postgres_server: str) -> None:
+    """Such a database would reject long names or characters later, while the gateway serves requests."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
         connection.execute(
-            f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
         )
         engine = open_engine(f"{postgres_server}/{name}")
-        await migrate(engine, auth.MIGRATIONS)
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await migrate(engine, auth.MIGRATIONS)
+        assert caught.value.reason is not None
+        assert f"the database {name} has the encoding {encoding}, but UTF8 is needed" in caught.value.reason
         async with engine.connect() as client:
-            assert await client.scalar(text("SELECT 'Núñez'")) == "Núñez"
+            assert await client.run_sync(list_tables) == set()
         await engine.dispose()
         postgres.execute_when_unused(connection, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_
+from sqlalchemy import Engine, delete, func, select
 
-from monitoring.canary.tables import canary_pairs
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.tables import caller_sums
 from monitoring.errors import LedgerDamaged
-from monitoring.ledger.entries import Erasure, LedgerEntry, Payload, sanitize_name
+from monitoring.ledger.entries import LedgerEntry, Payload, sanitize_name
+from monitoring.ledger.erasures import remember_erasure, replace_payloads
 from monitoring.ledger.payloads import find_payload_problem
-from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_labels, ledger_payloads
+from monitoring.ledger.tables import ledger_entries, ledger_payloads
 from monitoring.ledger.transactions import ledger_transaction, truncate_wal
 from monitoring.quality.drift.store import erase_caller
 
@@ -35,7 +34,7 @@ class Eraser:
     """Erases payloads, cost sums and drift states of a person, in many short transactions.
 
     An erasure can be interrupted at any time and run again. `engine` must have the execution options WRITING. Every
-    method raises LedgerUnavailable. Spooled entries are not erased: erase again once they are delivered.
+    method raises LedgerUnavailable. Entries in a spool are erased when their process delivers them.
     """
 
     def __init__(self, engine: Engine, signer: Signer, now: datetime) -> None:
@@ -55,6 +54,8 @@ class Eraser:
         A payload that was changed is kept, because it may be another person's. Raises LedgerInUse if a reader keeps the
         text in the files, and LedgerDamaged, for changed payloads, once everything else is done.
         """
+        with ledger_transaction(self._engine) as connection:
+            remember_erasure(connection, sanitize_name(principal), self._now)
         last_id, changed = None, list[LedgerEntry]()
         while (chunk := self._erase_chunk(sanitize_name(principal), last_id)) is not None:
             changed += chunk.changed
@@ -90,17 +91,5 @@ class Eraser:
                 entry, payload = LedgerEntry(*row[:6]), Payload(*row[6:])
                 (changed if find_payload_problem(entry, payload) else intact).append(entry)
             if intact:
-                self._replace_payloads(connection, intact)
+                replace_payloads(connection, intact, self._signer, self._now)
             return _ErasedChunk(len(intact), rows[-1][0], changed)
-
-    def _replace_payloads(self, connection: Connection, entries: Sequence[LedgerEntry]) -> None:
-        keys = [(entry.writer, entry.seq) for entry in entries]
-        for table in (ledger_payloads, ledger_labels):
-            connection.execute(delete(table).where(tuple_(table.c.writer, table.c.seq).in_(keys)))
-        connection.execute(delete(canary_pairs).where(canary_pairs.c.prediction.in_([entry.id for entry in entries])))
-        connection.execute(insert(ledger_erasures), [self._build_erasure(entry) for entry in entries])
-
-    def _build_erasure(self, entry: LedgerEntry) -> dict[str, Any]:
-        signature = self._signer.sign(Erasure(self._now, "", "").statement(entry.id, entry.commitment))
-        key = {"writer": entry.writer, "seq": entry.seq}
-        return {**key, "at": self._now, "key": self._signer.key_id, "signature": signature}

@@ -19,6 +19,7 @@ from monitoring.ledger.records import find_writers, read_checkpoint_page
 from monitoring.ledger.tables import (
     ledger_checkpoints,
     ledger_entries,
+    ledger_erased_subjects,
     ledger_erasures,
     ledger_heads,
     ledger_labels,
@@ -52,8 +53,9 @@ class Pruner:
             return connection.execute(select(func.count()).select_from(ledger_entries).where(older)).scalar_one()
 
     def prune(self, before: datetime) -> Iterator[int]:
-        """Yield how many entries each transaction has deleted; checkpoints that are no longer needed are deleted last.
+        """Yield how many entries each transaction has deleted.
 
+        Checkpoints that are no longer needed, and the times of erasures before `before`, are deleted last.
         Raises LedgerInUse if a reader keeps their text in SQLite's files, and LedgerDamaged, for changed rows, once
         everything else is done.
         """
@@ -74,6 +76,8 @@ class Pruner:
                 pass
         except LedgerDamaged as error:
             damage.append(error)
+        with self._transaction() as connection:
+            connection.execute(delete(ledger_erased_subjects).where(ledger_erased_subjects.c.at < limit))
         truncate_wal(self._engine)
         if damage:
             raise damage[0]

@@ -15,11 +15,13 @@ from sqlalchemy.exc import IntegrityError
 
 from monitoring.chains.anchors import GENESIS
 from monitoring.chains.signing import Signer
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Claim, EntryWithPayload, Head
+from monitoring.ledger.erasures import erase_delivered
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads
-from monitoring.ledger.transactions import ledger_errors
+from monitoring.ledger.transactions import exclude_upkeep, ledger_errors
 from monitoring.ledger.writing.checkpoints import NEVER_CLAIMED, CheckpointResult, CheckpointWriter, read_newest
 from monitoring.ledger.writing.labels import append_labels
 from storage.driver import DriverConnection, DriverStatement
@@ -62,6 +64,7 @@ class LedgerStore:
     ) -> None:
         self._engine = engine
         self._signer = signer
+        self._clock = clock
         self._connection: Connection | None = None
         self._driver: DriverConnection | None = None  # the driver's side of this connection
         self._checkpoint = 0
@@ -80,6 +83,13 @@ class LedgerStore:
         Raises ChainConflict if rows to be added already exist.
         """
         with self._recorded() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def delivery_transaction(self) -> Iterator[Connection]:
+        """Open a transaction like `transaction`, during which no pruning or erasing runs."""
+        with self.transaction() as connection:
+            exclude_upkeep(connection)
             yield connection
 
     @contextmanager
@@ -159,6 +169,10 @@ class LedgerStore:
         if chain.relink(missing) != missing:
             raise ChainConflict
         return missing, chain
+
+    def erase_delivered(self, connection: Connection, delivered: Sequence[EntryWithPayload]) -> None:
+        """Erase the entries whose subject was erased while they were spooled; `connection` is that of a delivery."""
+        erase_delivered(connection, delivered, self._signer, format_timestamp(self._clock()))
 
     def find_recorded_ids(self, connection: Connection, ids: Sequence[str]) -> set[str]:
         """Return the ids among `ids` that have an entry in any chain."""

@@ -45,9 +45,10 @@ class FaultyStore(LedgerStore):
     def _failing(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
         with suppress(_RollBack), transaction as connection:
             yield connection
-            if self.fault == "rolled back":
+            fault = self.fault  # read once: a test may change it meanwhile
+            if fault == "rolled back":
                 raise _RollBack
-        if self.fault is not None:
+        if fault is not None:
             raise LedgerUnavailable
 
 

@@ -10,9 +10,13 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import func, select
 
+from monitoring.chains.signing import Signer, Verifier
 from monitoring.errors import LedgerFull, LedgerUnavailable
 from monitoring.ledger.ledger import LedgerState
+from monitoring.ledger.records import read_records
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads
+from monitoring.ledger.upkeep.erasure import Eraser
+from monitoring.ledger.verification.stream import verify
 from storage.transactions import reading
 from tests.monitoring.ledger.environment import (
     LONG_TEXT,
@@ -24,6 +28,7 @@ from tests.monitoring.ledger.environment import (
     fill_spool,
 )
 from tests.monitoring.ledger.faults import REFUSE_DELETION
+from tests.monitoring.ledger.ledgers import open_database
 from tests.support.polling import wait_until_async
 
 
@@ -217,3 +222,38 @@ async def test_failed_checkpoints_are_counted_and_tried_again(
         await ledger.record(build_facts(), None)
     async with reading(environment.engine) as connection:
         assert (await connection.execute(select(ledger_heads.c.claimed))).scalar_one() == 1
+
+
+async def test_entries_delivered_after_an_erasure_are_erased(environment: LedgerEnvironment) -> None:
+    """Entries that wait in a spool while their subject is erased are delivered as erased; later ones are kept."""
+    now = NOW
+    async with environment.ledger(clock=lambda: now) as ledger:
+        environment.store.fault = "rolled back"
+        for principal in ("ana", "bob"):
+            await ledger.record(build_facts(principal), build_charge())
+        with open_database(environment.url) as engine:
+            erased_at = NOW + timedelta(seconds=1)
+            assert sum(Eraser(engine, Signer(environment.key), erased_at).erase("ana")) == 0
+        now += timedelta(seconds=2)
+        await ledger.record(build_facts("ana"), build_charge())
+        environment.store.fault = None
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
+    assert [document["principal"] for document in await environment.read_documents()] == ["bob", "ana"]
+    with open_database(environment.url) as engine, engine.begin() as connection:
+        report = verify(read_records(connection), Verifier([Signer(environment.key).public_key]))
+    assert (report.entries, report.erased, report.problems) == (3, 1, [])
+
+
+async def test_entries_delivered_to_a_new_chain_are_erased(environment: LedgerEnvironment) -> None:
+    """The same holds if the database has lost the chain in which the entries were linked."""
+    async with environment.ledger() as ledger:
+        environment.store.fault = "rolled back"
+        await ledger.record(build_facts("ana"), build_charge())
+        with open_database(environment.url) as engine:
+            assert sum(Eraser(engine, Signer(environment.key), NOW).erase("ana")) == 0
+        await environment.execute("DELETE FROM ledger_heads")
+        environment.store.fault = None
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
+    async with reading(environment.engine) as connection:
+        assert len((await connection.execute(select(ledger_entries))).all()) == 1
+    assert await environment.read_documents() == []

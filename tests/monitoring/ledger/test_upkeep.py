@@ -23,10 +23,11 @@ from api.services.recording import open_journal
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
 from monitoring.chains.signing import Signer
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerInUse
 from monitoring.ledger import transactions
 from monitoring.ledger.ledger import Ledger, LedgerState
-from monitoring.ledger.tables import ledger_entries
+from monitoring.ledger.tables import ledger_entries, ledger_erased_subjects
 from monitoring.ledger.upkeep import pruning
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
@@ -96,6 +97,17 @@ def test_pruning_deletes_unneeded_checkpoints(url: str) -> None:
         assert verify_intact(url).checkpoints >= 2
         assert sum(Pruner(engine, Signer(KEY), NOW).prune(NOW)) == 6
     assert verify_intact(url).checkpoints == 1
+
+
+def test_pruning_forgets_older_erasures(url: str) -> None:
+    """The time of an erasure is kept until pruning has passed it."""
+    fill_ledger(url, 2, NOW)
+    with open_database(url) as engine:
+        for principal, at in (("ana", LONG_AGO), ("bob", NOW)):
+            list(Eraser(engine, Signer(KEY), at).erase(principal))
+        list(Pruner(engine, Signer(KEY), NOW).prune(NOW))
+        with engine.begin() as connection:
+            assert connection.execute(select(ledger_erased_subjects.c.at)).scalars().all() == [format_timestamp(NOW)]
 
 
 def test_erasing_deletes_the_payloads_of_one_principal(url: str) -> None:
