@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow
@@ -20,6 +21,7 @@ from model.errors import MemoryFull
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
 MAX_HEADERS = 100
+_PARSED_BYTES = 8 * 1024  # at once: so many bytes of a head that follows another request may not be counted
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 BODY_REST_LIMIT_S = 10.0  # for the rest of a body after the response is complete
@@ -94,14 +96,18 @@ class BoundedProtocol(CertificateProtocol):
     def data_received(self, data: bytes) -> None:
         if self._last_error is not None:
             return
-        self._unparsed_bytes += len(data)
-        super().data_received(data)
-        if self._last_error is not None or self.transport.is_closing():
-            return
-        if self._unparsed_bytes > MAX_HEAD_BYTES and self._receiving_message:
-            self._reject(_head_too_large())
-        elif self._timer is None and self._is_idle():
-            self._start_timeout(HEAD_LIMIT_S)
+        self._unset_keepalive_if_required()
+        for start in range(0, len(data), _PARSED_BYTES):
+            self._parse(data[start : start + _PARSED_BYTES])
+            if self._last_error is not None or self.transport.is_closing():
+                return
+        if self._timer is None and self._is_idle():
+            if self._receiving_head or self._unparsed_bytes:
+                self._start_timeout(HEAD_LIMIT_S)
+            else:  # the rest of a body whose response was early
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
         self._memory.count_received(len(data))
 
     def drop(self) -> None:
@@ -191,9 +197,16 @@ class BoundedProtocol(CertificateProtocol):
         super().shutdown()
         self._write_timeout.start()
 
-    def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for invalid HTTP, and for the errors that the callbacks above raise."""
-        self._reject(self._error or BadRequest("The request is not valid HTTP. Check what the client sends."))
+    def _parse(self, data: bytes) -> None:
+        """Parse at most _PARSED_BYTES; refuse what is not valid HTTP, and what the callbacks above raise."""
+        self._unparsed_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except HttpParserError:
+            self._reject(self._error or BadRequest("The request is not valid HTTP. Check what the client sends."))
+            return
+        if self._unparsed_bytes > MAX_HEAD_BYTES and self._receiving_message:
+            self._reject(_head_too_large())
 
     def _is_idle(self) -> bool:
         """Whether every request so far has its response."""
@@ -208,7 +221,7 @@ class BoundedProtocol(CertificateProtocol):
         self.parser.feed_data(data)
 
     def _remember(self, error: ApiError) -> ApiError:
-        """Keep the error for send_400_response."""
+        """Keep the error for `_parse`."""
         self._error = error
         return error
 

@@ -46,7 +46,6 @@ def make_protocol() -> HttpToolsProtocol:
         ("resume_writing", ["self"]),
         ("timeout_keep_alive_handler", ["self"]),
         ("shutdown", ["self"]),
-        ("send_400_response", ["self", "msg"]),
     ],
 )
 def test_protocol_methods(name: str, expected: list[str]) -> None:
@@ -62,7 +61,8 @@ def test_protocol_state() -> None:
     assert protocol.cycle is None, HINT
     assert len(protocol.pipeline) == 0, HINT
     assert protocol.headers is None or protocol.headers == [], HINT
-    for name in ("client", "flow", "loop", "scope", "transport"):
+    assert parameters(protocol._unset_keepalive_if_required) == [], HINT
+    for name in ("client", "flow", "loop", "scope", "timeout_keep_alive", "timeout_keep_alive_task", "transport"):
         assert hasattr(protocol, name), f"HttpToolsProtocol.{name} is missing. {HINT}"
 
 

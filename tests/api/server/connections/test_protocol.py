@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from api.server.connections import protocol
 from api.server.connections.memory import ConnectionMemory
 from api.server.connections.protocol import MAX_HEAD_BYTES, BoundedProtocol
 from tests.support.polling import PATIENCE_S, wait_until_async
@@ -169,3 +170,36 @@ async def test_a_request_with_others_behind_it_learns_of_a_disconnect() -> None:
         await wait_until_async(lambda: len(application.messages) == 2)
         assert application.messages[1] == {"type": "http.disconnect"}
         assert application.started == ["/watch"]
+
+
+async def test_a_head_behind_another_request_counts() -> None:
+    """The bytes of an unfinished head count even if they arrive in one read with an earlier request."""
+    application = Application()
+    async with connected(application) as connection:
+        connection.protocol.data_received(make_request("/read") + HALF_A_HEAD + b"x" * 20_000)
+        assert connection.protocol.held_bytes > 10_000
+        application.go_on.set()
+
+
+async def test_a_long_head_behind_another_request_is_refused() -> None:
+    """A head that is too long is refused even if it arrives in one read with an earlier request."""
+    application = Application()
+    async with connected(application) as connection:
+        connection.protocol.data_received(make_request("/read") + HALF_A_HEAD + b"x" * 2 * MAX_HEAD_BYTES)
+        application.go_on.set()
+        assert await connection.receive_statuses() == [200, 431]
+
+
+async def test_a_connection_is_kept_after_an_early_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response before the end of the body does not shorten how long the connection waits for the next request."""
+    application = Application()
+    application.go_on.set()
+    async with connected(application) as connection:
+        whole = make_request("/read", b"xy")
+        connection.writer.write(whole[:-1])
+        await wait_until_async(lambda: bool(application.read) and connection.protocol.cycle.response_complete)
+        monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.05)
+        connection.writer.write(whole[-1:])
+        await asyncio.sleep(0.5)
+        connection.writer.write(make_request("/read")[:-4] + b"\r\nConnection: close\r\n\r\n")
+        assert await connection.receive_statuses() == [200, 200]
