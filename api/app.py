@@ -128,7 +128,7 @@ def create_app(
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
     # Starlette tries the routes in this order: the most frequent ones come first.
-    app.include_router(predictions.router)  # without dependencies, which DirectRoutes would not call
+    app.include_router(predictions.router)  # add no dependencies here: DirectRoutes would not call them
     logins = (auth_router(limits, settings.limits.token), oauth_router(limits, settings.limits.requests))
     for router in (infer.router, health.router, v2_health.router, *logins):
         app.include_router(router)

@@ -1,6 +1,6 @@
-"""The `atalaya` command. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted; an error is one line on stderr.
+"""The `atalaya` command. Exit status: 0 success, 1 failure, 2 usage error, 130 Ctrl-C; an error is one line on stderr.
 
-This module imports only what is loaded already, so that Ctrl-C ends a command quietly from the start.
+This module imports only modules that are already loaded, so that even an early Ctrl-C causes no traceback.
 """
 
 from __future__ import annotations

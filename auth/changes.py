@@ -61,8 +61,8 @@ class ChangeFeed:
         self._read_at = time.monotonic()
         self._pruned_at = time.monotonic()
         self._pauses = 0
-        self._pauses_read = 0  # pauses of which all changes have been read
-        self._failure: type[Exception] | None = None  # of the last read by `follow`
+        self._pauses_read = 0  # how many pauses have ended, with all missed changes read
+        self._failure: type[Exception] | None = None  # the error of the last read by `follow`, if it failed
         self._preparations: list[Callable[[], Awaitable[None]]] = []
         self._prepared = True
         self._resumption: asyncio.Task[None] | None = None
@@ -125,7 +125,7 @@ class ChangeFeed:
         return len(rows)
 
     def pause(self) -> None:
-        """Allow the state to become outdated until the changes are read again."""
+        """Stop relying on the state, which may become outdated, until the missed changes are read."""
         self._pauses += 1
         self._prepared = False
 

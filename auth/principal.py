@@ -68,8 +68,8 @@ class Principal(Struct, frozen=True):
     def require_login(self) -> None:
         """Check that the caller may change credentials and roles: API keys, clients and certificates may not.
 
-        They are valid for months and often stored in files: a thief must not be able to create access that outlives the
-        stolen credential. Raises KeyBound for an API key, else LoginRequired.
+        These credentials are valid for months and often stored in files. Whoever steals one must not be able to create
+        access that outlives it. Raises KeyBound for an API key, else LoginRequired.
         """
         if self.key_id is not None:
             raise KeyBound("An API key cannot change credentials or roles. Log in as a user to do that.")

@@ -10,7 +10,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def _import_structlog(modules: dict[str, Any]) -> None:
-    """Import structlog without rich, which it would load to colour tracebacks: 4 MB and 60 ms, and logs are JSON."""
+    """Import structlog without rich, which only colours tracebacks, and takes 4 MB of memory and 60 ms to import."""
     if "rich" in modules:
         return
     modules["rich"] = None  # this makes `import rich` fail

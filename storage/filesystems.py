@@ -1,4 +1,4 @@
-"""Facts about files: when they change, and on what type of file system they are, as containers lose some types."""
+"""Detects changes of files, and the type of the file system that holds a path: containers lose data on some types."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Connections to PostgreSQL that are closed when the server does not respond in time.
 
-PostgreSQL's own limits end a slow statement, but do not help if the server, or a pooler before it, does not respond.
+PostgreSQL's own limits end a slow statement, but have no effect if the server, or a pooler in front of it, hangs.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ class _Login(Struct, frozen=True):
 class DatabaseLogin:
     """The login of a PostgreSQL URL, used by every engine that `follow` was called with. Thread-safe.
 
-    Until a new login has succeeded once, the last one that worked is tried if the new one fails. So no connection fails
-    between the change in the secret store and the change in the database, whichever comes first. Raises
-    DatabaseUnavailable for a URL that cannot be read.
+    If a new login fails before it has succeeded once, the last one that worked is tried. So connections succeed while
+    only the secret store or only the database has the new login, whichever changes first. Raises DatabaseUnavailable
+    for a URL that cannot be read.
     """
 
     def __init__(self, url: str) -> None:

@@ -17,8 +17,8 @@ from storage.errors import DatabaseUnavailable
 from storage.failures import describe_failure
 
 BEGIN_OPTION = "sqlite_begin"
-# Takes SQLite's write lock when the transaction begins. A transaction that reads first and then cannot get the lock
-# would have to be rolled back.
+# Makes a transaction take SQLite's write lock at its beginning. Otherwise a transaction that has read, and cannot get
+# the lock when it first writes, would have to be rolled back.
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
 

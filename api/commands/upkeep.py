@@ -68,7 +68,7 @@ def upkeep(
 
 
 def _remove_and_run(settings: Settings, earlier_keys: Sequence[str], yes: bool, as_json: bool) -> None:
-    """Raises CommandFailed if a removal or a task fails, after all of them."""
+    """Do all removals and due tasks, then raise CommandFailed if any of them has failed."""
     removed, failed = _remove(settings, earlier_keys, yes)
     results = [*failed, *run_due_tasks(settings, earlier_keys)]
     entries = read_calendar(settings)

@@ -176,7 +176,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
 
 _PHRASE_CODES = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-_MAX_REPORTED = 10  # problems of one document
+_MAX_REPORTED = 10  # how many validation errors of a request are reported
 _BEARER = 'Bearer realm="atalaya"'
 
 

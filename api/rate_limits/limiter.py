@@ -82,7 +82,7 @@ class CallerLimits(Limiter):
         await self._check(request, self._request_item, REQUEST_LIMIT, caller_subject)
 
     async def check_predictions(self, request: Request, count: int = 1) -> None:
-        """Count predictions against the rates of the authenticated API key and principal: in each window all or none.
+        """Count predictions against the rates of the API key and the principal. Each window counts all or none of them.
 
         The API key's window comes first. If the principal's window then rejects the predictions, they have been counted
         only against this key, and not against the principal's other credentials. Raises RateLimitExceeded.

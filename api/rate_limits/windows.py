@@ -26,9 +26,9 @@ class StoreUnavailable(Exception):
 
 
 class LimitResult(Struct, frozen=True):
-    """Whether the limit `item` allows this request, and how many more it allows now.
+    """Whether the limit `item` allows this request, and how many more requests it allows now.
 
-    More become free at `reset_at`, in seconds of time.monotonic().
+    It allows more from `reset_at` on, in seconds of time.monotonic().
     """
 
     item: RateLimitItem

@@ -116,7 +116,7 @@ class GatewayServer(uvicorn.Server):
             self._drain_s = 0 if sig == signal.SIGINT else self._drain_s
             # If the shutdown hangs, SIGALRM kills the process. Every prediction sent so far is in the ledger.
             signal.setitimer(signal.ITIMER_REAL, self._drain_s + SHUTDOWN_LIMIT_S)
-            if os.getpid() == 1:  # process 1 of a container gets no signal that it does not handle
+            if os.getpid() == 1:  # the kernel delivers to process 1 only signals that have a handler
                 timer = threading.Timer(self._drain_s + SHUTDOWN_LIMIT_S, os._exit, (1,))
                 timer.daemon = True
                 timer.start()
@@ -159,7 +159,7 @@ class GatewayServer(uvicorn.Server):
         for acceptor in self._acceptors:
             # The next process accepts the connections in the backlog, if there is one.
             acceptor.stop(accept_backlog=not self.replacing)
-        for listener in sockets or []:  # immediately, because a connection made in between is reset
+        for listener in sockets or []:  # at once: connections made before the close are reset
             listener.close()
         await asyncio.gather(*(acceptor.wait_for_handshakes(FIRST_REQUEST_LIMIT_S) for acceptor in self._acceptors))
         await super().shutdown(sockets)

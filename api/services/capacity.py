@@ -14,8 +14,7 @@ SESSION_BYTES = 40 << 20
 GROWTH_BYTES = 30 << 20
 # Enough to decode photographs of a few megapixels: with less, the gateway would reject nearly every image.
 LEAST_BYTES = 32 << 20
-
-
+# These threads mostly wait for inference engines, so their number does not depend on the machine.
 ENGINE_THREADS = 16
 
 # Bytes that a session takes for each byte of its model file, estimated from EfficientNetB0: 40 MB for a 16 MB file.
@@ -45,7 +44,7 @@ def count_local_threads(settings: Settings) -> int:
 def fit_inference_threads(processors: int, limit_bytes: int, workers: int) -> int:
     """Return one thread per processor of a worker process, which has an even share of processors and memory.
 
-    Return fewer if the memory does not hold their sessions and twice the least memory for images.
+    Return fewer if their sessions would leave less than twice LEAST_BYTES of memory for images.
     """
     for_sessions = limit_bytes // workers - BASE_BYTES - GROWTH_BYTES - 2 * LEAST_BYTES
     return max(1, min(processors // workers, for_sessions // SESSION_BYTES))

@@ -90,7 +90,7 @@ async def _prepare_copy(
     if problem:
         log.warning("model_not_prepared", reason=problem, policy="the artefact is served")
     else:
-        log.info("model_prepared", digest=model.digest, policy="used from the next load of the model on")
+        log.info("model_prepared", digest=model.digest, policy="the next load of the model uses the copy")
 
 
 async def _build_within(memory: MemoryBudget, job: bytes) -> str:

@@ -33,8 +33,8 @@ from storage.engine import open_blocking_engine, sqlite_path
 from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
-LEDGER_WAIT_S = 1  # then the entries go to the spool
-EVENT_WAIT_S = 10  # for the lock of a gateway that is writing
+LEDGER_WAIT_S = 1  # how long the ledger waits for the database before it spools its entries
+EVENT_WAIT_S = 10  # how long a command waits for the lock that a gateway holds while it writes
 
 
 class RecordingServices(Struct, frozen=True):

@@ -69,7 +69,7 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
 async def open_serving_services(
     settings: Settings, backend: Backend, metrics: Metrics, draining: Draining, activity: Activity
 ) -> AsyncIterator[ServingServices]:
-    """Start and watch the worker threads. Open this group after those that take memory: it budgets what they leave.
+    """Start and watch the worker threads. Open this group last, because its budget is the memory that the others leave.
 
     If a thread is stuck, the replacement of the process is requested through `draining`.
     """

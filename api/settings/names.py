@@ -34,7 +34,7 @@ def find_changed_secrets(old: Settings, new: Settings) -> list[str]:
 
 
 def find_similar(name: str) -> str | None:
-    """Return the setting that a name resembles, with other underscores, two swapped letters or one wrong letter."""
+    """Return the setting whose name differs only in underscores, two swapped letters or one wrong letter, if any."""
     best, highest = None, 0.0
     for known in list_names():
         similarity = _compare(_fold(name), _fold(known))

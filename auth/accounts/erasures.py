@@ -32,7 +32,7 @@ class PendingErasures:
     async def take_due(self, now: datetime) -> Sequence[PendingErasure]:
         """Return the erasures that are due, and reserve them for this process for an hour."""
         columns = pending_erasures.c
-        due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # too far ahead: a clock was set back
+        due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # the latter if a clock was set back
         taken = update(pending_erasures).where(due).values(due_at=now + RETRY_AFTER)
         async with writing(self._engine) as connection:
             rows = (await connection.execute(taken.returning(columns.user_id, columns.actor))).all()

@@ -58,7 +58,7 @@ class AccountService:
         if password_hash is None or verification.replacement is None:
             return user
         updated = await self._store.replace_hash(user.id, password_hash, verification.replacement)
-        return updated or await self.authenticate(name, password)  # again, if another log-in has replaced the hash
+        return updated or await self.authenticate(name, password)  # retry if another login has replaced the hash
 
     async def get(self, user_id: str) -> User:
         """Return a user. Raises UserNotFound."""
@@ -113,7 +113,7 @@ class AccountService:
 
 
 def normalise_user_name(text: str) -> str:
-    """Return the name that a user meant at a log-in: names are lower case, but keyboards capitalise the first letter.
+    """Return the user name in lower case, because keyboards capitalise the first letter that a user types at a login.
 
     Only ASCII letters are changed, so that no look-alike becomes a valid name.
     """

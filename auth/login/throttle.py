@@ -36,13 +36,13 @@ RESET_AFTER = timedelta(minutes=15)
 NETWORK_KNOWN_FOR = timedelta(days=30)
 _REFRESH_NETWORK_AFTER = timedelta(days=1)
 _SWEEP_EVERY = timedelta(minutes=1)
-_CLOCK_TOLERANCE = timedelta(seconds=5)  # by which the clocks of two machines may differ
+_CLOCK_TOLERANCE = timedelta(seconds=5)  # the largest difference expected between the clocks of two machines
 
 _key, _failures, _last_at = login_failures.c.key, login_failures.c.failures, login_failures.c.last_at
 
 
 class Factor(StrEnum):
-    """What is guessed. Each factor has its own counters: a right password must not reset the count of wrong codes."""
+    """What an attacker guesses. Each factor has its own counters, so a right password does not reset those of codes."""
 
     PASSWORD = "password"  # noqa: S105  (the name of a factor)
     CODE = "code"

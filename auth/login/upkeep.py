@@ -22,7 +22,7 @@ from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
 
 INTERVAL = timedelta(hours=1)
-FIRST_CHECK_S = 2.0  # after the start, which it must not delay
+FIRST_CHECK_S = 2.0  # after the process starts, so that the check does not delay the start
 CHECK_EVERY_S = 300.0
 _BATCH = 1000  # rows in one transaction, for which other transactions may have to wait
 _PAUSE_S = 0.02
@@ -56,7 +56,7 @@ class Duty(IntEnum):
 async def claim_upkeep(engine: AsyncEngine, now: datetime, duty: Duty = Duty.EXPIRED_ROWS) -> bool:
     """Claim the duty if it is due; return whether the caller must do it now. Raises DatabaseUnavailable."""
     last = upkeep.c.last_at
-    due = or_(last <= now - INTERVAL, last > now + INTERVAL)  # too far ahead: a clock was set back
+    due = or_(last <= now - INTERVAL, last > now + INTERVAL)  # the latter if a clock was set back
     claim = dialect_insert(upkeep, engine.dialect).values(id=duty.value, last_at=now)
     claim = claim.on_conflict_do_update(index_elements=[upkeep.c.id], set_={"last_at": now}, where=due)
     async with writing(engine) as connection:

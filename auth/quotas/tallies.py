@@ -32,7 +32,7 @@ _LIMITS = {
     )
     for prefix, table in ((_USER, users), (_KEY, api_keys))
 }
-# NULL where nobody has such a quota; quotas of 0 are ignored.
+# NULL if no owner has such a quota. Quotas of 0 are ignored: they have no share.
 _HIGHEST_SHARES = [
     select(
         func.max(usage.c.requests * 1.0 / func.nullif(table.c.monthly_requests, 0)),
@@ -47,7 +47,7 @@ _THIS_ROW = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")
 
 
 def _build_addition(limited: Table | None) -> DriverStatement:
-    """Build the statement that adds to a row, or inserts it, and returns its totals and the limits of its owner."""
+    """Build an upsert that adds to a usage row and returns the new totals and the quotas of the row's owner."""
     limits: Sequence[Any] = (null(), null())
     if limited is not None:
         columns = limited.c.monthly_requests, limited.c.monthly_megapixels

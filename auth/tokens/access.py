@@ -124,7 +124,7 @@ def _check_issuer(named: object, expected: str) -> None:
 
 
 def check(accepted: bool, part: str) -> None:
-    """Raises InvalidToken, which names the part of the token, unless `accepted`."""
+    """Raise InvalidToken, with a message that names `part` of the token, unless `accepted` is true."""
     if not accepted:
         raise InvalidToken(f"The access token's {part} is not accepted. Log in again.")
 

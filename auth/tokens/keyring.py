@@ -12,7 +12,7 @@ from msgspec import Struct
 from auth.errors import WeakSigningKey
 from auth.tokens.jws import SigningAlgorithm, SigningKey, generate_signing_key, load_signing_key
 
-# A new key verifies at once, and signs after this delay, when every process has read it.
+# A new key verifies tokens at once. It signs them only after this delay, when every process has read it.
 ACTIVATION_DELAY = timedelta(seconds=10)
 # How long a replaced key still verifies: longer than any token is valid.
 RETIREMENT_DELAY = timedelta(hours=2)
@@ -32,8 +32,8 @@ class KeyEntry(Struct, frozen=True):
 class Keyring:
     """The keys of a bundle. Raises WeakSigningKey for an empty bundle or an unusable key.
 
-    `clock` returns seconds since 1970. A key starts signing `activation_delay` after its creation or, if `replace`
-    added it later, after that: until then, other processes may not have read it.
+    `clock` returns seconds since 1970. A key starts signing `activation_delay` after it was created, or after `replace`
+    added it if that was later, because until then other processes may not have read it.
     """
 
     def __init__(

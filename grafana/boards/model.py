@@ -90,8 +90,8 @@ def version_panels() -> Iterable[Builder[Panel]]:
         empty="the gateway has no registry",
     )
     yield graph(
-        "Looks at the MLflow server",
-        "Looks per second at the MLflow server of the registry: nothing changed, aliases moved, or failed.",
+        "Checks of the MLflow server",
+        "Checks per second of the registry's MLflow server: nothing changed, aliases moved, or failed.",
         "ops",
         query(or_none(rate("atalaya_registry_pulls_total", "outcome"), "outcome"), "{{outcome}}"),
     ).height(6)
@@ -228,7 +228,7 @@ def candidate_panels() -> Iterable[Builder[Panel]]:
     ).min(-10)
     yield graph(
         "Images for the other model",
-        "Images that the model that did not respond was to see, too: dropped while there is no spare capacity.",
+        "Images queued for the model of the trial that did not respond; dropped while there is no spare capacity.",
         "ops",
         query(or_none(rate("atalaya_canary_shadow_total", "outcome"), "outcome"), "{{outcome}}"),
     )

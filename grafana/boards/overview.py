@@ -198,7 +198,7 @@ def request_panels() -> Iterable[Builder[Panel]]:
     )
     yield graph(
         "Requests in progress",
-        "Requests received but not yet answered. When the line rises and stays high, requests arrive too fast.",
+        "Requests in progress. When the line rises and stays high, requests arrive faster than they are served.",
         "short",
         query(f"sum({select('http_server_active_requests')})", "in progress"),
     )

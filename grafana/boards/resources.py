@@ -176,7 +176,7 @@ def record_panels() -> Iterable[Builder[Panel]]:
     )
     yield graph(
         "Dropped log lines",
-        "Log lines and error reports per second that were dropped because nobody took them; normally 0.",
+        "Log lines and error reports per second that were dropped because nothing accepted them; normally 0.",
         "cps",
         query(or_zero(rate("atalaya_log_lines_dropped_total")), "log lines", "A"),
         query(or_zero(rate("atalaya_error_reports_dropped_total")), "error reports", "B"),

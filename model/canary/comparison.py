@@ -76,7 +76,7 @@ class Comparison:
 
     def __exit__(self, _: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._backends[Arm.CANDIDATE].__exit__()
-        if self._is_running:  # no outcome yet; a disconnected client is no evidence
+        if self._is_running:  # there is no outcome yet; only a missed deadline counts, not a disconnected client
             if isinstance(error, DeadlineExceeded):
                 self._results.count_alone(self._arm, _FAILED)
         elif error is not None and self._outcomes.get(Arm.PRODUCTION) is _FAILED:

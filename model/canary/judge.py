@@ -28,10 +28,10 @@ class Finding(StrEnum):
 
 
 class Limit(Struct, frozen=True):
-    """A candidate is taken back if shown to be above `tolerated`, and promoted only if shown to be below `margin`.
+    """Limits of the excess: the share of comparisons in which the candidate is worse, minus that in which it is better.
 
-    Both limit the excess: the share of comparisons in which the candidate is worse, minus the share in which it is
-    better. Between the two, either verdict is acceptable.
+    The candidate is taken back if its excess is shown to be above `tolerated`, and promoted only if it is shown to be
+    below `margin`. Between the two, either verdict is acceptable.
     """
 
     tolerated: float

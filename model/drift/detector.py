@@ -147,7 +147,7 @@ class DriftDetector:
         return [self._name_direction(state, event) for event in events]
 
     def _name_direction(self, state: DriftState, event: Alarm | AllClear) -> Alarm | AllClear:
-        """Replace BOTH in an alarm with one direction if values moved only that way, which also raises the spread."""
+        """Replace BOTH in an alarm with one direction if the values moved only in it; that raises the spread, too."""
         measure = self.reference.measures.get(event.metric)
         if measure is None or not isinstance(event, Alarm) or event.change != Change.BOTH:
             return event

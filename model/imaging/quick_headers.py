@@ -20,15 +20,15 @@ from model.imaging.input_spec import InputSpec
 from model.imaging.memory import estimate_jpeg_bytes
 
 _MAX_BYTES = 256 * 1024
-_MAX_PARTS = 64  # segments of a JPEG, chunks of a PNG: in the whole file, because the work checks visit all
-_MAX_HEADER_BYTES = 4 * 1024  # of a JPEG before its first scan: tables, thumbnails, EXIF
+_MAX_PARTS = 64  # segments of a JPEG or chunks of a PNG in the whole file, because the checks visit each of them
+_MAX_HEADER_BYTES = 4 * 1024  # what may precede the first scan of a JPEG: tables, thumbnails, EXIF
 _MAX_CHUNK_BYTES = 1024
 # The chunks of a PNG that hold a few numbers; the others may hold text, profiles or EXIF, mostly compressed.
 _PLAIN_CHUNKS = frozenset(
     {b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"bKGD", b"tIME", b"sBIT"},
 )
 _SIMPLE_WEBP = b"VP8 "  # one lossy frame and no metadata; reading the transforms of a lossless one takes 20 ms
-_SCALES = (8, 4, 2)  # at which libjpeg can decode
+_SCALES = (8, 4, 2)  # the factors by which libjpeg can reduce an image while it decodes
 
 
 def measure_plain_jpeg(data: bytes, spec: InputSpec) -> ImageNeeds | None:

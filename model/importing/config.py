@@ -118,7 +118,7 @@ def _refuse(problem: str) -> NoReturn:
 
 
 def _quote(text: object) -> str:
-    """Return the text with escapes, so that a file cannot write control characters to a terminal or a log."""
+    """Quote and shorten text from the file, so that it cannot write control characters to a terminal or a log."""
     return ascii(_shorten(str(text)))
 
 

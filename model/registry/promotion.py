@@ -99,7 +99,7 @@ class AliasMover:
         """
         if self._mirrored:
             raise AliasesElsewhere
-        self.record_moves(model)  # first: an earlier move that cannot be recorded prevents this one
+        self.record_moves(model)  # must come first: while an earlier move cannot be recorded, no alias may move
         state = self.registry.move_aliases(model, targets, who=who, why=why, expected=expected, decision=decision)
         try:
             self.record_moves(model)

@@ -188,7 +188,7 @@ class MemoryBudget:
             return False
         finally:
             if waiters.remove(waiter) and not waiter.is_small:
-                self._wake_waiters()  # later large requests no longer wait for it, and small ones are no longer limited
+                self._wake_waiters()  # it no longer blocks later large requests or limits small ones
 
     def _find_waiters(self, reservation: Reservation) -> _Waiters:
         return self._read_waiters if reservation.allocation.is_reading else self._decode_waiters

@@ -1,7 +1,7 @@
 """Writes to the audit log: actions before they are acknowledged, and refused requests in the background.
 
-A flood of refused requests can neither block the service nor fill the disk: they are aggregated, and written twice a
-second. When the aggregator has spent its budget, it counts new ones only by event and outcome.
+Any number of refused requests can neither block the service nor fill the disk: they are aggregated, and written twice
+a second. When the aggregator has spent its budget, it counts further ones only by event and outcome.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AuditTrail:
     ) -> None:
         self.store = store
         self._on_failure = on_failure
-        self._write_lock = asyncio.Lock()  # one connection suffices: writers would wait for each other in the database
+        self._write_lock = asyncio.Lock()  # writers would only wait for each other in the database
         self._writable = True
         self._refusals = RefusalAggregator[AuditEvent](
             lambda event: event.merge_key, _without_details, AuditEvent.merge, clock

@@ -20,7 +20,7 @@ Counts = Mapping[str, tuple[int, int, int]]
 # Returns the verdict on these counts, or None while there is none.
 Judge = Callable[[Counts], str | None]
 
-# After this, a process that acts on a verdict is assumed to have ended, and another one takes over.
+# If a process has not finished acting on a verdict after this time, it is assumed to be dead, and another takes over.
 CLAIM_S = 60.0
 
 

@@ -59,7 +59,7 @@ class RefusalAggregator(Generic[V]):
         self._in_flight = {}
 
     def put_back(self) -> None:
-        """Return the refusals that were taken to the waiting ones, because they could not be written."""
+        """Queue again the refusals that `take` returned, because they could not be written."""
         newer, self._waiting, self._in_flight = self._waiting, self._in_flight, {}
         for key, refusal in newer.items():
             self._insert(key, refusal)
@@ -68,7 +68,7 @@ class RefusalAggregator(Generic[V]):
         self._waiting[key] = self._merge(self._waiting[key], refusal) if key in self._waiting else refusal
 
     def _has_budget(self) -> bool:
-        # Unwritten refusals keep their tokens: while nothing can be written, no more than BURST wait in detail.
+        # Unwritten refusals keep their tokens, so that at most BURST of them wait in detail while writing fails.
         limit = BURST - len(self._waiting) - len(self._in_flight)
         now = self._clock()
         self._tokens = min(self._tokens + (now - self._refilled_at) * REFILL_PER_S, limit)

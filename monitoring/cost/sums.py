@@ -15,7 +15,7 @@ from monitoring.ledger.payloads import read_number
 from monitoring.quality.following import RecordedRequest
 from storage.engine import add_to_row
 
-_BUSY_STAGES = ("decode", "infer", "explain")  # all run in one thread; `queue` only waits
+_BUSY_STAGES = ("decode", "infer", "explain")  # the stages that keep a worker thread busy; `queue` is waiting time
 _MONTH_LENGTH = len("2026-11")
 
 

@@ -106,8 +106,8 @@ class Journal:
         try:
             self._append(batch)
         except ChainConflict:
-            # The database was restored from a backup, or it has committed a batch although the acknowledgement was
-            # lost, and the spool was full.
+            # Either the database was restored from a backup, or it committed a batch, but the acknowledgement was lost
+            # and the spool was full.
             log.error("ledger_out_of_step", writer=self._chain.writer, policy="continue in a new chain")
             batch.reset()
             self._begin_chain()

@@ -175,7 +175,7 @@ class Ledger:
                 _complete(waiting.done, result)
             if drafts and results[-1] is not None:
                 self._refusals.put_back()
-                self._refusals_due = False  # written with later entries: retrying at once would delay those
+                self._refusals_due = False  # retry with later entries: an immediate retry would delay them
             else:
                 self._refusals.confirm()
 

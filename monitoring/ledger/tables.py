@@ -55,8 +55,8 @@ ledger_erased_subjects = Table(
     Column("at", _TIME, nullable=False, index=True),
 )
 
-# One row for each writer. `claimed` is the last entry that a checkpoint has named, -1 before the first. It is not
-# signed, and only saves reading checkpoints.
+# One row for each writer. `claimed` is the number of the last entry that a checkpoint has named, -1 before the first
+# one. It is not signed, and is only a hint that saves reading checkpoints.
 ledger_heads = Table(
     "ledger_heads",
     metadata,

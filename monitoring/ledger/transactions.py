@@ -13,10 +13,10 @@ from monitoring.errors import LedgerInUse, LedgerUnavailable
 from storage.errors import DatabaseUnavailable
 from storage.transactions import database_errors
 
-_UPKEEP_LOCK = 0x6C656470  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
+_UPKEEP_LOCK = 0x6C656470  # the key of a PostgreSQL advisory lock: arbitrary, but the same in all processes
 _CHECKPOINT_RETRY_S = 0.02
-# SQLite gives its lock to the first process that asks, and a waiting process asks every 0.1 s: without a pause, many
-# short transactions in a row can keep the lock from a gateway for longer than its ledger waits.
+# A process that waits for SQLite's lock retries every 0.1 s, and SQLite keeps no queue. Without a pause between them,
+# many short transactions could hold the lock for longer than the ledger of a gateway waits for it.
 SQLITE_PAUSE_S = 0.1
 
 
@@ -32,7 +32,7 @@ def ledger_errors(url: URL | None = None) -> Iterator[None]:
 
 @contextmanager
 def ledger_transaction(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction for pruning or erasing. Only one runs at a time, and other writers get a turn after it.
+    """Open a transaction for pruning or erasing. Only one runs at a time; on SQLite, a pause lets others write.
 
     Raises LedgerUnavailable.
     """

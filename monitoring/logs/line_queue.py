@@ -11,7 +11,7 @@ from msgspec import Struct
 
 OnDrop = Callable[[int], object]
 
-_RECHECK_S = 5.0  # a line that the thread itself has put, in a finalizer, may not have woken it
+_RECHECK_S = 5.0  # a finalizer that runs in the thread can queue a line without waking it
 
 
 class QueueLimits(Struct, frozen=True):
@@ -71,7 +71,7 @@ class LineQueue(ABC):
                 self._dropped += 1
             else:
                 self._lines.append(line)
-                self._bytes += size  # contains no call: the garbage collector could run during one, and call `put`
+                self._bytes += size  # makes no call, during which the garbage collector could run `put` again
             self._idle = False
             if not self._has_thread:
                 self._has_thread = True

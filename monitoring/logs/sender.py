@@ -58,12 +58,12 @@ class LogSender(LineQueue):
         self._receiver = receiver
         self._retry_delays_s = retry_delays_s
         self._timeout_s = timeout_s
-        # Before the fork, once for all workers, because certificates, which only TLS needs, take time to load. Without
-        # this context, httpx would create one in the thread for plain HTTP, too: a child that is forked meanwhile
-        # inherits locks of OpenSSL that no thread of it releases.
+        # Create the TLS context before the fork, once for all workers, because loading certificates takes time. httpx
+        # would otherwise create one in the thread, even for plain HTTP. A child that is forked at that moment would
+        # inherit OpenSSL locks that none of its threads releases.
         self._tls = httpx.create_ssl_context(verify=receiver.url.startswith("https:"))
         super().__init__(report, on_drop, limits)
-        # Imports all modules now: one that a thread is importing during a fork can never be imported by the child.
+        # Import all modules now: a child cannot import a module that another thread was importing during the fork.
         self._make_client().close()
 
     @property

@@ -1,7 +1,7 @@
 """Standard output and standard error that never block the process: threads write what it prints.
 
-A pipe that nobody reads is soon full, and a write to it then waits for ever. So lines wait in a bounded queue for the
-thread that writes them. While the queue is full, new lines are dropped and counted.
+If nothing reads a pipe, it fills up, and further writes to it block. So lines wait in a bounded queue for the thread
+that writes them. While the queue is full, new lines are dropped and counted.
 """
 
 from __future__ import annotations

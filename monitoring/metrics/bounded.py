@@ -14,8 +14,8 @@ OTHER = "other"
 class NameLimit:
     """Chooses the first `limit` names; all others share the name OTHER.
 
-    A chosen name stays chosen: if it could become OTHER, the counters of both would seem to fall or to rise. Processes
-    with the same file choose the same names.
+    A chosen name is never replaced: if its counts moved to OTHER, one counter would seem to fall and the other to rise.
+    Processes that share a file choose the same names.
     """
 
     def __init__(self, limit: int, path: Path | None = None) -> None:

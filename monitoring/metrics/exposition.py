@@ -63,7 +63,7 @@ def serve_metrics(listener: socket.socket, registry: CollectorRegistry, idle_tim
     `idle_timeout_s` seconds, so that idle connections occupy no threads.
     """
     listener.listen()
-    # When another process has accepted the connection first, accepting must not block: shutting down would block, too.
+    # Another process may accept the connection first. A blocking accept would then block the shutdown as well.
     listener.setblocking(False)
     server = _Server(listener, registry, idle_timeout_s)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="metrics")

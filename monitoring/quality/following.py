@@ -23,7 +23,7 @@ from monitoring.ledger.transactions import exclude_upkeep, ledger_errors
 from storage.engine import dialect_insert
 from storage.transactions import WRITING
 
-CHUNK = 100  # entries in a transaction, during which no other process can write to SQLite
+CHUNK = 100  # entries per transaction; no other process can write to SQLite during it
 
 
 class RecordedRequest(Struct, frozen=True):
@@ -55,8 +55,8 @@ class _Chunk(Struct, frozen=True):
 class SumUpdater:
     """Reads and counts each entry once, for all sums. Every method raises LedgerUnavailable.
 
-    Uses `engine` from one thread at a time. `sums` must contain all sums of the database: an entry is read only once,
-    so sums that are left out never include it.
+    Use `engine` from one thread at a time. `sums` must contain all sums in the database: each entry is read only once,
+    so a sum that is omitted here would never include it.
     """
 
     def __init__(self, engine: Engine, sums: Sequence[AddRequests]) -> None:

@@ -139,7 +139,7 @@ class _SentryReporter:
             _log.warning("The Sentry client did not close cleanly.", exc_info=True)
 
     def _make_pseudonym(self, principal: str) -> str:
-        """Return an id that is the same in all processes. Sentry has the DSN, and could find a subject by guessing."""
+        """Return an id that is the same in all processes. Sentry has its key, the DSN, and could confirm a guess."""
         return hmac.digest(self._key, principal.encode(), "sha256").hex()[:16]
 
 

@@ -28,7 +28,7 @@ class TaskRunStore:
         upsert = insertion.on_conflict_do_update(
             index_elements=[task_runs.c.task], set_={"failures": task_runs.c.failures + failed, **end}
         )
-        # Strict: the table is missing if the command is newer than the gateway and nothing has migrated the database.
+        # `strict`: the table is missing if this command is newer than the gateway and the database is not migrated yet.
         async with writing(self._engine, strict=True) as connection:
             await connection.execute(upsert)
 

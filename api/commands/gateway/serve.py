@@ -89,7 +89,7 @@ def serve_on(
         from api.services.mirror.process import pull_first  # after the allocator was configured: it loads NumPy
 
         pull_first(settings)
-    gc.disable()  # until everything is imported and open: hardly any of it is garbage
+    gc.disable()  # until start-up is complete, because imports and opening services create hardly any garbage
     url = listeners.local_url("https" if settings.tls_certificate else "http")
     with announce(RunningGateway(url, settings.issuer), listeners.port):
         if settings.web_concurrency > 1:

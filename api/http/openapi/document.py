@@ -13,7 +13,8 @@ from api.http.oauth_forms import OAUTH_ERRORS
 from api.http.openapi.texts import ERROR_EXAMPLES, INTRODUCTION, NOT_READY, SCOPES, SUMMARIES, TAGS
 from api.http.problems import build_problem
 
-# Statuses of any request (from the HTTP parser and the host check), of one with a body, and of one with a credential.
+# The error statuses of all requests (from the HTTP parser and the host check), and those that a request with a body or
+# with a credential can get in addition.
 _ALWAYS = (400, 421, 431)
 _WITH_BODY = (408, 413)
 _WITH_CREDENTIAL = (401, 403, 503)

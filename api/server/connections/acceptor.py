@@ -13,7 +13,7 @@ import structlog
 from api.server.connections.limiter import ConnectionLimiter
 from api.server.tls import ServerTls
 
-BACKLOG = 2048  # of connections that the kernel keeps until they are accepted
+BACKLOG = 2048  # how many connections the kernel queues until they are accepted
 HANDSHAKE_LIMIT_S = 10.0
 PAUSE_S = 1.0  # after the kernel has refused to accept a connection, for example because all descriptors are in use
 
@@ -73,7 +73,7 @@ class Acceptor:
 
     def _resume(self) -> None:
         self._pause = None
-        # One connection for each event, so that workers that share the listener get some each.
+        # Accept one connection per event, so that connections are spread over the workers that share the listener.
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> bool:

@@ -19,7 +19,7 @@ from api.server.connections.write_timeout import WriteTimeout
 from api.server.tls import CertificateProtocol
 from model.errors import MemoryFull
 
-MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
+MAX_HEAD_BYTES = 32 * 1024  # limits the request line with the headers, the head of a chunk, and trailers
 MAX_HEADERS = 100
 _PARSED_BYTES = 8 * 1024  # at once: so many bytes of a head that follows another request may not be counted
 MAX_PIPELINED = 16
@@ -40,7 +40,7 @@ class BoundedProtocol(CertificateProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _write_timeout: WriteTimeout
-    _error: ApiError | None = None  # raised in a callback; the parser replaces it with an error of its own
+    _error: ApiError | None = None  # raised by a callback; kept here because the parser raises its own error instead
     _last_error: Refusal | None = None  # to be sent once the earlier requests have their responses
     _ignores_callbacks = False  # while the parser reads a head that the gateway has already handled
     _unparsed_bytes = 0  # received since the parser last called back
@@ -111,7 +111,7 @@ class BoundedProtocol(CertificateProtocol):
         self._memory.count_received(len(data))
 
     def drop(self) -> None:
-        """Free the memory for another connection: the first request that holds some gets a 503, the next ones nothing.
+        """Free this connection's memory: its first incompletely read request gets a 503, later ones get no response.
 
         A request that the application has read completely still gets its response.
         """
@@ -231,9 +231,10 @@ class BoundedProtocol(CertificateProtocol):
         self._refuse(error, len(self._cycles) - begun)
 
     def _refuse(self, error: Refusal, kept: int) -> None:
-        """Send `error` instead of a response to the request behind the first `kept` ones, and close the connection.
+        """Reject all requests but the first `kept` ones, and close the connection.
 
-        These get their responses first. The application reads nothing more of the others.
+        The first `kept` requests get their responses; then `error` is sent in response to the next request. The
+        application receives no more data of the rejected requests.
         """
         self._last_error = error
         self._cancel_timeout()

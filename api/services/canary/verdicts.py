@@ -73,7 +73,7 @@ class VerdictActions:
     def _move_aliases(self, record: TrialRecord, reasons: tuple[str, ...]) -> bool:
         """Move the aliases if the settings allow it, and return whether they match the verdict. Raises RegistryError.
 
-        A verdict moves aliases once. A later decision of an operator stands, even if this call repeats an earlier one.
+        A verdict moves aliases only once, so repeating this call does not undo a later decision of an operator.
         """
         canary, names = self._settings.canary, record.names
         if canary.verdict is not VerdictPolicy.ACT:

@@ -41,9 +41,9 @@ WINDOW = timedelta(days=30)
 
 _REFRESH_S = 15.0
 _REMOVE_S = 3600.0
-_WAIT_S = 5  # for the database
-_PAUSE = 3  # times the duration of a chunk: in the background, the updater works a quarter of the time
-_CHUNKS_FOR_REQUEST = 10  # after an upgrade, no request waits until a whole ledger is added to the sums
+_WAIT_S = 5  # the longest wait for the database
+_PAUSE = 3  # times the duration of a chunk, so that the updater works a quarter of the time in the background
+_CHUNKS_FOR_REQUEST = 10  # a limit, so that no request waits for the sums of a whole ledger after an upgrade
 _DONE = object()
 _Version = tuple[str, str]  # model and version
 _Series = tuple[Gauge, tuple[str, ...]]  # and its labels
@@ -155,7 +155,7 @@ class QualityService:
         return self._label_counts
 
     async def _process_chunks(self, chunks: Iterator[None], activity: Activity) -> None:
-        """Process all chunks in the thread, with a pause after each that lasts while no requests arrive."""
+        """Process all chunks in the thread, with a pause after each, which lasts longer while the process is idle."""
         started = time.monotonic()
         while await self._thread.call(next, chunks, _DONE) is not _DONE:
             await activity.sleep((time.monotonic() - started) * _PAUSE)

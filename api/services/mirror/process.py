@@ -30,7 +30,7 @@ PULLER_BYTES = 80 << 20
 """The memory that the process takes. Measured: 90 MB, of which 25 MB are library pages."""
 
 FIRST_PULL_LIMIT_S = 600.0
-_MAX_POLL_BYTES = 1 << 20  # of the line of JSON for one poll, enough for thousands of aliases that move at once
+_MAX_POLL_BYTES = 1 << 20  # the limit of a poll's line of JSON, enough for thousands of aliases that move at once
 _MAX_LINE_LENGTH = 500
 _LINES_PER_MINUTE = 20
 _OUTCOMES = ("unchanged", "moved", "failed")

@@ -28,9 +28,9 @@ class SecretReads(StrEnum):
 
 
 class SecretFollower:
-    """`users` maps the setting of each secret that can change while the gateway serves to the function that applies it.
+    """Applies changed secrets. `users` maps the setting of each secret that can change to the function that applies it.
 
-    While the provider is unavailable, or one of its values is unusable, the last values stay in use.
+    While the provider is unavailable, or one of its values is invalid, the last valid values stay in use.
     """
 
     def __init__(

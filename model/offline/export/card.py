@@ -65,11 +65,11 @@ logistic regression, fitted on
 These counts include changed copies. Of the photographs, it uses two thirds of the categories. Documents, screenshots,
 noise and plain surfaces are generated; some kinds of each are left out.
 {origin}
-Called not aerial, of the images that chose the threshold and of scenes that were left out of a second fit:
+Share classified as not aerial, of the images that determined the threshold and of scenes left out of a second fit:
 {held_out}
 
-Called not aerial by `atalaya evaluate --gate`, on photographs of other categories and on generated images of all
-kinds (scenes of other sensors took part in the fit):
+Classified as not aerial by `atalaya evaluate --gate`, on photographs of other categories and on generated images of all
+kinds (scenes of other sensors were used in the fit):
 
 | images | should be refused | number | refused |
 |---|---|---|---|

@@ -25,7 +25,7 @@ from model.offline.fitting.temperature import fit_temperature
 from model.offline.fitting.thresholds import choose_min_confidence
 from model.quality.reliability import expected_calibration_error
 
-_CLEAN_SHARE = 0.5  # of the weight in the log loss; the changed images get the rest
+_CLEAN_SHARE = 0.5  # the weight of the clean images in the log loss; the changed images have the rest
 _DECIMALS = 4
 
 

@@ -12,7 +12,8 @@ from model.confidence.abstention import AerialGate
 from model.offline.fitting.logistic import fit_logistic
 from model.offline.fitting.thresholds import choose_gate_threshold
 
-_STRENGTH = 3.0  # of the L2 penalty; a larger one accepts more noise, a smaller one refuses more scenes of new sensors
+# The strength of the L2 penalty. A larger one accepts more noise, a smaller one rejects more scenes of new sensors.
+_STRENGTH = 3.0
 _FOLDS = 6
 Features = NDArray[np.float32]  # pooled, [n, channels]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_WANTED_PHOTOGRAPHS, _LEAST_PHOTOGRAPHS = 0.93, 0.91  # share refused
-_MOST_CLEAN, _MOST_CHANGED = 0.02, 0.03  # share refused
+# Shares of the images that the gate refuses.
+_WANTED_PHOTOGRAPHS, _LEAST_PHOTOGRAPHS = 0.93, 0.91
+_MOST_CLEAN, _MOST_CHANGED = 0.02, 0.03
 WANTED_ACCURACY, MOST_UNSURE = 0.98, 0.05
 
 Scores = NDArray[np.floating]  # [n]

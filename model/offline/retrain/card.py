@@ -26,7 +26,7 @@ with the hyper-parameters of the first row, began with the start model again.
 {rows}
 | start model | | | | | | | {_format_results(found.start)} |
 
-On the {total} test images, which chose nothing:
+On the {total} test images, which influenced no choice:
 
 | model | correct | accuracy | only this model is correct |
 |---|---|---|---|

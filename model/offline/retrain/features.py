@@ -23,7 +23,7 @@ from model.offline.train.validation import Validation
 
 LAST_FROZEN = "block6d_add"  # the output of EfficientNetB0's last block but one: 8x8x192 for 256x256 pixels
 _MAX_VIEWS = 4
-_SHARE = 0.15  # of the budget; no further view is computed after it is spent
+_SHARE = 0.15  # the share of the budget after which no further view is computed
 _BATCH = 32
 
 

@@ -40,7 +40,7 @@ from model.offline.train.network import build_network
 from model.offline.train.report import write_report
 from model.offline.train.run import evaluate, summarise
 
-_FIT_SHARE = 0.8  # of the budget, by which the final fit ends; the rest is for evaluation and import
+_FIT_SHARE = 0.8  # the share of the budget at which the final fit ends; the rest is for evaluation and import
 _MAX_FIT_EPOCHS = 12
 _BATCH = 32
 

@@ -15,7 +15,7 @@ from model.offline.retrain.tail import TailTraining
 from model.offline.retrain.trials import Trial
 
 SCORE = "val_score"  # the mean of the log losses on clean and on changed validation images; lower is better
-_SHARE = 0.5  # of the budget; no trial starts after it is spent
+_SHARE = 0.5  # the share of the budget after which no trial starts
 _MAX_EPOCHS = 6
 _WEIGHTS = "tail.weights.h5"
 

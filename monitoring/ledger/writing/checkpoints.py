@@ -25,8 +25,8 @@ from monitoring.ledger.tables import ledger_checkpoints, ledger_heads
 from monitoring.ledger.writing.claims import WINDOW, SignedClaims
 
 NEVER_CLAIMED = -1
-MAX_SEARCHES = 100  # for one checkpoint; the next one continues
-_CHECKPOINT_LOCK = 0x6C656467  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
+MAX_SEARCHES = 100  # per checkpoint; the next checkpoint continues
+_CHECKPOINT_LOCK = 0x6C656467  # the key of a PostgreSQL advisory lock: arbitrary, but the same in all processes
 
 log = structlog.get_logger("atalaya.ledger")
 
@@ -39,11 +39,11 @@ class CheckpointResult(Struct, frozen=True):
 
 
 class CheckpointWriter:
-    """Adds checkpoints that name every chain that has grown.
+    """Adds checkpoints that name the end of every chain that has grown.
 
     Calls `on_contradiction` for each row that contradicts signed statements or what this process has written. `own`
-    holds the end of each chain that this process has written.
-    Signatures of the earlier `public_keys` are accepted as well.
+    holds the end of each chain that this process has written. Signatures by the earlier keys in `public_keys` are
+    accepted as well.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CheckpointWriter:
         return named is None or named < claim.seq
 
     def _read_end(self, connection: Connection, row: Row[Any], own: Claim | None) -> Claim | None:
-        """Return the end of a chain; None if a checkpoint need not name it, or must not because of its signature."""
+        """Return the end of a chain; None if no checkpoint has to name it, or if its head has no valid signature."""
         own_seq = own.seq if own is not None else 0
         if row.seq == row.claimed == self._claims.find(row.writer) and row.seq >= own_seq:
             return None
@@ -140,7 +140,7 @@ class CheckpointWriter:
         return named
 
     def _is_settled(self, connection: Connection, end: Claim) -> bool:
-        """Whether a checkpoint need not name the end: the chain is empty, or was pruned up to there."""
+        """Whether no checkpoint has to name the end, because the chain is empty or was pruned up to that entry."""
         return end.seq == 0 or self._claims.is_pruned(connection, end.writer, end.seq)
 
     def _check_claimed(self, connection: Connection, row: Row[Any], end: Claim, named: int | None) -> None:

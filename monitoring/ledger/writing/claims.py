@@ -33,7 +33,7 @@ class SignedClaims:
         self._position = 0  # `follow` continues after this number
         self._skipped: dict[str, int] = {}  # for the id of each unknown key, the number of its first checkpoint
         self._named: dict[str, int] = {}
-        self.start = 0  # all checkpoints with higher numbers were read
+        self.start = 0  # `follow` has read all checkpoints with a higher number
 
     def follow(self, connection: Connection, newest: Row[Any] | None) -> bool:
         """Read the checkpoints that are new since the last call; `newest` is the row with the highest number.

@@ -9,7 +9,7 @@ from api.commands.gateway.top.samples import Interval
 
 # Probes and scrapes, which are not counted as requests.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
-# From best to worst. Importing them from the gateway's packages would make the command start slowly.
+# From best to worst. They are repeated here because importing the gateway's packages would slow down the command.
 QUEUE_STATES = ("normal", "shedding", "overload")
 LEDGER_STATES = ("writing", "spooling", "full")
 _DURATION = "http_server_request_duration_seconds"

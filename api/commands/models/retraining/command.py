@@ -119,7 +119,10 @@ def _train(settings: Settings, options: RetrainOptions, target: _Target, trackin
 
 
 def _report_due(settings: Settings, as_json: bool) -> bool:
-    """Print why a retraining is due, or that none is; returns whether one is due. None is while a candidate waits."""
+    """Print the reasons why a retraining is due, or that none is due; returns whether one is due.
+
+    While a candidate waits for its verdict, no retraining is due.
+    """
     candidate = find_waiting_candidate(settings)
     reasons = [] if candidate else find_due_reasons(settings)
     if not reasons and as_json:
