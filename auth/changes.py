@@ -22,12 +22,14 @@ from storage.transactions import reading
 POLL_S = 0.25
 _BATCH = 1000  # changes in one query
 _PRUNE_EVERY_S = 60.0
+_GAP_S = 1800.0  # without a read; rows are removed an hour after the change at the earliest
 # Built once: building it takes longer than the query.
 _READ_BATCH = select(changes).where(changes.c.seq > bindparam("seen")).order_by(changes.c.seq).limit(_BATCH)
 
 log = structlog.get_logger("atalaya.changes")
 
 OnChange = Callable[[str], None]
+OnGap = Callable[[], None]
 
 
 async def announce(connection: AsyncConnection, *targets: str, revoked: bool, expires_at: datetime) -> None:
@@ -58,6 +60,7 @@ class ChangeFeed:
         self._seen = 0
         self._revoked: dict[str, datetime] = {}
         self._listeners: list[OnChange] = []
+        self._gap_listeners: list[OnGap] = []
         self._read_at = time.monotonic()
         self._pruned_at = time.monotonic()
         self._pauses = 0
@@ -81,6 +84,13 @@ class ChangeFeed:
         """Call `listener` with the target of every change from now on."""
         self._listeners.append(listener)
 
+    def subscribe_to_gaps(self, listener: OnGap) -> None:
+        """Call `listener` after a read that may have missed changes: their rows may have expired since the last read.
+
+        That is the first read after a pause, and after half an hour without a successful read.
+        """
+        self._gap_listeners.append(listener)
+
     def is_revoked(self, target: str) -> bool:
         return target in self._revoked
 
@@ -100,8 +110,12 @@ class ChangeFeed:
 
     async def _read(self, pauses: int) -> None:
         """Read the new changes. This ends the first `pauses` pauses, but none that began later."""
+        has_gap = self._pauses_read < pauses or time.monotonic() - self._read_at > _GAP_S
         while await self._read_batch() == _BATCH:
             pass
+        if has_gap:
+            for listener in self._gap_listeners:
+                listener()
         self._pauses_read = max(self._pauses_read, pauses)
         self._read_at = time.monotonic()
         if self._read_at - self._pruned_at > _PRUNE_EVERY_S:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,6 +223,23 @@ async def test_work_before_resuming(engine: AsyncEngine) -> None:
         feed.pause()
         await asyncio.gather(feed.ensure_current(), feed.ensure_current())
         assert feed.is_revoked(target)
+
+
+async def test_changes_that_may_have_been_missed_are_reported(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows expire, so the first read after a pause, or after an hour without a read, reports a gap; others do not."""
+    clock, gaps = SimpleNamespace(seconds=0.0), list[float]()
+    monkeypatch.setattr("auth.changes.time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    feed = ChangeFeed(engine)
+    feed.subscribe_to_gaps(lambda: gaps.append(clock.seconds))
+    for clock.seconds in (1.0, 3601.0, 3602.0):
+        await feed.catch_up()
+    assert gaps == [3601.0]
+    feed.pause()
+    await feed.ensure_current()
+    await feed.ensure_current()
+    assert gaps == [3601.0, 3602.0]
 
 
 async def test_a_pause_that_begins_while_another_ends(engine: AsyncEngine) -> None:

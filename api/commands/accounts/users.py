@@ -147,8 +147,9 @@ def delete(
         time.sleep(IN_FLIGHT_S)
     try:
         # The audit log first: it can succeed with a damaged ledger.
-        entries = run_with_engine(settings, lambda engine: _erase_audit_entries(engine, user_id))
+        entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
         predictions = erase_predictions(settings, user_id) if has_ledger else 0
+        run_with_engine(settings, lambda engine: PendingErasures(engine).complete(user_id))
         images = erase_images(archive, user_id)
     except (MonitoringError, ImageStoreError) as error:
         retry = f"Then run `atalaya users delete {user_id}` to erase the rest."
@@ -238,13 +239,6 @@ def _delete_account(settings: Settings, user: User, *, force: bool) -> None:
             raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
 
     run_with_engine(settings, delete_account)
-
-
-async def _erase_audit_entries(engine: AsyncEngine, user_id: str) -> int:
-    """Erase the user's data in the audit log, which completes the erasure. Returns the number of changed entries."""
-    entries = await AuditStore(engine).erase(user_id, command_actor())
-    await PendingErasures(engine).complete(user_id)
-    return entries
 
 
 def _change_user(

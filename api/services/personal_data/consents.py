@@ -39,6 +39,12 @@ class ImageConsents:
     def subscribe_to(self, changes: ChangeFeed) -> None:
         """Follow changes of users from now on, and read all users again, because some may have changed before."""
         changes.subscribe(self.notice_change)
+        changes.subscribe_to_gaps(self._forget_all)
+        self._outdated.set()
+
+    def _forget_all(self) -> None:
+        """Assume that every user has withdrawn consent, until the users are read again."""
+        self._allowed.clear()
         self._outdated.set()
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]]) -> None:
@@ -48,17 +54,19 @@ class ImageConsents:
             self._outdated.clear()
             try:
                 allowed = set(await self._list_allowed())
-            except DatabaseUnavailable:
+            except Exception as error:  # after any error, the next attempt may succeed
                 self._outdated.set()
-                self._report_failure()
+                self._report_failure(error)
             else:
                 self._failing = False
                 if not self._outdated.is_set():  # otherwise a user may have withdrawn consent during the read
                     self._allowed = allowed
             await sleep(_PAUSE_S)
 
-    def _report_failure(self) -> None:
+    def _report_failure(self, error: Exception) -> None:
         """Log only the first of consecutive failures."""
         if not self._failing:
-            log.warning("image_consents_not_read", policy="keep no images of users who have changed")
+            unexpected = None if isinstance(error, DatabaseUnavailable) else error
+            policy = "keep no images of users who have changed"
+            log.warning("image_consents_not_read", policy=policy, exc_info=unexpected)
         self._failing = True

@@ -154,6 +154,21 @@ def test_a_killed_gateway_erases_after_its_next_start(new_gateway: Callable[...,
     check_records(gateway, person, 1)
 
 
+def test_an_erasure_that_the_command_cannot_finish_stays_due(new_gateway: Callable[..., Gateway]) -> None:
+    """T70: if `users delete` fails after the deletion, a running gateway still has to erase the rest."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    person = Person(gateway)
+    person.predict()
+    gateway.stop()
+    with closing(sqlite3.connect(gateway.database_path)) as connection, connection:
+        connection.execute("UPDATE ledger_payloads SET salt = 'changed'")
+    deleted = gateway.run("users", "delete", "ana", "--yes")
+    assert (deleted.returncode, "was changed, so it was kept" in deleted.stderr) == (1, True), deleted.stderr
+    assert f"atalaya users delete {person.id}" in deleted.stderr
+    with closing(sqlite3.connect(gateway.database_path)) as connection:
+        assert connection.execute("SELECT user_id FROM pending_erasures").fetchall() == [(person.id,)]
+
+
 def test_a_deletion_is_confirmed_on_a_terminal(gateway: Gateway) -> None:
     """T49: on a terminal the command asks for confirmation; "n" deletes nothing, "y" deletes the user."""
     for response, status in (("n", 1), ("y", 0)):

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+import auth
 from api.app import create_app
 from api.commands.database import run_with_accounts
 from api.errors import SettingsError
@@ -25,10 +26,13 @@ from api.services.personal_data.archive import open_image_archive
 from api.services.personal_data.consents import ImageConsents
 from api.services.personal_data.keeper import ImageKeeper
 from api.settings import Settings
+from auth.changes import ChangeFeed
 from auth.principal import Role
 from monitoring.metrics import Metrics
+from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.images.archive import ImageArchive
+from storage.migrations import migrate
 from tests.support.polling import PATIENCE_S, wait_until, wait_until_async
 
 Headers = dict[str, str]
@@ -228,6 +232,45 @@ async def test_permissions_are_read_again_after_a_failure() -> None:
         assert (consents.allows("ana"), consents.allows("bob")) == (False, True)
         await wait_until_async(lambda: consents.allows("ana"))
     assert reads == 3
+
+
+async def test_permissions_are_read_again_after_a_gap(database_url: str) -> None:
+    """A withdrawal whose row expired while this process did not read changes still takes effect."""
+    allowed = {"ana", "bob"}
+
+    async def list_allowed() -> set[str]:
+        return set(allowed)
+
+    engine = open_engine(database_url)
+    await migrate(engine, auth.MIGRATIONS)
+    changes, consents = ChangeFeed(engine), ImageConsents(list_allowed)
+    consents.subscribe_to(changes)
+    async with run_in_background(consents.follow(lambda _: asyncio.sleep(0))):
+        await wait_until_async(lambda: consents.allows("ana"))
+        changes.pause()
+        allowed.remove("ana")
+        await changes.ensure_current()
+        assert not consents.allows("ana")
+        await wait_until_async(lambda: consents.allows("bob"))
+        assert not consents.allows("ana")
+    await engine.dispose()
+
+
+async def test_permissions_are_read_again_after_any_error() -> None:
+    """An error that is not an unavailable database does not end the following either."""
+    results: list[Any] = [ValueError("unexpected"), {"ana"}]
+
+    async def list_allowed() -> set[str]:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return set(result)
+
+    consents = ImageConsents(list_allowed)
+    with capture_logs() as logs:
+        async with run_in_background(consents.follow(lambda _: asyncio.sleep(0))):
+            await wait_until_async(lambda: consents.allows("ana"))
+    assert [line["event"] for line in logs] == ["image_consents_not_read"]
 
 
 @pytest.mark.parametrize(
