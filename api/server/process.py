@@ -101,7 +101,8 @@ class GatewayServer(uvicorn.Server):
         for acceptor in self._acceptors:
             acceptor.start()
         self.started = True
-        signal.signal(signal.SIGHUP, self.handle_exit)  # requests in flight also complete when the terminal closes
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
+            signal.signal(signal.SIGHUP, self.handle_exit)  # requests in flight also complete when the terminal closes
         # The objects created so far live as long as the process, so the garbage collector need not visit them.
         gc.freeze()
         gc.enable()

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import structlog
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -22,6 +23,9 @@ _PROCESSES = "processes.json"
 _PREFIX = f"atalaya-{os.getuid()}-"
 _MIN_AGE_S = 60  # a younger directory may not be locked yet
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  (mkdtemp adds an unpredictable name)
+_NEEDED_BYTES = 16 << 20  # for the metrics of many workers; the files are larger, but mostly empty
+
+log = structlog.get_logger("atalaya.workers")
 
 
 class Processes(Struct, frozen=True):
@@ -34,7 +38,7 @@ class Processes(Struct, frozen=True):
 @contextmanager
 def shared_directory() -> Iterator[Path]:
     """Yield an empty directory (0700), and remove it afterwards. Also removes directories that killed gateways left."""
-    parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    parent = _IN_MEMORY if _is_usable(_IN_MEMORY) else Path(tempfile.gettempdir())
     _remove_abandoned(parent)
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     # Forked workers hold the lock too: the directory is in use as long as one of them runs.
@@ -48,14 +52,21 @@ def shared_directory() -> Iterator[Path]:
 
 
 def write_processes(directory: Path, processes: Processes) -> None:
-    """Replace the list of processes atomically."""
+    """Replace the list of processes atomically. If the disk is full, the old list stays, and an error is logged."""
     path = directory / _PROCESSES
-    path.with_suffix(".new").write_text(json.dumps(asdict(processes)))
-    path.with_suffix(".new").replace(path)
+    try:
+        path.with_suffix(".new").write_text(json.dumps(asdict(processes)))
+        path.with_suffix(".new").replace(path)
+    except OSError as error:
+        log.error("processes_not_listed", reason=error.strerror, policy="metrics of processes are incomplete")
 
 
 def read_processes(directory: Path) -> Processes:
     return Processes(**json.loads((directory / _PROCESSES).read_text()))
+
+
+def _is_usable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= _NEEDED_BYTES
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -10,6 +10,7 @@ from storage.images.blobs import Blobs, is_uuid
 from storage.images.sealing import ImageSeal
 
 _BATCH = 1000  # images in one removal
+_CLOCK_TOLERANCE = timedelta(days=1)  # an id further in the future comes from a clock that was wrong
 _WRITE_LIMIT = timedelta(hours=1)  # an image that is still incomplete after this time was left by a failed process
 
 
@@ -40,7 +41,8 @@ class ImageArchive:
     def remove_old(self, owner: str, before: datetime) -> int:
         """Remove an owner's images of predictions made before that time; returns their number.
 
-        Incomplete images are removed after an hour: until then, another process may be writing them.
+        Incomplete images are removed after an hour: until then, another process may be writing them. Images with a time
+        in the future are removed, too, because their age is unknown.
         """
         return self._remove(owner, _select_old(self._blobs.list(owner), before))
 
@@ -69,20 +71,20 @@ class ImageArchive:
 
 def is_older(prediction: str, before: datetime) -> bool:
     """Whether the prediction was made before that time; true for names that are not UUIDs."""
-    if not is_uuid(prediction):
-        return True
-    milliseconds = UUID(prediction).int >> 80  # RFC 9562, section 5.7
-    return datetime.fromtimestamp(milliseconds / 1000, UTC) < before
+    return not is_uuid(prediction) or _read_milliseconds(prediction) < before.timestamp() * 1000
+
+
+def _read_milliseconds(prediction: str) -> int:
+    """Return the time of a UUIDv7 in milliseconds since 1970 (RFC 9562, section 5.7)."""
+    return UUID(prediction).int >> 80
 
 
 def _select_old(names: Iterable[str], before: datetime) -> Iterator[str]:
-    """Select, from sorted names, images made before that time and incomplete images that are over an hour old."""
-    abandoned_before = datetime.now(UTC) - _WRITE_LIMIT
+    """Select images made before that time or in the future, and incomplete images that are over an hour old."""
+    now = datetime.now(UTC)
+    abandoned_before, impossible = now - _WRITE_LIMIT, now + _CLOCK_TOLERANCE
     for name in names:
-        if not is_uuid(name):
-            if is_older(name.removeprefix("."), abandoned_before):
-                yield name
-        elif is_older(name, before):
+        prediction = name.removeprefix(".")
+        limit = before if name == prediction else abandoned_before
+        if is_older(prediction, limit) or not is_older(prediction, impossible):
             yield name
-        else:
-            return  # complete images are sorted by time

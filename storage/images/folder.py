@@ -72,7 +72,8 @@ class ImageFolder:
     @_reporting_failures
     def _list(self, owner: str) -> Sequence[str]:
         try:
-            return sorted(os.listdir(self._folder / owner))
+            with os.scandir(self._folder / owner) as entries:
+                return sorted(entry.name for entry in entries if not entry.is_dir())  # some systems add folders
         except FileNotFoundError:
             return []
 

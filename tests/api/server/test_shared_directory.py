@@ -7,9 +7,14 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
-from api.server.shared_directory import shared_directory
+import pytest
+from structlog.testing import capture_logs
+
+from api.server.shared_directory import Processes, read_processes, shared_directory, write_processes
 from tests.support.polling import wait_until
 
 KILLED_GATEWAY = """
@@ -43,3 +48,20 @@ def test_directory_of_killed_gateway_is_removed() -> None:
             assert running.exists()
             wait_until(lambda: not abandoned.exists())  # another gateway that is starting may be removing it
     shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def test_directory_on_a_full_memory_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If /dev/shm has too little space, the directory is in the folder for temporary files."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 10))
+    with shared_directory() as directory:
+        assert directory.parent == Path(tempfile.gettempdir())
+
+
+def test_a_list_that_cannot_be_written(tmp_path: Path) -> None:
+    """An error of the disk is logged: it must not end the supervisor, which writes the list."""
+    write_processes(tmp_path, Processes([1, 2], 0))
+    (tmp_path / "processes.new").mkdir()
+    with capture_logs() as logs:
+        write_processes(tmp_path, Processes([1, 2, 3], 1))
+    assert [(line["event"], line["reason"]) for line in logs] == [("processes_not_listed", "Is a directory")]
+    assert read_processes(tmp_path).pids == [1, 2]

@@ -7,7 +7,9 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from cryptography.x509 import load_pem_x509_certificate
@@ -16,12 +18,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from api.http.draining import Draining
 from api.http.middleware import Observe
 from api.services.background.activity import Activity
 from api.services.measuring.certificates import report_certificates
 from api.services.measuring.sampling import INTERVAL_S, sample_process
+from api.services.measuring.shared_values import follow_quotas
 from api.settings import Settings
 from auth.changes import ChangeFeed
 from model.serving.overload_policy import QueueLimits
@@ -198,6 +202,17 @@ async def test_a_blocked_event_loop_and_a_lost_database_are_seen(settings: Setti
     assert (read("atalaya_event_loop_lag_seconds_sum") or 0) > 0.2
     sampling.cancel()
     await engine.dispose()
+
+
+async def test_values_are_shown_again_after_an_error() -> None:
+    """An unexpected error does not end a background task: the next attempt shows the value again."""
+    meter = SimpleNamespace(find_highest_share=AsyncMock(side_effect=[0.25, ValueError("unexpected"), 0.5]))
+    registry = CollectorRegistry()
+    activity = SimpleNamespace(sleep=AsyncMock(side_effect=[None, None, asyncio.CancelledError]))
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await follow_quotas(meter, Metrics(registry), activity)  # type: ignore[arg-type]
+    assert registry.get_sample_value("atalaya_quota_used_ratio") == 0.5
+    assert [(line["event"], line["source"]) for line in logs] == [("values_not_shown", "follow_quotas")]
 
 
 def test_openmetrics_is_negotiated(observer: Observer) -> None:

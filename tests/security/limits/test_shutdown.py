@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,35 @@ async def test_a_rolling_restart_under_load_loses_no_request(new_gateway: Callab
     callers = make_callers(gateway)
     await callers.run(restart)
     assert set(callers.outcomes) == {"200"}, callers.outcomes
+
+
+def test_a_changed_drain_time_does_not_kill_replaced_workers(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: workers that SIGHUP started keep the time to drain that the supervisor waits for."""
+    gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2")
+    gateway.stop()
+    del gateway.environment["DRAIN_SECONDS"]
+    (gateway.folder / ".env").write_text("DRAIN_SECONDS=0.3\n")
+    gateway.start()
+    wait_until(lambda: len(gateway.workers()) == 2)
+    (gateway.folder / ".env").write_text(f"DRAIN_SECONDS={LONG_DRAIN_S}\n")
+    before = set(gateway.workers())
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(gateway.workers()) == 2 and before.isdisjoint(gateway.workers()))
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(PATIENCE_S) == 0, gateway.log()
+    assert '"worker_killed"' not in gateway.log()
+
+
+def test_a_gateway_that_nohup_started_ignores_the_end_of_its_terminal(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: SIGHUP does not stop a process that inherited that it is ignored."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    gateway.stop()
+    gateway.command = ["nohup", *gateway.command]
+    gateway.start()
+    gateway.process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        gateway.process.wait(2)
+    assert gateway.client("olga").get("/v1/me").status_code == 200
 
 
 async def test_a_killed_worker_loses_only_its_own_requests(new_gateway: Callable[..., Gateway]) -> None:

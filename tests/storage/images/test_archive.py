@@ -22,7 +22,7 @@ from tests.support.servers.aws import list_variables, running_aws
 
 ANA, BOB = str(uuid4()), str(uuid4())
 IMAGE = b"an image of a forest" * 20
-NOW = datetime(2026, 11, 3, tzinfo=UTC)
+NOW = datetime.now(UTC)
 SEAL = ImageSeal([os.urandom(32)])
 
 
@@ -89,6 +89,25 @@ def test_removing_old_images(blobs: Blobs) -> None:
     assert (list(blobs.list(ANA)), len(list(blobs.list(BOB)))) == ([young], 1)
     archive.discard(ANA, young)
     assert list(blobs.list(ANA)) == []
+
+
+def test_images_of_the_future_are_removed(blobs: Blobs) -> None:
+    """Images whose ids a wrong clock made are removed, whatever their year; those of the last day are kept."""
+    archive, now = ImageArchive(blobs, SEAL), datetime.now(UTC)
+    kept = [name_at(now), name_at(now + timedelta(hours=1))]
+    for name in (*kept, name_at(now + timedelta(days=4000)), "ffffffff-ffff-7fff-bfff-ffffffffffff"):
+        archive.keep(ANA, name, IMAGE)
+    assert archive.remove_old(ANA, now - timedelta(days=7)) == 2
+    assert list(blobs.list(ANA)) == sorted(kept)
+
+
+def test_a_folder_in_the_folder_of_an_owner(tmp_path: Path) -> None:
+    """A folder that a file server adds does not prevent the removal of images."""
+    archive = ImageArchive(open_blobs(f"file://{tmp_path}"), SEAL)
+    archive.keep(ANA, name_at(NOW), IMAGE)
+    (tmp_path / ANA / "@eaDir").mkdir()
+    assert archive.erase(ANA) == 1
+    assert os.listdir(tmp_path / ANA) == ["@eaDir"]
 
 
 def test_long_lists_of_a_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
