@@ -29,6 +29,7 @@ _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "
 
 log = structlog.get_logger("atalaya.access")
 
+_UNMATCHED = "unmatched"
 CLIENT_LEFT = 499  # nginx's status for a client that disconnected before the response
 
 HeaderSource = Callable[[dict[str, Any]], Iterable[tuple[str, str]]]
@@ -118,7 +119,7 @@ class Observe:
 
     def _report(self, error: Exception, scope: Scope) -> None:
         principal = scope["state"].get("principal")
-        tags = {"request_id": scope["state"]["request_id"], "route": _route(scope)}
+        tags = {"request_id": scope["state"]["request_id"], "route": _find_route(scope)}
         self._reporter.capture(error, tags, principal.subject if principal is not None else None)
 
     @staticmethod
@@ -129,7 +130,7 @@ class Observe:
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail, request_id, None, **members)
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float, failure: Exception | None) -> None:
-        route, code = _route(scope), scope["state"].get("problem_code", "")
+        route, code = _find_route(scope, status), scope["state"].get("problem_code", "")
         error_type = _find_error_type(status, code)
         trace = scope["state"].get("trace")
         # Metrics shared by several processes have no exemplars.
@@ -167,6 +168,10 @@ def _find_error_type(status: int, code: str) -> str:
     return code if code == _INTERNAL_ERROR else ""  # a response that broke off after its status
 
 
-def _route(scope: Scope) -> str:
-    """Return the route's template; never the path, which callers choose."""
-    return getattr(scope.get("route"), "path", "unmatched")
+def _find_route(scope: Scope, status: int = 0) -> str:
+    """Return the route's template, or "unmatched"; never the path, which callers choose.
+
+    A method that the route does not allow matches nothing: a series for each would multiply the number of series.
+    """
+    matched = status != HTTPStatus.METHOD_NOT_ALLOWED
+    return getattr(scope.get("route"), "path", _UNMATCHED) if matched else _UNMATCHED

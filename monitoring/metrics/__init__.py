@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from monitoring.metrics.groups.canary import CanaryMetrics
 from monitoring.metrics.groups.dependencies import DependencyMetrics, EngineMetrics
@@ -47,5 +47,6 @@ class Metrics(
     """
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry | None = None) -> None:
+        disable_created_metrics()  # a series for each counter and histogram, which no query reads
         super().__init__(registry, registry if shown is None else shown)
         ProcessCollector(registry=registry)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterable
+from http import HTTPMethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,9 +56,13 @@ class Observer:
         self.client = client
         self.operator, self.caller = log_in(client, "olga"), log_in(client)
 
+    def scrape(self) -> str:
+        text: str = self.client.get("/metrics", headers=self.operator).text
+        return text
+
     def read(self, name: str) -> dict[tuple[str, ...], float]:
         """The values of the samples with this name, by their label values in the order of the labels' names."""
-        text = self.client.get("/metrics", headers=self.operator).text
+        text = self.scrape()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {
             tuple(value for _, value in sorted(sample.labels.items())): sample.value
@@ -87,6 +93,21 @@ def test_errors_of_the_gateway_have_a_type(make_client: Any, log_in: Any) -> Non
         ("", "GET", "401", "/v1/me", "http"): 1,
         ("", "GET", "200", "/livez", "http"): 1,
     }
+
+
+def test_callers_without_credentials_cause_a_limited_number_of_series(make_client: Any, log_in: Any) -> None:
+    """A caller who tries every method on every route, without credentials, causes fewer than 2000 series."""
+    client = make_client()
+    paths = [path.replace("{", "").replace("}", "") for path in client.get("/openapi.json").json()["paths"]]
+    for method in (*HTTPMethod, "BREW"):
+        for path in (*paths, "/nowhere"):
+            client.request(method, path)
+    text = Observer(client, log_in).scrape()
+    series = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(paths) * 14 < len(series) < 2000
+    assert "_created" not in text
+    wrong_method = re.findall(r'_count{.*?http_request_method="(\w+)",.*?_code="405",http_route="(.*?)"', text)
+    assert {route for _, route in wrong_method} == {"unmatched"}
 
 
 @pytest.mark.usefixtures("within_one_month")
