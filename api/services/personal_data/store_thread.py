@@ -33,7 +33,11 @@ class StoreThread:
         if owner in self._waiting:
             return None
         self._waiting.add(owner)
-        return await self.run(partial(self._erase_now, owner))
+        try:
+            return await self.run(partial(self._erase_now, owner))
+        except asyncio.CancelledError:
+            self._waiting.discard(owner)  # the thread skips a cancelled operation
+            raise
 
     def close(self) -> None:
         """Cancel the waiting operations, and do not wait for the running one."""

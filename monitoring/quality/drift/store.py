@@ -73,10 +73,13 @@ class DriftStore:
         """
         new = [asdict(StoredState(*key, "", 0, "", "")) for key in sorted(keys)]
         insertion = dialect_insert(drift_states, self._connection.dialect).on_conflict_do_nothing()
-        self._connection.execute(insertion, new)
         ordered = select(drift_states).where(_is_one_of(keys)).order_by(drift_states.c.model, drift_states.c.caller)
-        states = [StoredState(*row) for row in self._connection.execute(ordered.with_for_update())]
-        return {(each.model, each.caller): each for each in states}
+        states: dict[Key, StoredState] = {}
+        while len(states) < len(keys):  # again if `forget` deleted a row that the insertion found
+            self._connection.execute(insertion, new)
+            rows = self._connection.execute(ordered.with_for_update())
+            states = {(row.model, row.caller): StoredState(*row) for row in rows}
+        return states
 
     def save(self, states: Sequence[StoredState]) -> None:
         """Update states that are locked."""

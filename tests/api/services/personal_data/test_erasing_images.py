@@ -149,6 +149,18 @@ async def test_an_erasure_that_waits_is_not_repeated(store: StoreThread) -> None
     assert await store.erase(UNKNOWN) == 1
 
 
+async def test_a_cancelled_erasure_can_be_repeated(store: StoreThread) -> None:
+    """An erasure that is cancelled while it waits does not replace later ones of its owner."""
+    keep(store, UNKNOWN, datetime.now(UTC))
+    async with occupied(store):
+        cancelled = asyncio.create_task(store.erase(UNKNOWN))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+    assert await store.erase(UNKNOWN) == 1
+
+
 async def test_upkeep_removes_what_may_not_be_kept(engine: AsyncEngine, store: StoreThread) -> None:
     """The upkeep removes images older than their owner's consent or the retention, and all images without consent."""
     users, now = UserStore(engine), datetime.now(UTC)
