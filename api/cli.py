@@ -23,7 +23,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         sys.unraisablehook = _report_unraisable
         if next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "") not in SERVING_COMMANDS:
-            _prefer_to_be_killed()
+            _raise_oom_score()
         status = run(sys.argv[1:])
         signal.signal(signal.SIGINT, _exit_now)
     except KeyboardInterrupt:
@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     return run_command(arguments)
 
 
-def _prefer_to_be_killed() -> None:
+def _raise_oom_score() -> None:
     """Make the kernel kill this command, not the gateway in the same container, if memory runs out."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:

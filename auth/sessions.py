@@ -1,4 +1,4 @@
-"""Sessions: a session is one log-in with the family of its refresh tokens (RFC 9700, section 4.14)."""
+"""Sessions: a session is one login with the family of its refresh tokens (RFC 9700, section 4.14)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Session:
     refresh_token: str = field(repr=False)
 
     def select_scopes(self, requested: str) -> frozenset[Scope]:
-        """Select the requested scopes from those that both the log-in and the role grant. Raises UnknownScope."""
+        """Select the requested scopes from those that both the login and the role grant. Raises UnknownScope."""
         return select_scopes(self.scopes & ROLE_SCOPES[self.role], requested)
 
 
@@ -79,7 +79,7 @@ class SessionStore:
     ) -> Session:
         """Start a session for a user who has logged in, through the client if one is given.
 
-        `checked_version` is the version of the credentials that the log-in has checked. If the user has MAX_SESSIONS,
+        `checked_version` is the version of the credentials that the login has checked. If the user has MAX_SESSIONS,
         the least recently refreshed one ends.
 
         Raises BadCredentials if the user was disabled or the credentials changed in the meantime.
@@ -194,7 +194,7 @@ async def _end_surplus(connection: AsyncConnection, user_id: str, now: datetime)
     """End the user's least recently refreshed sessions, so that another one can begin. The user must be locked.
 
     An earlier release allowed thousands of sessions. Ending them all at once could exceed the time limit, so each
-    log-in ends at most MAX_SESSIONS.
+    login ends at most MAX_SESSIONS.
     """
     live = sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now
     count = (await connection.execute(select(func.count()).select_from(sessions).where(*live))).scalar_one()

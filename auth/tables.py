@@ -74,7 +74,7 @@ clients = Table(
     Column("disabled_at", UTCDateTime),
 )
 
-# One log-in with the family of its refresh tokens; its access tokens name it as `sid`.
+# One login with the family of its refresh tokens; its access tokens name it as `sid`.
 sessions = Table(
     "sessions",
     metadata,
@@ -135,7 +135,7 @@ change_counter = Table(
     Column("seq", BigInteger, nullable=False),
 )
 
-# Failed log-ins, by a digest of the account, the address or both.
+# Failed logins, by a digest of the account, the address or both.
 login_failures = Table(
     "login_failures",
     metadata,

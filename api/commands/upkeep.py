@@ -31,7 +31,7 @@ from api.commands.ledger.upkeep import EarlierKeys, count_older_predictions, pru
 from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, format_count, format_entries, print_json, print_table
 from api.errors import CommandFailed
-from api.services.personal_data.archive import find_end_of_retention, open_image_archive
+from api.services.personal_data.archive import compute_retention_cutoff, open_image_archive
 from api.services.personal_data.store_thread import StoreThread
 from api.services.personal_data.upkeep import remove_images
 from api.settings import Settings, load_settings
@@ -121,7 +121,7 @@ def _remove_images(settings: Settings) -> dict[str, int]:
     store = StoreThread(archive)
     try:
         removed = run_with_engine(
-            settings, lambda engine: remove_images(UserStore(engine), store, find_end_of_retention(settings))
+            settings, lambda engine: remove_images(UserStore(engine), store, compute_retention_cutoff(settings))
         )
     finally:
         store.close()

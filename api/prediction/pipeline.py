@@ -30,7 +30,7 @@ from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge
-from model.backends.base import ModelInfo, may_be_one_model
+from model.backends.base import ModelInfo, are_compatible
 from model.backends.oip.errors import EngineUnavailable
 from model.confidence.abstention import AbstentionReason
 from model.confidence.policy import AbstentionPolicy
@@ -154,7 +154,7 @@ class PredictionPipeline:
                 with self._record_refusals(request.origin):
                     outcome = await self._process(request, image, reservation, predict)
                 results.append(await self._record(request, outcome))
-                if not may_be_one_model([result.prediction.model for result in results]):
+                if not are_compatible([result.prediction.model for result in results]):
                     raise ModelReplaced
         return results
 

@@ -99,7 +99,7 @@ class FallbackWindows:
                 break
             except (StoreUnavailable, TimeoutError):
                 """Try again."""
-            except Exception:  # a bug must not leave the limits reduced for ever
+            except Exception:  # a bug must not leave the limits reduced forever
                 log.exception("limits_not_restored", store=self._store)
         self._recovery = None
         self._on_change(True)

@@ -88,7 +88,7 @@ class Supervisor:
         """Run until a signal stops all workers, or none can be started; returns the exit status."""
         with signal_pipe() as signals:
             while self._status is None or self._workers:
-                self._do_due_work()
+                self._update_workers()
                 self._wait(signals)
                 self._reap()
         return self._status
@@ -103,7 +103,7 @@ class Supervisor:
             return False
         return len(serving) < self._count or (bool(self._to_replace) and len(self._workers) == self._count)
 
-    def _do_due_work(self) -> None:
+    def _update_workers(self) -> None:
         """Kill overdue workers, start a missing one, and stop the next one that a restart replaces."""
         now = time.monotonic()
         for worker in self._workers:

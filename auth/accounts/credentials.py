@@ -1,4 +1,4 @@
-"""The version of a user's credentials, which lets the later steps of a log-in detect a change."""
+"""The version of a user's credentials, which lets the later steps of a login detect a change."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class AccountDeletion:
         allow_last_admin: bool = False,
         record: Record[User] = record_nothing,
     ) -> User:
-        """Delete a user with all sessions, refresh tokens, API keys, one-time codes, failed log-ins and usage.
+        """Delete a user with all sessions, refresh tokens, API keys, one-time codes, failed logins and usage.
 
         Every process rejects the user's credentials within a second. A later user with the same name gets a new id and
         inherits nothing. The caller must then erase the user's records on behalf of `actor`; until that is complete,

@@ -128,7 +128,7 @@ class PasswordHasher:
     """Argon2id with 19456 KiB, 2 passes and 1 lane: the minimum that the OWASP cheat sheet recommends.
 
     At most `concurrency` hashes are computed at a time, in low-priority threads; at most `max_waiting` callers wait
-    for a free thread. New passwords are hashed one at a time, so that they leave threads for log-ins. Call `close` when
+    for a free thread. New passwords are hashed one at a time, so that they leave threads for logins. Call `close` when
     the hasher is no longer needed.
     """
 
@@ -189,7 +189,7 @@ class PasswordHasher:
 
 
 def _lower_thread_priority() -> None:
-    """Give predictions precedence over log-ins. On Linux this sets the priority of the calling thread only."""
+    """Give predictions precedence over logins. On Linux this sets the priority of the calling thread only."""
     os.setpriority(os.PRIO_PROCESS, 0, 10)
 
 

@@ -27,7 +27,7 @@ class User:
 
     Times are UTC; a user with `disabled_at` cannot log in. With `totp`, logging in requires a one-time code. The
     quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept. With
-    `credentials_version`, a log-in detects that the credentials have changed since it checked them.
+    `credentials_version`, a login detects that the credentials have changed since it checked them.
     """
 
     id: str

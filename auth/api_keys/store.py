@@ -56,7 +56,7 @@ class KeyTerms(Struct, frozen=True):
 class ApiKey(Struct, frozen=True):
     """An API key without its secret. Times are UTC; the secret before a rotation is accepted until `previous_until`.
 
-    `parent_id` is the id of the key that created this one; None if its owner created it after a log-in.
+    `parent_id` is the id of the key that created this one; None if its owner created it after a login.
     """
 
     id: str

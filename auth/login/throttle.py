@@ -156,7 +156,7 @@ class LoginThrottle:
     async def record_success(self, attempt: Attempt, user_id: str | None = None) -> None:
         """Reset the account's counters, and subtract its failures from the network's counter, which accounts share.
 
-        `user_id` is given after a complete log-in, with every factor; the network is then stored as one of the user's.
+        `user_id` is given after a complete login, with every factor; the network is then stored as one of the user's.
         """
         now, last = self._clock(), attempt.last_success_at
         is_network_current = user_id is None or (last is not None and now - last < _REFRESH_NETWORK_AFTER)

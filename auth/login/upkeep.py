@@ -1,4 +1,4 @@
-"""Removes expired rows: sessions, failed log-ins, known networks and announced changes.
+"""Removes expired rows: sessions, failed logins, known networks and announced changes.
 
 One process at a time does this every hour, while it serves requests, and therefore in short transactions.
 """
@@ -41,7 +41,7 @@ async def follow_upkeep(engine: AsyncEngine, sleep: Callable[[float], Awaitable[
                 log.info("expired_rows_removed", refreshes=removed.pop(refresh_tokens.name), **removed)
         except DatabaseUnavailable:
             log.warning("upkeep_postponed", reason="the database is unavailable")
-        except Exception:  # a bug must not end the upkeep for ever
+        except Exception:  # a bug must not end the upkeep forever
             log.exception("upkeep_failed")
         await sleep(CHECK_EVERY_S)
 

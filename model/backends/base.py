@@ -36,7 +36,7 @@ class ModelInfo(Struct, frozen=True):
         return f"{self.name}-v{self.version}"
 
 
-def may_be_one_model(models: Sequence[ModelInfo]) -> bool:
+def are_compatible(models: Sequence[ModelInfo]) -> bool:
     """Whether all models have the same name and version, and all known digests are equal."""
     digests = {model.digest for model in models} - {""}
     return len({model.full_name for model in models}) == 1 and len(digests) <= 1

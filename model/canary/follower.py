@@ -165,7 +165,7 @@ class CandidateFollower:
             self._retries.record(contest.id, error)
             self._observer.on_failure(contest, error)
             return
-        self._retries.forget()
+        self._retries.clear()
         self._observer.on_start(contest)
 
     async def _start(self, contest: Contest, stack: AsyncExitStack) -> bool:

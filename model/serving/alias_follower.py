@@ -138,7 +138,7 @@ class AliasFollower:
             await self._run(lambda: self._versions.release(previous))
 
     def _note_success(self) -> None:
-        self._retries.forget()
+        self._retries.clear()
         self._lacks_memory = False
 
     async def _run(self, function: Callable[[], T]) -> T:

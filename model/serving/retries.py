@@ -45,5 +45,5 @@ class Retries:
         code = error.code if isinstance(error, ModelError) else "internal_error"
         self._failure = _Failure(version, code, self._clock() + delay_s, delay_s)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self._failure = None

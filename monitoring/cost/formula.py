@@ -1,7 +1,7 @@
 """Divides the measured resources among callers and predictions, and prices them. Pure arithmetic.
 
 Only the total processor time of the processes is measured; the ledger records how long each prediction kept a worker
-thread busy. A caller is charged for that time, and for an equal part, per prediction, of the rest: HTTP, log-in,
+thread busy. A caller is charged for that time, and for an equal part, per prediction, of the rest: HTTP, login,
 recording and background work. Memory is divided in proportion to processor time, bytes sent in proportion to
 predictions. The shares add up to the total.
 """

@@ -185,7 +185,7 @@ class Ledger:
         timeout = asyncio.get_running_loop().call_later(COMMIT_TIMEOUT_S, self._journal.abort_transaction)
         try:
             results = await self._thread.call(self._journal.commit, pending)
-        except Exception as error:  # after any error, no caller may wait for ever
+        except Exception as error:  # after any error, no caller may wait forever
             log.exception("ledger_not_written")
             return [error] * len(pending)
         finally:

@@ -28,7 +28,7 @@ _LIBRARY_LEVEL = logging.INFO
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
 _QUIET_LIBRARIES = (
     "alembic.runtime.plugins",  # lists its plugins, in seven lines
-    "httpx",  # logs the URL of each request, which may contain a key; sending the log would log further lines for ever
+    "httpx",  # logs the URL of each request, which may contain a key; sending the log would log further lines forever
 )
 
 

@@ -113,7 +113,7 @@ class LineQueue(ABC):
             if batch:
                 try:
                     self.write_batch(batch)
-                except Exception:  # a defect must not end this output for ever
+                except Exception:  # a defect must not end this output forever
                     self.count_dropped(len(batch))
                 if not self._has_full_batch():
                     self.pause(self._limits.pause_s)

@@ -1,4 +1,4 @@
-"""The limit on a user's sessions, the announcements of ended sessions, and changes of a user during a log-in."""
+"""The limit on a user's sessions, the announcements of ended sessions, and changes of a user during a login."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_user_has_a_limited_number_of_sessions(engine: AsyncEngine, stor
 async def test_each_log_in_ends_some_of_very_many_sessions(
     engine: AsyncEngine, store: SessionStore, user: User
 ) -> None:
-    """A user with far too many sessions from an earlier release can log in, and has fewer after each log-in."""
+    """A user with far too many sessions from an earlier release can log in, and has fewer after each login."""
     await add_sessions(engine, user, 3 * MAX_SESSIONS, timedelta(hours=2))
     live = select(func.count()).where(sessions.c.user_id == user.id, sessions.c.revoked_at.is_(None))
     counts = []
@@ -117,7 +117,7 @@ async def test_an_exchange_in_progress_is_announced(engine: AsyncEngine, store: 
 async def test_a_log_in_that_a_change_overtakes_fails(
     engine: AsyncEngine, store: SessionStore, user: User, change: str
 ) -> None:
-    """A log-in starts no session if the password is changed or codes are enabled after it has checked the password."""
+    """A login starts no session if the password is changed or codes are enabled after it has checked the password."""
     if change == "password":
         await UserStore(engine).change(user.id, UserChange(password_hash="another hash"))
     else:
@@ -130,7 +130,7 @@ async def test_a_log_in_that_a_change_overtakes_fails(
 async def test_log_ins_that_replace_a_hash_go_on(
     engine: AsyncEngine, store: SessionStore, hasher: PasswordHasher
 ) -> None:
-    """Concurrent log-ins with a password that release 0.1.0 hashed all start a session."""
+    """Concurrent logins with a password that release 0.1.0 hashed all start a session."""
     decomposed = "cafe\u0301 walnut ferry"
     await UserStore(engine).add("eva", Role.CLIENT, Argon2().hash(decomposed))
     accounts = AccountService(UserStore(engine), hasher)

@@ -2,7 +2,7 @@
 
     python -m tests.experiments.logins [--seconds 10]
 
-Prints one line for each kind of attack. Exit status 0 if every log-in of the other users succeeded in time; 1
+Prints one line for each kind of attack. Exit status 0 if every login of the other users succeeded in time; 1
 otherwise.
 """
 
@@ -22,7 +22,7 @@ def run(seconds: float) -> list[str]:
         for description, make_request in list_attacks(gateway).items():
             results = asyncio.run(attack(gateway.port, make_request, seconds))
             success = "FAILED" if results.missed else "ok"
-            logins = f"{results.others[200]} of {results.others.total()} log-ins, slowest {results.slowest_s:.2f} s"
+            logins = f"{results.others[200]} of {results.others.total()} logins, slowest {results.slowest_s:.2f} s"
             print(f"{description:<36}{logins}; attackers: {dict(results.attackers)}   {success}", flush=True)
             missed += [f"{description}: {aim}" for aim in results.missed]
     return missed

@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 
 
 def test_the_experiment_reports_each_attack() -> None:
-    """Each attack gets a line with the log-ins of the other users, and the exit status is 0 as all of these succeed."""
+    """Each attack gets a line with the logins of the other users, and the exit status is 0 as all of these succeed."""
     command = [sys.executable, "-m", "tests.experiments.logins", "--seconds=1"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     succeeded = [line for line in run.stdout.splitlines() if line.endswith("ok")]

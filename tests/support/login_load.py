@@ -17,7 +17,7 @@ from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway, running_gateway
 ATTACKERS, OTHERS = ("eve", "mallory"), ("ada", "bob", "cleo", "dora")
 CONNECTIONS = 8  # of each attacker
 FIRST_REQUESTS = len(ATTACKERS) * CONNECTIONS
-# A log-in takes 50 ms of a core. If a user's log-ins waited for all of the attackers', none would finish in time.
+# A login takes 50 ms of a core. If a user's logins waited for all of the attackers', none would finish in time.
 LOGIN_WITHIN_S = 20.0
 ATTACKING_ADDRESS = "127.66.0.1"
 # Without rate limits, all load reaches the slots that share the hashing between callers.
@@ -26,7 +26,7 @@ UNLIMITED = dict.fromkeys(("LIMITS__TOKEN", "LIMITS__PASSWORD", "LIMITS__REQUEST
 
 @dataclass
 class LoginResults:
-    """The statuses that the attackers got, and those of the other users' log-ins with the slowest one in seconds."""
+    """The statuses that the attackers got, and those of the other users' logins with the slowest one in seconds."""
 
     attackers: Counter[int] = field(default_factory=Counter)
     others: Counter[int] = field(default_factory=Counter)
@@ -36,8 +36,8 @@ class LoginResults:
     def missed(self) -> list[str]:
         """Descriptions of the missed targets."""
         aims = {
-            f"log-ins of others ended with {dict(self.others)}": set(self.others) != {200},
-            f"a log-in took {self.slowest_s:.1f} s": self.slowest_s > LOGIN_WITHIN_S,
+            f"logins of others ended with {dict(self.others)}": set(self.others) != {200},
+            f"a login took {self.slowest_s:.1f} s": self.slowest_s > LOGIN_WITHIN_S,
             "the attackers made no requests": self.attackers.total() <= FIRST_REQUESTS,
         }
         return [aim for aim, is_missed in aims.items() if is_missed]

@@ -126,7 +126,7 @@ class BoundedProtocol(CertificateProtocol):
         if self._ignores_callbacks:
             return
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise self._remember(BadRequest(f"At most {MAX_PIPELINED} requests may be pipelined on a connection."))
+            raise self._store_error(BadRequest(f"At most {MAX_PIPELINED} requests may be pipelined on a connection."))
         self._receiving_head = self._receiving_message = True
         self._head_bytes = self._fields = 0
         if not self.flow.write_paused:
@@ -145,7 +145,7 @@ class BoundedProtocol(CertificateProtocol):
         self._head_bytes += len(name) + len(value)
         self._fields += 1
         if self._fields > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
-            raise self._remember(_head_too_large())
+            raise self._store_error(_head_too_large())
         if self._receiving_head:  # trailers never become headers, which a proxy has checked (RFC 9110, section 6.5.1)
             super().on_header(name, value)
 
@@ -154,9 +154,9 @@ class BoundedProtocol(CertificateProtocol):
             return
         self._unparsed_bytes = 0
         if self._head_bytes > MAX_HEAD_BYTES:  # the request line alone is too long
-            raise self._remember(_head_too_large())
+            raise self._store_error(_head_too_large())
         if self.parser.get_method() == b"CONNECT":
-            raise self._remember(BadRequest("The gateway is not a proxy. Send a request for one of its own paths."))
+            raise self._store_error(BadRequest("The gateway is not a proxy. Send a request for one of its own paths."))
         self.expect_100_continue &= self.parser.get_http_version() != "1.0"  # RFC 9110, section 10.1.1
         self.url = add_path(self.url)
         super().on_headers_complete()
@@ -220,7 +220,7 @@ class BoundedProtocol(CertificateProtocol):
             self._ignores_callbacks = False
         self.parser.feed_data(data)
 
-    def _remember(self, error: ApiError) -> ApiError:
+    def _store_error(self, error: ApiError) -> ApiError:
         """Keep the error for `_parse`."""
         self._error = error
         return error

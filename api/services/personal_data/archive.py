@@ -29,7 +29,7 @@ def open_image_archive(settings: Settings) -> ImageArchive | None:
     return ImageArchive(blobs, ImageSeal(parse_keys(images.key.get_secret_value())))
 
 
-def find_end_of_retention(settings: Settings) -> datetime:
+def compute_retention_cutoff(settings: Settings) -> datetime:
     """Return the time before which images are too old to be kept."""
     return datetime.now(UTC) - timedelta(days=settings.images.keep_days)
 

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.services.personal_data.archive import find_end_of_retention
+from api.services.personal_data.archive import compute_retention_cutoff
 from api.services.personal_data.erasure import RecordErasure
 from api.services.personal_data.store_thread import StoreThread
 from api.settings import Settings
@@ -37,11 +37,11 @@ async def follow_image_upkeep(
     while True:
         try:
             if await claim_upkeep(engine, datetime.now(UTC), Duty.KEPT_IMAGES):
-                removed = await remove_images(UserStore(engine), store, find_end_of_retention(settings))
+                removed = await remove_images(UserStore(engine), store, compute_retention_cutoff(settings))
                 log.info("images_removed", disallowed=removed.disallowed, old=removed.old)
         except StorageError as error:
             log.warning("image_upkeep_postponed", code=error.code)
-        except Exception:  # a bug must not end the upkeep for ever
+        except Exception:  # a bug must not end the upkeep forever
             log.exception("image_upkeep_failed")
         await sleep(CHECK_EVERY_S)
 
@@ -57,12 +57,12 @@ async def follow_erasures(
                 await erasure.erase_records(user.user_id, user.actor)
         except StorageError as error:
             log.warning("erasures_postponed", code=error.code)
-        except Exception:  # a bug must not end the upkeep for ever
+        except Exception:  # a bug must not end the upkeep forever
             log.exception("erasures_failed")
         await sleep(CHECK_EVERY_S)
 
 
-async def remove_images(users: UserStore, store: StoreThread, end_of_retention: datetime) -> RemovedImages:
+async def remove_images(users: UserStore, store: StoreThread, retention_cutoff: datetime) -> RemovedImages:
     """Remove images that may no longer be kept. Raises DatabaseUnavailable, ImageStoreUnavailable.
 
     These are images past their retention, and images sent before their owner's current permission or without one, such
@@ -73,9 +73,9 @@ async def remove_images(users: UserStore, store: StoreThread, end_of_retention: 
     for owner in await store.run(store.archive.list_owners):
         now = datetime.now(UTC)
         allowed_since = await users.find_image_permission(owner) or now
-        before = max(allowed_since, end_of_retention)
+        before = max(allowed_since, retention_cutoff)
         removed = await store.run(partial(store.archive.remove_old, owner, before))
-        if before == end_of_retention:
+        if before == retention_cutoff:
             old += removed
         else:
             disallowed += removed

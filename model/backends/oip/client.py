@@ -28,7 +28,7 @@ from model.errors import DeadlineExceeded
 # An engine that still accepts connections is ejected after this many consecutive requests without a usable response.
 _MAX_ERRORS = 3
 # A timeout counts as such a request only if the engine had at least this many seconds to respond.
-_FAIR_S = 1.0
+_MIN_WAIT_TO_COUNT_S = 1.0
 _SUM_TOLERANCE = 1e-2  # an engine may compute in half precision
 _NOTHING = np.empty(0, np.float32)
 
@@ -70,19 +70,19 @@ class EngineClient:
         `until` is a time of time.monotonic(). Raises EngineUnavailable, EngineFailed, DeadlineExceeded.
         """
         try:
-            return self._ask(pixels, wanted, until)
+            return self._try_endpoint(pixels, wanted, until)
         except _Unprocessed as error:
             self.report(EventKind.RETRIED, error.endpoint)
             avoided = error.endpoint
         try:
-            return self._ask(pixels, wanted, until, avoided)
+            return self._try_endpoint(pixels, wanted, until, avoided)
         except _Unprocessed:
             raise EngineUnavailable from None
 
     def report(self, kind: EventKind, endpoint: Endpoint, seconds: float = 0.0, detail: str = "") -> None:
         self.on_event(EngineEvent(kind, endpoint.label, seconds, detail))
 
-    def _ask(
+    def _try_endpoint(
         self, pixels: NDArray[np.uint8], wanted: Sequence[str], until: float, avoided: Endpoint | None = None
     ) -> EngineResult:
         """Try one endpoint. Raises _Unprocessed, EngineUnavailable, EngineFailed, DeadlineExceeded."""
@@ -127,7 +127,7 @@ class EngineClient:
                 self._eject(endpoint, "the connection failed")
             raise _Unprocessed(endpoint) from error
         except DeadlineExceeded:
-            if time.perf_counter() - started >= min(_FAIR_S, self._patience_s):
+            if time.perf_counter() - started >= min(_MIN_WAIT_TO_COUNT_S, self._patience_s):
                 self._count_error(endpoint, "it does not respond")
             raise
         finally:

@@ -32,7 +32,7 @@ from model.offline.retrain.features import Features, compute_features
 from model.offline.retrain.search import search
 from model.offline.retrain.start import read_start
 from model.offline.retrain.tail import TailTraining
-from model.offline.retrain.trials import Found, parse_found
+from model.offline.retrain.trials import SearchResult, parse_search_result
 from model.offline.train import PARTS
 from model.offline.train.batches import TrainingBatches
 from model.offline.train.fit import describe_device
@@ -139,16 +139,16 @@ def _compute_features(
     return compute_features(Path(options.out) / "features", network, batches, validation, budget)
 
 
-def _search(out: Path, training: TailTraining, options: RetrainOptions, budget: Budget) -> Found:
+def _search(out: Path, training: TailTraining, options: RetrainOptions, budget: Budget) -> SearchResult:
     """Search, unless an earlier process has finished the search, and choose the number of epochs of the final fit."""
     path = out / "search.json"
     if path.exists():
-        return parse_found(json.loads(path.read_text()))
+        return parse_search_result(json.loads(path.read_text()))
     start = training.measure_start()
     print(f"Start model: score {start['val_score']:.4f}, accuracy {start['val_accuracy']:.4f}.", flush=True)
     trials = search(out, training, options, budget)
     possible = int(budget.remaining_s(_FIT_SHARE) / trials[0].results["epoch_s"])
-    found = Found(trials, start, min(max(possible, 1), _MAX_FIT_EPOCHS))
+    found = SearchResult(trials, start, min(max(possible, 1), _MAX_FIT_EPOCHS))
     temporary = path.with_suffix(".temporary")
     temporary.write_text(json.dumps(to_builtins(found), indent=1) + "\n")
     temporary.replace(path)

@@ -18,7 +18,7 @@ class Trial(Struct, frozen=True):
     results: dict[str, float]
 
 
-class Found(Struct, frozen=True):
+class SearchResult(Struct, frozen=True):
     """All trials, the best one first, the start model's results, and the number of epochs of the final fit."""
 
     trials: list[Trial]
@@ -26,7 +26,7 @@ class Found(Struct, frozen=True):
     epochs: int
 
 
-def parse_found(document: dict[str, Any]) -> Found:
-    """Read a Found from JSON members."""
+def parse_search_result(document: dict[str, Any]) -> SearchResult:
+    """Read a SearchResult from JSON members."""
     trials = [Trial(**{**trial, "choice": Choice(**trial["choice"])}) for trial in document["trials"]]
-    return Found(trials, document["start"], document["epochs"])
+    return SearchResult(trials, document["start"], document["epochs"])

@@ -13,10 +13,10 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.tables import caller_sums
 from monitoring.errors import LedgerDamaged
 from monitoring.ledger.entries import LedgerEntry, Payload, sanitize_name
-from monitoring.ledger.erasures import remember_erasure, replace_payloads
 from monitoring.ledger.payloads import find_payload_problem
 from monitoring.ledger.tables import ledger_entries, ledger_payloads
 from monitoring.ledger.transactions import ledger_transaction, truncate_wal
+from monitoring.ledger.writing.erasures import remember_erasure, replace_payloads
 from monitoring.quality.drift.store import erase_caller
 
 CHUNK = 500

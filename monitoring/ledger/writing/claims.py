@@ -71,7 +71,7 @@ class SignedClaims:
         for checkpoint in read_checkpoint_page(connection, after, WINDOW):
             for claim in self._read_claims(checkpoint):
                 if claim.writer == writer:
-                    self._remember(claim)
+                    self._record(claim)
         return self._named.get(writer)
 
     def is_pruned(self, connection: Connection, writer: str, seq: int) -> bool:
@@ -94,9 +94,9 @@ class SignedClaims:
         if not self._verifier.has_key(checkpoint.key):
             self._skipped.setdefault(checkpoint.key, checkpoint.number)
         for claim in self._read_claims(checkpoint):
-            self._remember(claim)
+            self._record(claim)
 
-    def _remember(self, claim: Claim) -> None:
+    def _record(self, claim: Claim) -> None:
         self._named[claim.writer] = max(claim.seq, self._named.get(claim.writer, 0))
 
     def _read_claims(self, checkpoint: Checkpoint) -> Sequence[Claim]:

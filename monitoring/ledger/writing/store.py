@@ -19,10 +19,10 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Claim, EntryWithPayload, Head
-from monitoring.ledger.erasures import erase_delivered
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads
 from monitoring.ledger.transactions import exclude_upkeep, ledger_errors
 from monitoring.ledger.writing.checkpoints import NEVER_CLAIMED, CheckpointResult, CheckpointWriter, read_newest
+from monitoring.ledger.writing.erasures import erase_delivered
 from monitoring.ledger.writing.labels import append_labels
 from storage.driver import DriverConnection, DriverStatement
 

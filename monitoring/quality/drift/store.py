@@ -75,7 +75,7 @@ class DriftStore:
         insertion = dialect_insert(drift_states, self._connection.dialect).on_conflict_do_nothing()
         ordered = select(drift_states).where(_is_one_of(keys)).order_by(drift_states.c.model, drift_states.c.caller)
         states: dict[Key, StoredState] = {}
-        while len(states) < len(keys):  # again if `forget` deleted a row that the insertion found
+        while len(states) < len(keys):  # again if `remove_unseen` deleted a row that the insertion found
             self._connection.execute(insertion, new)
             rows = self._connection.execute(ordered.with_for_update())
             states = {(row.model, row.caller): StoredState(*row) for row in rows}
@@ -95,18 +95,18 @@ class DriftStore:
         self._connection.execute(insertion.on_conflict_do_nothing())
 
     def repeat_finding(self, finding: Finding) -> None:
-        """Update the change and the means of a lasting finding, but not its times."""
+        """Update the change and the means of a ongoing finding, but not its times."""
         values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
-        self._update_lasting(finding.model, finding.caller, finding.metric, values)
+        self._update_ongoing(finding.model, finding.caller, finding.metric, values)
 
     def end_finding(self, key: Key, metric: str, at: str) -> None:
-        self._update_lasting(*key, metric, {"ended_at": at})
+        self._update_ongoing(*key, metric, {"ended_at": at})
 
     def end_findings(self, key: Key, at: str) -> None:
-        """End the lasting findings of all metrics."""
+        """End the ongoing findings of all metrics."""
         columns = drift_findings.c
-        lasting = columns.model == key[0], columns.caller == key[1], columns.ended_at.is_(None)
-        self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=at))
+        ongoing = columns.model == key[0], columns.caller == key[1], columns.ended_at.is_(None)
+        self._connection.execute(update(drift_findings).where(*ongoing).values(ended_at=at))
 
     def list_states(self, caller: str) -> Sequence[StoredState]:
         """Return the states of a caller, one for each model."""
@@ -119,22 +119,22 @@ class DriftStore:
         own = columns.model == model, columns.caller.not_in([ALL, OTHERS])
         return self._connection.execute(select(func.count()).select_from(drift_states).where(*own)).scalar_one()
 
-    def list_lasting(self, seen_since: str) -> Sequence[Finding]:
-        """Return the lasting findings of callers seen since then, first those of ALL, then by time; at most 1,000."""
+    def list_ongoing(self, seen_since: str) -> Sequence[Finding]:
+        """Return the ongoing findings of callers seen since then, first those of ALL, then by time; at most 1,000."""
         findings = drift_findings.c
-        chosen = _select_lasting(seen_since, *findings)
+        chosen = _select_ongoing(seen_since, *findings)
         chosen = chosen.order_by(findings.caller != ALL, findings.since, findings.caller, findings.metric)
         return [Finding(*row) for row in self._connection.execute(chosen.limit(_MAX_FINDINGS))]
 
-    def count_lasting(self, seen_since: str) -> Mapping[tuple[str, str], int]:
-        """Return for each model and metric how many callers, not counting ALL, have a lasting finding."""
+    def count_ongoing(self, seen_since: str) -> Mapping[tuple[str, str], int]:
+        """Return for each model and metric how many callers, not counting ALL, have a ongoing finding."""
         findings = drift_findings.c
-        counted = _select_lasting(seen_since, findings.model, findings.metric, func.count())
+        counted = _select_ongoing(seen_since, findings.model, findings.metric, func.count())
         counted = counted.where(findings.caller != ALL).group_by(findings.model, findings.metric)
         return {(model, metric): count for model, metric, count in self._connection.execute(counted)}
 
-    def forget(self, before: str) -> None:
-        """Remove the states of callers that were last seen before that time, and end their lasting findings."""
+    def remove_unseen(self, before: str) -> None:
+        """Remove the states of callers that were last seen before that time, and end their ongoing findings."""
         columns = drift_states.c
         # Locked in the order of `lock`. An update that waits for these rows then finds them gone, and creates new ones.
         old = select(columns.model, columns.caller).where(columns.seen_at < before)
@@ -142,21 +142,21 @@ class DriftStore:
         keys = [{"own_model": model, "own_caller": caller} for model, caller in self._connection.execute(old)]
         if keys:
             self._connection.execute(delete(drift_states).where(*_is_own(drift_states)), keys)
-            lasting = *_is_own(drift_findings), drift_findings.c.ended_at.is_(None)
-            self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=before), keys)
+            ongoing = *_is_own(drift_findings), drift_findings.c.ended_at.is_(None)
+            self._connection.execute(update(drift_findings).where(*ongoing).values(ended_at=before), keys)
 
     def remove_ended(self, before: str) -> None:
         """Remove the findings that ended before that time."""
         self._connection.execute(delete(drift_findings).where(drift_findings.c.ended_at < before))
 
-    def _update_lasting(self, model: str, caller: str, metric: str, values: Mapping[str, object]) -> None:
+    def _update_ongoing(self, model: str, caller: str, metric: str, values: Mapping[str, object]) -> None:
         columns = drift_findings.c
         own = columns.model == model, columns.caller == caller, columns.metric == metric
         self._connection.execute(update(drift_findings).where(*own, columns.ended_at.is_(None)).values(**values))
 
 
-def _select_lasting(seen_since: str, *columns: ColumnElement[Any]) -> Select[Any]:
-    """Return a query of the lasting findings of callers seen since then."""
+def _select_ongoing(seen_since: str, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Return a query of the ongoing findings of callers seen since then."""
     findings, states = drift_findings.c, drift_states.c
     same = (findings.model == states.model) & (findings.caller == states.caller)
     chosen = select(*columns).join_from(drift_findings, drift_states, same)

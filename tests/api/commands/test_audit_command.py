@@ -104,7 +104,7 @@ def test_commands_are_recorded(command: Command) -> None:
 
 
 def test_a_failed_login_of_a_command_is_recorded(command: Command, start: Run) -> None:
-    """A log-in rejected on the command line is recorded like one rejected over HTTP."""
+    """A login rejected on the command line is recorded like one rejected over HTTP."""
     add_user(command)
     assert start("token", "--user", "ana", "--password-stdin", stdin="wrong horse battery")[0] == 1
     last = read_log(command)[-1]

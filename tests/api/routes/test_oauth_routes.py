@@ -48,7 +48,7 @@ def test_a_refresh_token_is_exchanged_for_a_new_pair(client: TestClient, log_in_
 
 
 def test_a_refresh_can_narrow_the_scope_but_not_widen_it(client: TestClient, log_in_form: dict[str, str]) -> None:
-    """A refresh may request fewer scopes for one access token, but none that the log-in lacks."""
+    """A refresh may request fewer scopes for one access token, but none that the login lacks."""
     first = post(client, "/auth/token", {**log_in_form, "scope": "predict keys:write"}).json()
     form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"], "scope": "predict"}
     second = post(client, "/auth/token", form).json()

@@ -90,7 +90,7 @@ def test_invalid_users_are_refused(
 
 
 def test_a_role_change_ends_the_sessions(client: TestClient, admin: Headers, bearer: Headers) -> None:
-    """A new role ends the user's tokens at once, and the next log-in has the scopes of the new role."""
+    """A new role ends the user's tokens at once, and the next login has the scopes of the new role."""
     path = f"/v1/users/{_find_id(client, admin, 'ana')}"
     assert client.get("/v1/me", headers=bearer).status_code == 200
     assert client.patch(path, headers=admin, json={"role": "client"}).json()["role"] == "client"
@@ -200,7 +200,7 @@ def test_users_change_their_passwords(client: TestClient, bearer: Headers, log_i
 
 
 def test_a_stolen_token_cannot_guess_the_password(client: TestClient, bearer: Headers) -> None:
-    """Wrong current passwords are throttled like failed log-ins."""
+    """Wrong current passwords are throttled like failed logins."""
     body = {"current_password": NEW, "new_password": NEW}
     statuses = [client.post("/v1/me/password", headers=bearer, json=body).status_code for _ in range(3)]
     while statuses[-1] == 403 and len(statuses) < 10:  # the wait of a second may be over before the next request
@@ -232,7 +232,7 @@ def _enrol(client: TestClient, headers: Headers) -> tuple[pyotp.TOTP, str]:
 
 
 def test_enrolled_users_log_in_with_a_code(client: TestClient, admin: Headers) -> None:
-    """After enrolment a log-in needs a code; only the correct password reveals that the code is missing or used."""
+    """After enrolment a login needs a code; only the correct password reveals that the code is missing or used."""
     totp, first = _enrol(client, admin)
     assert client.get("/v1/users", headers=admin).json()[0]["totp"] is True
     password = "correct horse battery"
@@ -252,7 +252,7 @@ def test_enrolled_users_log_in_with_a_code(client: TestClient, admin: Headers) -
 
 
 def test_a_current_code_disables_codes(client: TestClient, bearer: Headers) -> None:
-    """A user disables one-time codes with a current code; then log-ins need none."""
+    """A user disables one-time codes with a current code; then logins need none."""
     totp, _ = _enrol(client, bearer)
     following = totp.at(datetime.now(UTC) + timedelta(seconds=30))
     assert client.request("DELETE", "/v1/me/totp", headers=bearer, json={"code": following}).status_code == 204

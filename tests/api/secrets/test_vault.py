@@ -61,7 +61,7 @@ def test_approle(vault: VaultDouble, clock: Clock) -> None:
 
 
 def test_kubernetes(vault: VaultDouble, clock: Clock, tmp_path: Path) -> None:
-    """Kubernetes logs in with the pod's token from a file, which is read again for each log-in."""
+    """Kubernetes logs in with the pod's token from a file, which is read again for each login."""
     file = tmp_path / "token"
     file.write_text("expired\n")
     secret = open_vault(vault, clock, vault_auth="kubernetes", vault_role="atalaya", vault_credential_file=file)
@@ -122,7 +122,7 @@ def test_a_missing_secret(vault: VaultDouble, clock: Clock) -> None:
 def test_unreachable(vault: VaultDouble, clock: Clock) -> None:
     """If Vault cannot be reached, the error says so, and a later read tries again."""
     secret = by_role(vault, clock)
-    for _ in range(2):  # at the log-in, and after it
+    for _ in range(2):  # at the login, and after it
         vault.reachable = False
         with pytest.raises(SecretsUnavailable, match="Vault cannot be reached: ConnectionError"):
             secret.read()
@@ -132,7 +132,7 @@ def test_unreachable(vault: VaultDouble, clock: Clock) -> None:
 
 @pytest.mark.parametrize("page", ["<html>Welcome</html>", "[]", "{}", '{"data": {"data": []}, "auth": []}', "null"])
 def test_a_response_that_is_not_of_vault(vault: VaultDouble, clock: Clock, page: str) -> None:
-    """A response with status 200 that is not Vault's, such as a proxy's log-in page, is reported as such."""
+    """A response with status 200 that is not Vault's, such as a proxy's login page, is reported as such."""
     vault.page = page
     for secret in (by_role(vault, clock), open_vault(vault, clock, vault_credential="hvs.root")):
         with pytest.raises(SecretsUnavailable, match="The response is not from Vault"):
@@ -141,7 +141,7 @@ def test_a_response_that_is_not_of_vault(vault: VaultDouble, clock: Clock, page:
 
 @pytest.mark.parametrize("method", ["token", "approle", "kubernetes"])
 def test_missing_settings(vault: VaultDouble, clock: Clock, method: str) -> None:
-    """A log-in method that lacks settings is an error that names each of them."""
+    """A login method that lacks settings is an error that names each of them."""
     with pytest.raises(SettingsError) as caught:
         open_vault(vault, clock, vault_auth=method)
     missing = [problem.partition(" ")[0] for problem in caught.value.problems]

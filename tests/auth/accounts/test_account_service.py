@@ -80,7 +80,7 @@ async def _fail_to_log_in(accounts: AccountService, name: str, password: str) ->
 
 
 async def test_every_failed_login_costs_the_same(accounts: AccountService) -> None:
-    """Each failed log-in runs one Argon2 verification, whether the user is unknown, impossible, disabled or known."""
+    """Each failed login runs one Argon2 verification, whether the user is unknown, impossible, disabled or known."""
     await accounts.add("ada", Role.CLIENT, GOOD)
     await _add_disabled_user(accounts, "grace")
     attempts = [("ada", OTHER), ("bob", OTHER), ("B O B", OTHER), ("grace", GOOD)]
@@ -100,7 +100,7 @@ async def test_a_log_in_ignores_the_case_of_the_name(accounts: AccountService, n
 async def test_a_password_hashed_by_release_0_1_0_is_hashed_again(
     accounts: AccountService, store: UserStore, hasher: PasswordHasher
 ) -> None:
-    """A log-in with a password that was hashed unnormalised replaces the hash, and the composed form then matches."""
+    """A login with a password that was hashed unnormalised replaces the hash, and the composed form then matches."""
     composed, decomposed = "caf\u00e9 walnut ferry", "cafe\u0301 walnut ferry"
     ada = await store.add("ada", Role.CLIENT, Argon2().hash(decomposed))
     with pytest.raises(BadCredentials):
@@ -168,7 +168,7 @@ async def test_an_impossible_name_is_rejected(accounts: AccountService) -> None:
 
 
 async def test_administration_names_the_problem(accounts: AccountService) -> None:
-    """Unlike a log-in, administration distinguishes existing and unknown users."""
+    """Unlike a login, administration distinguishes existing and unknown users."""
     ada = await accounts.add("ada", Role.CLIENT, GOOD)
     with pytest.raises(UserExists):
         await accounts.add("ada", Role.CLIENT, GOOD)

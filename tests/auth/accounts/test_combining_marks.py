@@ -43,7 +43,7 @@ async def _refuse(text: str) -> None:
 
 
 async def test_costly_text_costs_a_log_in_as_much_as_a_wrong_password(hasher: PasswordHasher) -> None:
-    """A log-in with text that takes long to normalise costs as much processor time as one with a wrong password."""
+    """A login with text that takes long to normalise costs as much processor time as one with a wrong password."""
     stored = await hasher.hash("walnut ferry quiet lamp")
     costly = "\u0344" * 2048 + "\u0323" * 2048
     wrong_s, costly_s = await measure_costs(

@@ -90,7 +90,7 @@ async def test_credentials_are_revoked_in_every_process(engine: AsyncEngine) -> 
 
 
 async def test_the_name_can_be_used_again(engine: AsyncEngine) -> None:
-    """A new user with the same name has another id, and inherits neither failed log-ins nor known networks."""
+    """A new user with the same name has another id, and inherits neither failed logins nor known networks."""
     ana = await add_user_with_everything(engine, "ana")
     now = datetime.now(UTC)  # frozen, so that the waits do not end
     throttle = LoginThrottle(engine, lambda: now)

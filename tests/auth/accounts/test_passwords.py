@@ -141,7 +141,7 @@ async def test_a_password_is_never_truncated(hasher: PasswordHasher, filler: str
 
 
 async def test_an_overlong_password_is_wrong(hasher: PasswordHasher) -> None:
-    """A log-in with more than the maximum number of characters fails like any wrong password."""
+    """A login with more than the maximum number of characters fails like any wrong password."""
     assert not await matches(hasher, "x" * 1_000_000, await hasher.hash("x" * MAX_LENGTH))
     assert not await matches(hasher, "x" * 1_000_000, await hasher.hash(""))
 
@@ -156,7 +156,7 @@ async def test_an_unknown_user_costs_as_much_as_a_wrong_password(hasher: Passwor
 
 
 async def test_work_beyond_the_queue_is_rejected_at_once(make_hasher: Callable[[int, int], PasswordHasher]) -> None:
-    """With one slot and two waiting callers, two of five log-ins raise HashingBusy and the others complete."""
+    """With one slot and two waiting callers, two of five logins raise HashingBusy and the others complete."""
     hasher = make_hasher(1, 2)
     results = await asyncio.gather(*(hasher.verify("x", None) for _ in range(5)), return_exceptions=True)
     assert [type(result) for result in results] == [Verification] * 3 + [HashingBusy] * 2
@@ -175,7 +175,7 @@ async def test_each_slot_runs_one_hash(make_hasher: Callable[[int, int], Passwor
 async def test_new_passwords_leave_threads_to_log_ins(
     make_hasher: Callable[[int, int], PasswordHasher], held_hash: threading.Event
 ) -> None:
-    """New passwords are hashed one at a time, so that log-ins are not rejected and do not wait for them."""
+    """New passwords are hashed one at a time, so that logins are not rejected and do not wait for them."""
     hasher = make_hasher(2, 16)
     new = [asyncio.create_task(hasher.hash(GOOD)) for _ in range(17)]
     await asyncio.sleep(0)

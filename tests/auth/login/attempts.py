@@ -1,4 +1,4 @@
-"""A clock that tests move, and helpers that make failed and successful log-in attempts."""
+"""A clock that tests move, and helpers that make failed and successful login attempts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failed log-ins delay further attempts for the account and the network, across all processes."""
+"""Failed logins delay further attempts for the account and the network, across all processes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_early_attempts_do_not_extend_the_wait(throttle: LoginThrottle, cl
 
 
 async def test_success_resets_the_account_s_failures(throttle: LoginThrottle, ada: User) -> None:
-    """A successful log-in resets the failures of the account at every address."""
+    """A successful login resets the failures of the account at every address."""
     await fail(throttle, "ada", HOME, 2)
     await succeed(throttle, ada, HOME)
     await fail(throttle, "ada", HOME, 2)
@@ -72,7 +72,7 @@ async def test_success_resets_the_account_s_failures(throttle: LoginThrottle, ad
 
 
 async def test_success_keeps_the_failures_of_other_accounts(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
-    """A successful log-in does not reset the failures for other accounts at the same address."""
+    """A successful login does not reset the failures for other accounts at the same address."""
     for name in ("grace", "edsger", "barbara"):
         await fail(throttle, name, AWAY)
     clock.move(1)
@@ -120,7 +120,7 @@ async def test_a_network_is_known_for_thirty_days(
 
 
 async def test_a_repeated_log_in_writes_nothing(engine: AsyncEngine, throttle: LoginThrottle, ada: User) -> None:
-    """The second log-in of a day from one network writes no row."""
+    """The second login of a day from one network writes no row."""
     await succeed(throttle, ada, HOME)
     attempt = await throttle.start("ada", HOME)
     assert attempt.no_failures

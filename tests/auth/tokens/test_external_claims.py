@@ -30,7 +30,7 @@ async def assert_rejected(issuers: Any, credential: str) -> None:
 async def test_a_services_own_token_is_no_login(
     provider: Any, make_issuers: MakeIssuers, claims: dict[str, Any], logged_in: bool
 ) -> None:
-    """A token whose subject is the client itself was issued without a user, and does not count as a log-in."""
+    """A token whose subject is the client itself was issued without a user, and does not count as a login."""
     assert (await make_issuers().verify(token(provider, **claims))).principal.logged_in is logged_in
 
 

@@ -78,7 +78,7 @@ def load(gateway: Gateway) -> Iterator[None]:
             statuses.add(client.post("/v1/predictions", content=b"text").status_code)
 
     with running_threads(send, 2):
-        # Only then does the backup have predictions, however long the log-ins take.
+        # Only then does the backup have predictions, however long the logins take.
         wait_until(lambda: {200, 415} <= statuses and gateway.metric("atalaya_ledger_spooled_entries") == 0)
         yield
     assert statuses == {200, 415}

@@ -1,7 +1,7 @@
 """Data that release 0.1.0 has written, read and continued by this release: its database, spool and export.
 
 `record.py` has recorded the files with that release: three predictions that can be replayed, one that was erased, one
-refused image, one failed log-in, one API key, and one prediction that was in the spool when the gateway was killed.
+refused image, one failed login, one API key, and one prediction that was in the spool when the gateway was killed.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def test_the_ledger_is_pruned(atalaya: Atalaya, settings: Settings) -> None:
 
 
 def test_the_audit_log_verifies(atalaya: Atalaya) -> None:
-    """This release verifies the audit log of the earlier one, which still lists the failed log-in."""
+    """This release verifies the audit log of the earlier one, which still lists the failed login."""
     status, out, err = atalaya("audit", "verify", "--json")
     assert status == 0, err
     assert json.loads(out)["problem"] is None

@@ -130,7 +130,7 @@ def test_a_parquet_export_has_what_drift_is_found_in(gateway: Gateway) -> None:
 
 def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:
     """An export of a period verifies although it contains only part of a chain; if any line is removed, it does not."""
-    times, client = [], gateway.client()  # one log-in: all four entries are written before the second checkpoint
+    times, client = [], gateway.client()  # one login: all four entries are written before the second checkpoint
     for _ in range(4):
         client.post("/v1/predictions", files={"file": FOREST.read_bytes()}).raise_for_status()
         times.append(client.get("/v1/predictions?limit=1").json()["entries"][0]["at"])

@@ -145,7 +145,7 @@ def test_the_direction_of_extreme_values_is_named(
     assert {alarm.change for alarm in alarms} == {change}
 
 
-def test_recent_means_forget(detector: DriftDetector, features: Features) -> None:
+def test_recent_means_weight_recent_values(detector: DriftDetector, features: Features) -> None:
     """The recent mean of a measure follows the latest predictions and forgets earlier ones."""
     state = detector.begin()
     update(detector, state, draw(features, 7, ("test", 500), ("samples", 500)))

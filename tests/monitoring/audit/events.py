@@ -13,7 +13,7 @@ def build_login(actor: str = "ana", **more: Any) -> AuditEvent:
 
 
 async def fill_log(store: AuditStore, count: int = 6) -> list[AuditEntry]:
-    """Append `count` log-ins, and return all entries."""
+    """Append `count` logins, and return all entries."""
     await store.append([build_login(f"user-{index}", request_id=f"request-{index}") for index in range(count)])
     return await read_all(store)
 

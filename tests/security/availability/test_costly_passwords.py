@@ -26,8 +26,8 @@ def test_a_costly_password_is_refused_before_it_is_normalised(gateway: Gateway) 
 
 
 def test_a_costly_password_at_a_log_in_is_a_wrong_one(tmp_path: Path) -> None:
-    """T69: a log-in with combining marks gets the same response as one with any wrong password."""
-    gateway = make_gateway(tmp_path, MODEL__URL="stub://")  # whose log-ins no other test has slowed down
+    """T69: a login with combining marks gets the same response as one with any wrong password."""
+    gateway = make_gateway(tmp_path, MODEL__URL="stub://")  # whose logins no other test has slowed down
     gateway.start()
     try:
         wrong, costly = gateway.log_in("nobody", "x"), gateway.log_in("nobody", COSTLY[-2500:])

@@ -13,13 +13,13 @@ from tests.support.polling import wait_until
 from tests.support.requirements import missing
 
 LOGIN_LIMIT_S = 30.0
-"""A statement and a new connection end after 11 seconds; without limits, a log-in would wait for the server."""
+"""A statement and a new connection end after 11 seconds; without limits, a login would wait for the server."""
 PROBE_LIMIT_S = 6.0
 """A check ends after one second; without limits, the one of the database took ten."""
 
 
 def test_log_ins_and_probes_end_while_the_database_hangs(new_gateway: Callable[..., Gateway]) -> None:
-    """Log-ins get a 503 with Retry-After, and probes soon respond; log-ins succeed once the database responds again."""
+    """Log-ins get a 503 with Retry-After, and probes soon respond; logins succeed once the database responds again."""
     try:
         with postgres.running() as server:
             gateway = new_gateway(DATABASE_URL=f"{server.url}/postgres", MODEL__URL="stub://")

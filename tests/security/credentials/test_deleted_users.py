@@ -116,7 +116,7 @@ def test_a_deleted_user_leaves_nothing_behind(gateway: Gateway) -> None:
 
 
 def test_an_administrator_deletes_a_user_over_http(gateway: Gateway) -> None:
-    """T49: DELETE ends every credential, requires a log-in, and erases the records in the background."""
+    """T49: DELETE ends every credential, requires a login, and erases the records in the background."""
     person, admin = Person(gateway), gateway.client("adam")
     person.predict()
     path = f"/v1/users/{person.id}"

@@ -23,7 +23,7 @@ def gateway() -> Iterator[Gateway]:
     ["two users confirm their passwords", "two users log in from one address", "one address tries unknown names"],
 )
 def test_attackers_do_not_keep_others_from_logging_in(gateway: Gateway, description: str) -> None:
-    """T41: while attackers make the gateway hash without pause, every log-in of the other users succeeds in time."""
+    """T41: while attackers make the gateway hash without pause, every login of the other users succeeds in time."""
     results = asyncio.run(attack(gateway.port, list_attacks(gateway)[description], 2))
     assert results.missed == []
 

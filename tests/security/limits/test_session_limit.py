@@ -16,7 +16,7 @@ from tests.support.polling import wait_until
 
 
 def test_sessions_of_a_user_are_limited(gateway: Gateway) -> None:
-    """T68: a log-in beyond 1000 sessions ends the least recently refreshed; only usable sessions are announced."""
+    """T68: a login beyond 1000 sessions ends the least recently refreshed; only usable sessions are announced."""
     gateway.add_user("sam")
     engine = open_blocking_engine(gateway.environment["DATABASE_URL"])
     sam = select(users.c.id).where(users.c.name == "sam").scalar_subquery()

@@ -1,4 +1,4 @@
-"""A fake HashiCorp Vault on loopback for the requests that hvac sends for log-ins, leases and a key-value store.
+"""A fake HashiCorp Vault on loopback for the requests that hvac sends for logins, leases and a key-value store.
 
 It is modelled on these, because no Vault program is available where the tests run. Any other request fails.
 """
@@ -19,7 +19,7 @@ _DENIED: Response = (403, {"errors": ["permission denied"]})
 class VaultDouble(ThreadingHTTPServer):
     """Serves `secrets` at secret/atalaya; `requests` lists the received requests.
 
-    `logins` are the accepted log-ins by path. Each makes a token with a lease of `lease_s` seconds; `tokens` holds the
+    `logins` are the accepted logins by path. Each makes a token with a lease of `lease_s` seconds; `tokens` holds the
     valid ones. Leases do not expire by themselves: tests remove tokens. `page` is sent instead, if it is set.
     While the server is not `reachable`, it closes each connection without a response.
     """

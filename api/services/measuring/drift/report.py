@@ -58,7 +58,7 @@ def read_report(engine: Engine, detectors: Detectors) -> DriftReport:
         store = DriftStore(connection)
         states = [state for state in store.list_states(ALL) if state.seen_at >= since]
         counts = [store.count_callers(state.model) for state in states]
-        findings, drifting_callers = store.list_lasting(since), store.count_lasting(since)
+        findings, drifting_callers = store.list_ongoing(since), store.count_ongoing(since)
     models = [_describe(detectors, state, callers) for state, callers in zip(states, counts, strict=True)]
     return DriftReport(models, findings, drifting_callers)
 

@@ -23,5 +23,5 @@ def remove_old(engine: Engine, keep_days: int) -> None:
     now = datetime.now(UTC)
     with ledger_errors(engine.url), engine.execution_options(**WRITING).begin() as connection:
         store = DriftStore(connection)
-        store.forget(format_timestamp(now - KEEP))
+        store.remove_unseen(format_timestamp(now - KEEP))
         store.remove_ended(format_timestamp(now - timedelta(days=keep_days)))

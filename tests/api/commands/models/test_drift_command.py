@@ -65,7 +65,7 @@ def run_drift(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
     return run(["drift", *arguments]), capsys.readouterr().out
 
 
-def test_who_what_and_since_when(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finding_names_caller_metric_and_start(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The command reports a caller whose images became darker, with the metric and the time, and exits with 1."""
     record(url, build_predictions("test", 400, "bob"), minutes_ago=90)
     record(url, build_predictions("test", 200), minutes_ago=80)

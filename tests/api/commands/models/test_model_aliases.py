@@ -61,7 +61,7 @@ def run_json(atalaya: Atalaya, *arguments: str) -> Any:
     return json.loads(out)
 
 
-def test_the_story_from_a_version_to_production_and_back(atalaya: Atalaya, database_url: str) -> None:
+def test_the_steps_from_a_version_to_production_and_back(atalaya: Atalaya, database_url: str) -> None:
     """The ledger, the history and the audit log record promotions and rollbacks: who, when, from, to and why."""
     before = datetime.now(UTC)
     assert run_json(atalaya, "models", "promote", MODEL, "1.0", "--why", "the first")["aliases"] == {
@@ -261,7 +261,7 @@ def test_an_artefact_becomes_a_version(atalaya: Atalaya, registry: FileRegistry,
     assert atalaya("models", "promote", MODEL, "2.1", "--why", "signed")[0] == 0
 
 
-def test_help_tells_the_story(atalaya: Atalaya) -> None:
+def test_help_lists_the_steps(atalaya: Atalaya) -> None:
     """`atalaya models --help` shows the commands that bring a file into production and roll it back."""
     status, out, _ = atalaya("models", "--help")
     assert status == 0

@@ -82,7 +82,7 @@ async def test_acting_again_changes_nothing(surroundings: Surroundings) -> None:
     assert [entry["moved"] for entry in surroundings.entries] == [True, True]
 
 
-async def test_a_decision_of_somebody_else_stands(surroundings: Surroundings) -> None:
+async def test_a_later_decision_is_kept(surroundings: Surroundings) -> None:
     """If someone has moved an alias since the verdict, the gateway moves none."""
     surroundings.move(candidate=None)
     await surroundings.actions.act(surroundings.verdict)

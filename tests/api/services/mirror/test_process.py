@@ -78,7 +78,7 @@ def test_only_aliases_that_the_gateway_serves_count_as_failures() -> None:
 
 
 @pytest.mark.parametrize(("served", "codes"), [(["production"], (None, ["_prod"])), (["_prod"], ("invalid_name", []))])
-def test_a_look_tells_served_aliases_from_others(served: list[str], codes: tuple[str | None, list[str]]) -> None:
+def test_a_pull_separates_served_aliases_from_others(served: list[str], codes: tuple[str | None, list[str]]) -> None:
     """A pull reports the problem of a served alias as its own, and lists other rejected aliases separately."""
     refused = {"_prod": InvalidName("'_prod' is not a name.")}
     mirror = SimpleNamespace(pull=lambda: Pull({}, refused))
@@ -86,7 +86,7 @@ def test_a_look_tells_served_aliases_from_others(served: list[str], codes: tuple
     assert (look.get("code"), list(look["refused"])) == codes
 
 
-def test_a_look_reports_a_limited_number_of_refusals() -> None:
+def test_a_pull_reports_a_limited_number_of_refusals() -> None:
     """Of the rejected aliases that are not served, the first 20 are reported, with 300 characters of each reason."""
     refused = {f"alias-{number:03}": InvalidName("x" * 1000) for number in reversed(range(400))}
     mirror = SimpleNamespace(pull=lambda: Pull({}, {**refused, "production": InvalidName("x" * 1000)}))

@@ -35,7 +35,7 @@ def recorder(tmp_path: Path, registry: FileRegistry) -> MoveRecorder:
     return MoveRecorder(settings, registry, MODEL)
 
 
-def test_a_later_look_records_what_an_earlier_one_could_not(
+def test_a_later_pull_records_what_an_earlier_one_could_not(
     tmp_path: Path, registry: FileRegistry, recorder: MoveRecorder
 ) -> None:
     """A move that could not be recorded is recorded once the ledger is available again; the outage is logged once."""
