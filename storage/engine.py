@@ -127,10 +127,22 @@ def _parse(url: str) -> tuple[URL, str | None]:
         parsed = make_url(database.url)
     except (ArgumentError, ValueError):
         raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
-    if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+    if parsed.get_backend_name() == "postgresql":
+        _check_hosts(parsed)
+    elif parsed.database and parsed.database != ":memory:":
         _make_folder(Path(parsed.database).parent)
         create_sqlite_file(Path(parsed.database))
     return parsed, database.schema
+
+
+def _check_hosts(url: URL) -> None:
+    """Check that every host has a port, or none has. Raises DatabaseUnavailable."""
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseUnavailable(
+            "DATABASE_URL: the hosts and ports do not match. Write several hosts as ?host=HOST:PORT&host=HOST:PORT."
+        ) from None
 
 
 def _make_folder(folder: Path) -> None:

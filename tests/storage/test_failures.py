@@ -109,6 +109,7 @@ async def check_causes(guarded_url: str, unused: int) -> None:
     [
         ("sqlite:////var/lib/atalaya.db", "DATABASE_URL: /var/lib/atalaya.db"),
         ("postgresql://ana@db.example:5432/atalaya", "PostgreSQL at db.example:5432"),
+        ("postgresql://ana@/atalaya?host=a:1&host=b:2", "PostgreSQL at a:1, b:2"),
     ],
 )
 def test_a_pool_without_free_connections_is_named(url: str, name: str) -> None:
