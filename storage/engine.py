@@ -64,13 +64,16 @@ def open_blocking_engine(
 ) -> Engine:
     """Create a blocking engine, for threads and for commands that stream rows.
 
-    A statement waits at most `wait_s` seconds for a lock or for PostgreSQL. New connections to PostgreSQL use the
-    current user and password of `login`, if given. With `pre_ping`, each connection is tested before it is reused;
-    otherwise the first transaction after a restart of PostgreSQL fails. Raises DatabaseUnavailable.
+    A statement waits at most `wait_s` seconds for a lock or for PostgreSQL, and connecting takes at most five.
+    Connections to PostgreSQL use the current user and password of `login`, if given. With `pre_ping`, each connection
+    is tested before it is reused; otherwise the first transaction after a restart of PostgreSQL fails. Raises
+    DatabaseUnavailable.
     """
     parsed, schema = _parse(url)
     if parsed.get_backend_name() == "postgresql":
-        arguments = {**_POSTGRES_ARGUMENTS, "connect_timeout": max(2, wait_s), "tcp_user_timeout": wait_s * 1000}
+        # A command may let a statement run for an hour, but a server or network that is lost must not cost as much.
+        limits = {"connect_timeout": min(max(2, wait_s), 5), "tcp_user_timeout": min(wait_s, 30) * 1000}
+        arguments = {**_POSTGRES_ARGUMENTS, **limits}
         engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=pre_ping, connect_args=arguments)
         _prepare_postgres(engine, wait_s, schema, login)
         return engine
@@ -124,10 +127,22 @@ def _parse(url: str) -> tuple[URL, str | None]:
         parsed = make_url(database.url)
     except (ArgumentError, ValueError):
         raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
-    if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+    if parsed.get_backend_name() == "postgresql":
+        _check_hosts(parsed)
+    elif parsed.database and parsed.database != ":memory:":
         _make_folder(Path(parsed.database).parent)
         create_sqlite_file(Path(parsed.database))
     return parsed, database.schema
+
+
+def _check_hosts(url: URL) -> None:
+    """Check that every host has a port, or none has. Raises DatabaseUnavailable."""
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseUnavailable(
+            "DATABASE_URL: the hosts and ports do not match. Write several hosts as ?host=HOST:PORT&host=HOST:PORT."
+        ) from None
 
 
 def _make_folder(folder: Path) -> None:

@@ -98,5 +98,6 @@ def _name_database(url: URL | None) -> str:
         return "The database"
     if _is_sqlite(url):
         return f"DATABASE_URL: {url.database}"
-    host = url.query.get("host", url.host) or "on this machine"
+    named = url.query.get("host", url.host) or "on this machine"
+    host = named if isinstance(named, str) else ", ".join(named)
     return f"PostgreSQL {'' if host == 'on this machine' else 'at '}{host}{f':{url.port}' if url.port else ''}"

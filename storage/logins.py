@@ -11,6 +11,9 @@ from sqlalchemy.engine import URL, make_url
 
 from storage.urls import read_database_url
 
+_MAX_LOGINS = 4
+"""How many logins a connection tries at most."""
+
 
 class _Login(Struct, frozen=True):
     user: str | None
@@ -25,16 +28,16 @@ class _Login(Struct, frozen=True):
 class DatabaseLogin:
     """The login of a PostgreSQL URL, used by every engine that `follow` was called with. Thread-safe.
 
-    If a new login fails before it has succeeded once, the last one that worked is tried. So connections succeed while
-    only the secret store or only the database has the new login, whichever changes first. Raises DatabaseUnavailable
-    for a URL that cannot be read.
+    If a new login fails before it has succeeded once, those before it are tried, back to the last one that worked. So
+    connections succeed while only the secret store or only the database has the new login, whichever changes first,
+    also after three changes in a row. Raises DatabaseUnavailable for a URL that cannot be read.
     """
 
     def __init__(self, url: str) -> None:
         self._target, login = _split(url)
         self._lock = Lock()
-        # The current login and, until it has succeeded once, the last one that worked.
-        self._logins: tuple[_Login, _Login | None] = (login, None)
+        # The newest first. All but the last have not succeeded yet.
+        self._logins: tuple[_Login, ...] = (login,)
 
     def replace(self, url: str) -> bool:
         """Use the login of `url` for new connections. Returns False, and changes nothing, if another part differs.
@@ -45,9 +48,9 @@ class DatabaseLogin:
         if target != self._target:
             return False
         with self._lock:
-            current, earlier = self._logins
-            if login != current:
-                self._logins = (login, current if earlier in (None, login) else earlier)
+            if login != self._logins[0]:
+                *unproven, last = (each for each in self._logins if each != login)
+                self._logins = (login, *unproven[: _MAX_LOGINS - 2], last)
         return True
 
     def follow(self, engine: Engine) -> None:
@@ -55,17 +58,23 @@ class DatabaseLogin:
         event.listen(engine, "do_connect", self._connect)
 
     def _connect(self, dialect: Dialect, _record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
-        current, earlier = logins = self._logins
-        try:
-            connection = dialect.connect(*arguments, **current.apply(parameters))
-        except dialect.loaded_dbapi.Error:
-            if earlier is None:
-                raise
-            return dialect.connect(*arguments, **earlier.apply(parameters))
+        *unproven, last = self._logins
+        for login in unproven:
+            try:
+                connection = dialect.connect(*arguments, **login.apply(parameters))
+            except dialect.loaded_dbapi.errors.ConnectionTimeout:
+                raise  # the server does not respond, whatever the login
+            except dialect.loaded_dbapi.Error:
+                continue
+            self._forget_before(login)
+            return connection
+        return dialect.connect(*arguments, **last.apply(parameters))
+
+    def _forget_before(self, proven: _Login) -> None:
+        """Forget the logins before one that has succeeded, unless it was itself forgotten meanwhile."""
         with self._lock:
-            if self._logins is logins:
-                self._logins = (current, None)
-        return connection
+            if any(login is proven for login in self._logins):
+                self._logins = self._logins[: self._logins.index(proven) + 1]
 
 
 def _split(url: str) -> tuple[tuple[URL, str | None], _Login]:

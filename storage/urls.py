@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, quote, urlencode
 
 from msgspec import Struct
@@ -62,9 +63,12 @@ def _read_sqlite(base: str, query: str) -> DatabaseUrl:
 def _read_postgres(base: str, query: str) -> DatabaseUrl:
     if base.count("@") > 1 or "@" in query or not _has_valid_address(base):
         raise DatabaseUnavailable(_ESCAPE)
-    parameters = _translate(dict(parse_qsl(query, keep_blank_values=True)))
+    pairs = parse_qsl(query, keep_blank_values=True)
+    parameters = _translate(dict(pairs))
     schema = parameters.pop("schema", None)
-    encoded = urlencode(parameters, quote_via=quote)
+    hosts = [value for name, value in pairs if name == "host"]
+    _check_repeated([name for name, _ in pairs], hosts)
+    encoded = urlencode({**parameters, **({"host": hosts} if hosts else {})}, doseq=True, quote_via=quote)
     return DatabaseUrl(f"{_POSTGRES}://{base}{'?' if encoded else ''}{encoded}", schema)
 
 
@@ -89,6 +93,16 @@ def _translate(parameters: Mapping[str, str]) -> dict[str, str]:
             named = f"the parameter {name}" if re.fullmatch(r"\w+", name) else "a parameter"
             raise DatabaseUnavailable(f"DATABASE_URL has {named}, which PostgreSQL does not support. Remove it.")
     return translated
+
+
+def _check_repeated(names: Sequence[str], hosts: Sequence[str]) -> None:
+    """Only `host` may be repeated: of any other parameter, only the last would count. Raises DatabaseUnavailable."""
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name != "host"]
+    if repeated:
+        raise DatabaseUnavailable(f"DATABASE_URL has the parameter {repeated[0]} more than once. Keep one of them.")
+    if len(hosts) > 1 and any(host.count(":") > 1 for host in hosts):  # SQLAlchemy would cut the address off
+        form = "?host=ADDRESS,ADDRESS&port=PORT,PORT"
+        raise DatabaseUnavailable(f"DATABASE_URL: write several hosts with IPv6 addresses as {form}.")
 
 
 def _read_ssl_mode(name: str, value: str) -> str:

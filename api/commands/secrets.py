@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from dotenv import dotenv_values
 
 from api.commands.database import CommandEvent, recorded_run, run_with_engine
 from api.commands.gateway.compose_archive import build_compose_archive
@@ -18,6 +16,8 @@ from api.errors import CommandFailed, SettingsError
 from api.production import find_secret_problems
 from api.services.secrets.signing_keys import find_activation_delay
 from api.settings import Settings, home_folder, load_settings
+from api.settings.loading import is_set_in_env_file
+from api.settings.variables import parse_env_text, read_env_text, set_in_env_text
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from auth.tokens.keyring import rotate_bundle
@@ -31,7 +31,6 @@ _DATA_KEY = "AUTH__DATA_KEY"
 _LEDGER_KEY = "LEDGER__SIGNING_KEY"
 _KEYS = (_SIGNING_KEY, _DATA_KEY, _LEDGER_KEY)
 _ALGORITHM = "AUTH__SIGNING_ALGORITHM"
-_KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
 
 
 @app.command("init")
@@ -51,7 +50,7 @@ def print_secrets(
     """Print new keys as lines for .env or for a platform's settings; nothing is stored."""
     if not compose:
         for name in _KEYS:
-            typer.echo(_generate_line(name, "ES256"))
+            typer.echo(_format_line(name, _generate(name, "ES256")))
         return
     if sys.stdout.isatty():
         raise CommandFailed("--compose writes an archive: append `| tar -xkp`, which keeps the files that exist.")
@@ -76,14 +75,12 @@ def add_secrets(names: Iterable[str]) -> bool:
     """Add the secrets that .env lacks or leaves empty, and report that. Returns whether there were any."""
     path = env_file()
     restrict_file(path)
-    values = dotenv_values(path) if path.exists() else {}
-    missing = [name for name in names if not values.get(name)]
+    values = parse_env_text(read_env_text())
+    missing = [name for name in names if name not in values]
     if not missing:
         return False
-    text = path.read_text() if path.exists() else ""
-    for name in missing:
-        text = _set_line(text, name, _generate_line(name, "HS256" if values.get(_ALGORITHM) == "HS256" else "ES256"))
-    _replace_private(path, text)
+    algorithm: Literal["ES256", "HS256"] = "HS256" if values.get(_ALGORITHM) == "HS256" else "ES256"
+    _write_env_file({name: _generate(name, algorithm) for name in missing})
     typer.echo(f"New keys are in {path}.", err=True)
     return True
 
@@ -94,21 +91,21 @@ def _generate(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
     return new_data_key() if name == _DATA_KEY else new_private_key()
 
 
-def _generate_line(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
-    value = _generate(name, algorithm)
+def _format_line(name: str, value: str) -> str:
     return format_signing_key(value) if name == _SIGNING_KEY else f"{name}={value}"
 
 
-def _set_line(text: str, name: str, line: str) -> str:
-    """Replace the empty settings of that name with `line`, or append it."""
-    lines = text.splitlines()
-    empty = [number for number, old in enumerate(lines) if re.match(rf"\s*(export\s+)?{name}\s*=", old)]
-    if empty:
-        lines[empty[0]] = line
-        lines = [old for number, old in enumerate(lines) if number not in empty[1:]]
-    else:
-        lines.append(line)
-    return "".join(f"{kept}\n" for kept in lines)
+def _write_env_file(values: Mapping[str, str]) -> None:
+    """Set variables in .env. Raises SettingsError."""
+    file = env_file()
+    text = read_env_text()
+    for name, value in values.items():
+        text = set_in_env_text(text, name, _format_line(name, value))
+    written = parse_env_text(text)
+    if any(written.get(name) != value.strip() for name, value in values.items()):
+        # For example, a quotation mark that nothing closes swallows the lines after it.
+        raise SettingsError(f"{file} was not changed: its new keys could not be read. Check its quotation marks.")
+    _replace_private(file, text)
 
 
 @app.command("check")
@@ -162,21 +159,19 @@ def _write_rotated_keys(settings: Settings) -> str:
     if path is not None:
         _replace_private(path, bundle)
         return f"A new signing key is in {path}. Running gateways sign with it after {delay}."
-    file = env_file()
-    text = file.read_text() if file.exists() else ""
-    if not _KEY_LINE.search(text):
+    if not is_set_in_env_file(_SIGNING_KEY):
         raise SettingsError(
-            "AUTH__SIGNING_KEY is not in .env. `atalaya keys rotate --print` prints the new value: store it where the "
-            "old one is."
+            "AUTH__SIGNING_KEY is not read from .env. `atalaya keys rotate --print` prints the new value: store it "
+            "where the old one is."
         )
-    line = format_signing_key(bundle)
-    _replace_private(file, _KEY_LINE.sub(lambda _: line, text))
-    return f"A new signing key is in {file}. Running gateways sign with it after {delay}."
+    _write_env_file({_SIGNING_KEY: bundle})
+    return f"A new signing key is in {env_file()}. Running gateways sign with it after {delay}."
 
 
 def format_signing_key(bundle: str) -> str:
     """Return the .env line for the signing keys, which are several lines of text."""
-    escaped = bundle.strip().replace("\n", "\\n")
+    text = bundle.strip().replace("\\n", "\n")  # a variable of a platform may contain either
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'{_SIGNING_KEY}="{escaped}"'
 
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import AfterValidator
 
@@ -49,14 +49,21 @@ def resolve_path(path: Path) -> Path:
 def resolve_database_url(url: str) -> str:
     """Make the path of an SQLite file absolute."""
     path = sqlite_file(url)
-    return url if path is None else f"{url.partition('///')[0]}///{home_folder() / path}"
+    if path is None:
+        return url
+    _, question_mark, query = url.partition("?")
+    return f"{url.partition('///')[0]}///{quote(str(home_folder() / path))}{question_mark}{query}"
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the path in an SQLite URL, or None for another database and for one in memory."""
-    scheme, separator, path = url.partition(":///")
-    in_file = scheme in _SQLITE and separator and path and not path.startswith((":memory:", "file:", "?"))
-    return Path(path) if in_file else None
+    """Return the path in an SQLite URL, or None for another database and for one in memory.
+
+    SQLAlchemy, which opens the file, decodes %XX in the path.
+    """
+    scheme, separator, rest = url.partition(":///")
+    path = rest.partition("?")[0]
+    in_file = scheme in _SQLITE and separator and path and not path.startswith((":memory:", "file:"))
+    return Path(unquote(path)) if in_file else None
 
 
 def resolve_model_url(url: str) -> str:

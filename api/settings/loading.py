@@ -15,7 +15,14 @@ from api.settings.names import find_mistyped, list_names, list_secret_names
 from api.settings.problems import describe_problem
 from api.settings.secrets.provider import open_provider
 from api.settings.secrets.settings import SecretSettings
-from api.settings.variables import clean_variables, read_env_file_state, read_variables
+from api.settings.variables import (
+    clean_variables,
+    parse_env_text,
+    read_env_file_state,
+    read_env_text,
+    read_environment,
+    read_variables,
+)
 
 FindProblems = Callable[[Settings], Sequence[str]]
 _Location = tuple[int | str, ...]
@@ -36,6 +43,15 @@ def load_settings(find_problems: FindProblems | None = None, **overrides: Any) -
 def reload_settings(find_problems: FindProblems | None = None, **overrides: Any) -> Settings:
     """Read the settings again, without warnings. Raises SettingsError, SecretsUnavailable."""
     return _build(_with_stored_secrets(read_variables()), find_problems or _find_none, overrides)
+
+
+def is_set_in_env_file(name: str) -> bool:
+    """Return whether `.env` sets a secret, and neither the environment nor the provider overrides it.
+
+    Raises SettingsError.
+    """
+    overriding = {**read_environment(), **_read_stored_secrets(read_variables())}
+    return name in parse_env_text(read_env_text()) and name not in overriding
 
 
 def load_local_settings() -> Settings:
@@ -79,11 +95,16 @@ class SettingsReader:
 
 def _with_stored_secrets(variables: Mapping[str, str]) -> Mapping[str, str]:
     """Add the secrets of the provider, which override the variables. Raises SettingsError."""
+    return {**variables, **_read_stored_secrets(variables)}
+
+
+def _read_stored_secrets(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the secrets of the provider that the variables name. Raises SettingsError."""
     try:
         secrets = SecretSettings.model_validate(_nest(variables).get("secrets", {}))
     except ValidationError:
-        return variables  # reported with the problems of all other settings
-    return {**variables, **_select_secrets(open_provider(secrets).read())}
+        return {}  # reported with the problems of all other settings
+    return _select_secrets(open_provider(secrets).read())
 
 
 def _select_secrets(stored: Mapping[str, str]) -> dict[str, str]:

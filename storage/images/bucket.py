@@ -17,6 +17,7 @@ from storage.images.errors import ImageStoreUnavailable
 
 T = TypeVar("T")
 _LIMITS = Config(connect_timeout=3, read_timeout=20, retries={"total_max_attempts": 2})
+_INVALID_URL = ("Invalid endpoint", "Invalid IPv6 URL")  # how botocore's and Python's errors for a wrong URL begin
 _REMOVED_AT_ONCE = 1000  # the most that DeleteObjects accepts
 
 
@@ -102,15 +103,14 @@ class ImageBucket:
             return operation(self._open())
         except ClientError as error:
             raise ImageStoreUnavailable(error.response.get("Error", {}).get("Code", "unknown error")) from None
-        except BotoCoreError as error:
-            raise ImageStoreUnavailable(type(error).__name__) from None
+        except (BotoCoreError, OSError, ValueError) as error:  # the last two for the files, programs and variables
+            invalid = str(error).startswith(_INVALID_URL)
+            reason = "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not a URL" if invalid else type(error).__name__
+            raise ImageStoreUnavailable(reason) from None
 
     def _open(self) -> Any:
-        """Return the client, which threads share. Raises BotoCoreError, ImageStoreUnavailable."""
+        """Return the client, which threads share. Raises BotoCoreError, OSError, ValueError."""
         with self._opening:
-            if self._opened is None:
-                try:  # boto3's default session is not thread-safe
-                    self._opened = boto3.Session().client("s3", region_name=self._region, config=_LIMITS)
-                except ValueError:
-                    raise ImageStoreUnavailable("AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not a URL") from None
+            if self._opened is None:  # boto3's default session is not thread-safe
+                self._opened = boto3.Session().client("s3", region_name=self._region, config=_LIMITS)
             return self._opened

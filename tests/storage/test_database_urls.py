@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from urllib.parse import urlsplit
 
-from storage.engine import open_engine
+import pytest
+from sqlalchemy import text
+
+from storage.engine import open_blocking_engine, open_engine
 from storage.errors import DatabaseUnavailable
+from storage.transactions import ping
 from storage.urls import DatabaseUrl, read_database_url
+from tests.support.ports import refusing_port
 
 HOST = "postgresql+psycopg://u:p@host/db"
 
@@ -26,6 +31,11 @@ HOST = "postgresql+psycopg://u:p@host/db"
         ("postgresql://u:p@host/db?sslmode=no-verify", f"{HOST}?sslmode=require"),
         ("postgresql://u:p@host/db?pgbouncer=true", HOST),
         ("postgresql:///db?host=/run/postgresql", "postgresql+psycopg:///db?host=%2Frun%2Fpostgresql"),
+        (
+            "postgresql:///db?host=a:1&host=b&sslmode=require",
+            "postgresql+psycopg:///db?host=a%3A1&host=b&sslmode=require",
+        ),
+        ("postgresql:///db?host=a,b&port=1,2", "postgresql+psycopg:///db?host=a%2Cb&port=1%2C2"),
         ("sqlite:///var/users.db", "sqlite+aiosqlite:///var/users.db"),
         ("sqlite:////var/users.db", "sqlite+aiosqlite:////var/users.db"),
         ("sqlite+aiosqlite:///users.db", "sqlite+aiosqlite:///users.db"),
@@ -56,6 +66,11 @@ def test_schema_is_taken_from_the_url() -> None:
         ("postgresql://u@host/db?password=hush", "the parameter password"),
         ("postgresql://u:hush@host/db?sslmode=maybe", "sslmode must be"),
         ("postgresql://u:hush@host/db?ssl=maybe", "ssl must be true, false"),
+        ("postgresql://u:hush@host/db?sslmode=require&sslmode=disable", "the parameter sslmode more than once"),
+        ("postgresql://u:hush@/db?schema=a&schema=b", "the parameter schema more than once"),
+        ("postgresql://u:hush@/db?host=a&host=b&port=1", "the hosts and ports do not match"),
+        ("postgresql://u:hush@/db?host=[::1]:1&host=b", "write several hosts with IPv6 addresses as"),
+        ("postgresql://u:hush@/db?host=a,b&port=1,2,3", "the hosts and ports do not match"),
         ("sqlite://users.db", "three slashes"),
         ("sqlite:///users.db?mode=hush", "SQLite takes none"),
     ],
@@ -65,3 +80,20 @@ def test_url_that_cannot_work_is_rejected(url: str, message: str) -> None:
     with pytest.raises(DatabaseUnavailable, match=f"^DATABASE_URL.*{message}") as caught:
         open_engine(url)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_every_host_is_tried(postgres_url: str, is_first: bool) -> None:
+    """With several hosts, a connection is made to the first one that accepts it, by both kinds of engine."""
+    parts = urlsplit(postgres_url)
+    with refusing_port() as unused:
+        ports = (parts.port, unused) if is_first else (unused, parts.port)
+        hosts = "&".join(f"host={parts.hostname}:{port}" for port in ports)
+        url = f"postgresql://{parts.username}@{parts.path}?{hosts}"
+        engine = open_engine(url)
+        await ping(engine)
+        await engine.dispose()
+        blocking = open_blocking_engine(url)
+        with blocking.connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        blocking.dispose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ from storage.migrations import migrate
 from storage.transactions import database_errors, reading
 from tests.support import postgres
 from tests.support.gateway import make_gateway
-from tests.support.polling import wait_until
+from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import refusing_port
 from tests.support.requirements import missing
 
@@ -107,6 +109,7 @@ async def check_causes(guarded_url: str, unused: int) -> None:
     [
         ("sqlite:////var/lib/atalaya.db", "DATABASE_URL: /var/lib/atalaya.db"),
         ("postgresql://ana@db.example:5432/atalaya", "PostgreSQL at db.example:5432"),
+        ("postgresql://ana@/atalaya?host=a:1&host=b:2", "PostgreSQL at a:1, b:2"),
     ],
 )
 def test_a_pool_without_free_connections_is_named(url: str, name: str) -> None:
@@ -117,14 +120,22 @@ def test_a_pool_without_free_connections_is_named(url: str, name: str) -> None:
 
 def test_missing_response_is_named() -> None:
     """The error for a server that accepts the connection but does not respond names the server and the timeout."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         engine = open_blocking_engine(f"postgresql://u:hush@127.0.0.1:{port}/db", wait_s=1)
         with pytest.raises(DatabaseUnavailable) as caught, database_errors(engine.url), engine.begin():
             """Not reached."""
     assert (caught.value.reason or "").startswith(f"PostgreSQL at 127.0.0.1:{port}: it did not respond in time.")
+
+
+def test_long_statements_do_not_allow_long_connecting() -> None:
+    """An engine for statements of an hour fails to connect after about five seconds, if the server stays silent."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = open_blocking_engine(f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db", wait_s=3600)
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable), database_errors(engine.url), engine.begin():
+            """Not reached."""
+    assert 4 < time.monotonic() - began < PATIENCE_S
 
 
 async def test_cause_of_an_unusable_file_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,6 +74,48 @@ def test_the_earlier_login_is_tried_until_the_new_one_works(postgres_url: str) -
         assert find_user(engine) == "ana"
     with pytest.raises(OperationalError, match="ana"):  # the earlier one is no longer tried
         find_user(engine)
+
+
+def test_every_login_since_the_last_that_worked_is_tried(postgres_url: str) -> None:
+    """After two changes without a connection, the database may have any of the three users."""
+    login = DatabaseLogin(postgres_url.replace("//postgres@", "//ana@"))
+    engine = open_blocking_engine(postgres_url, login=login)
+    with existing_user(postgres_url, "ana"):
+        assert find_user(engine) == "ana"
+    for user in ("bea", "eva"):
+        assert login.replace(postgres_url.replace("//postgres@", f"//{user}@"))
+    with existing_user(postgres_url, "bea"):
+        assert find_user(engine) == "bea"
+    with existing_user(postgres_url, "ana"), pytest.raises(OperationalError, match="bea"):
+        find_user(engine)
+    with existing_user(postgres_url, "eva"), existing_user(postgres_url, "bea"):
+        assert find_user(engine) == "eva"
+
+
+@pytest.mark.parametrize(("existing", "found"), [("user8", "user8"), ("user6", "user6"), ("user5", "postgres")])
+def test_the_number_of_logins_is_limited(postgres_url: str, existing: str, found: str) -> None:
+    """After nine changes without a connection, only the three newest users and the last that worked are tried."""
+    login = DatabaseLogin(postgres_url)
+    engine = open_blocking_engine(postgres_url, login=login)
+    for number in range(9):
+        assert login.replace(postgres_url.replace("//postgres@", f"//user{number}@"))
+    with existing_user(postgres_url, existing):
+        assert find_user(engine) == found
+
+
+def test_a_server_that_does_not_respond_is_tried_once() -> None:
+    """If the connection times out, no other login is tried, because the time-outs would add up."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://ana@127.0.0.1:{silent.getsockname()[1]}/db"
+        login = DatabaseLogin(url)
+        engine = open_blocking_engine(url, 1, login)
+        assert login.replace(url.replace("//ana@", "//bea@"))
+        with pytest.raises(OperationalError, match="timeout expired"):
+            find_user(engine)
+        silent.settimeout(0)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_the_login_that_worked_is_kept_through_two_changes(postgres_url: str) -> None:

@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from api.errors import SecretsUnavailable
+from api.settings.names import list_secret_names
 
 _LIMITS = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
 
@@ -32,19 +33,27 @@ class AwsSecret:
         except ClientError as error:
             reason = error.response.get("Error", {}).get("Code", "unknown error")
             raise SecretsUnavailable(f"AWS Secrets Manager refused {self._name}: {reason}.") from None
-        except BotoCoreError as error:
+        except (BotoCoreError, OSError, ValueError) as error:  # the last two for the files, programs and variables
             raise SecretsUnavailable(
-                f"AWS Secrets Manager cannot be used: {type(error).__name__}. Check the region and the credentials."
+                f"AWS Secrets Manager cannot be used: {type(error).__name__}. Check the region, the credentials and, "
+                "if it is set, AWS_ENDPOINT_URL."
             ) from None
         return parse_object(text)
 
 
 def parse_object(text: str) -> Mapping[str, str]:
-    """Read a JSON object of strings. Raises SecretsUnavailable."""
+    """Return the strings of a JSON object. Members that are no settings may be anything, such as a port.
+
+    Raises SecretsUnavailable.
+    """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+    if not isinstance(values, dict):
         raise SecretsUnavailable('The secret must be a JSON object of strings, such as {"AUTH__SIGNING_KEY": "…"}.')
-    return values
+    strings = {name: value for name, value in values.items() if isinstance(value, str)}
+    others = {name.upper() for name in values.keys() - strings.keys()}
+    if wrong := sorted(others.intersection(list_secret_names())):
+        raise SecretsUnavailable(f"{', '.join(wrong)} in the secret must be a string.")
+    return strings

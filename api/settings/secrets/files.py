@@ -27,16 +27,16 @@ class SecretFiles:
         try:
             wanted = set(list_secret_names())
             names = [path.name for path in self._folder.iterdir() if path.name.upper() in wanted and path.is_file()]
-            return {name: text for name in names if (text := self._read_file(name)) is not None}
+            return {name: self._read_file(name) for name in names}
         except OSError as error:
             raise SecretsUnavailable(f"{error.filename or self._folder} cannot be read: {error.strerror}.") from None
 
-    def _read_file(self, name: str) -> str | None:
-        """Return the text; None for a file that is too large or not text, which cannot be a setting."""
+    def _read_file(self, name: str) -> str:
+        """Raises SecretsUnavailable, because without the value the setting would silently have its default."""
         path = self._folder / name
         if path.stat().st_size > MAX_BYTES:
-            return None
+            raise SecretsUnavailable(f"{path} is larger than {MAX_BYTES >> 10} KiB.")
         try:
-            return path.read_text()
+            return path.read_text("utf-8")
         except UnicodeDecodeError:
-            return None
+            raise SecretsUnavailable(f"{path} is not UTF-8 text.") from None

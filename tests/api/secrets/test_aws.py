@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from traceback import TracebackException
 from typing import Any
 
@@ -40,16 +41,29 @@ def test_the_newest_version_is_read(manager: Any) -> None:
     assert by_name.read() == by_arn.read() == {"SENTRY_DSN": "new"}
 
 
-@pytest.mark.parametrize("text", ["pa55word", '["pa55word"]', '{"PORT": 8000, "SENTRY_DSN": "pa55word"}'])
-def test_other_contents(manager: Any, text: str) -> None:
-    """A secret that is not a JSON object of strings is an error whose traceback does not contain the secret."""
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pa55word", "The secret must be a JSON object of strings"),
+        ('["pa55word"]', "The secret must be a JSON object of strings"),
+        ('{"sentry_dsn": ["pa55word"], "REDIS_URL": null}', "REDIS_URL, SENTRY_DSN in the secret must be a string."),
+    ],
+)
+def test_other_contents(manager: Any, text: str, message: str) -> None:
+    """No object, or a setting that is no string, is an error without the secret in its traceback."""
     manager.create_secret(Name=f"other-{len(text)}", SecretString=text)
     with pytest.raises(SecretsUnavailable) as caught:
         AwsSecret(f"other-{len(text)}", REGION, 60).read()
-    assert str(caught.value).startswith("SECRETS__URL: The secret must be a JSON object of strings")
+    assert str(caught.value).startswith(f"SECRETS__URL: {message}")
     described = TracebackException.from_exception(caught.value)
     assert "pa55word" not in "".join(described.format())
-    assert "8000" not in str(caught.value)
+
+
+def test_other_members_are_ignored(manager: Any) -> None:
+    """A secret that RDS manages has a number among its members; members that are no secret settings have any type."""
+    members = {"username": "ana", "port": 5432, "tags": [], "SENTRY_DSN": "new"}
+    manager.create_secret(Name="rds", SecretString=json.dumps(members))
+    assert AwsSecret("rds", REGION, 60).read() == {"username": "ana", "SENTRY_DSN": "new"}
 
 
 @pytest.mark.usefixtures("manager")
@@ -65,3 +79,29 @@ def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SecretsUnavailable, match="cannot be used: EndpointConnectionError"):
         AwsSecret("prod/atalaya", REGION, 60).read()
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [
+        (list_variables("aws.example:443"), "ValueError"),
+        ({"AWS_PROFILE": "junk"}, "JSONDecodeError"),
+        (
+            {"AWS_WEB_IDENTITY_TOKEN_FILE": "/absent/pa55word", "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"},
+            "FileNotFoundError",
+        ),
+    ],
+)
+def test_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], kind: str
+) -> None:
+    """Variables, programs and files of boto3 that do not work are an error with only the class of the failure."""
+    configuration = tmp_path / "config"
+    configuration.write_text("[profile junk]\ncredential_process = /bin/echo pa55word\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(configuration))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials of earlier tests
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SecretsUnavailable, match=rf"cannot be used: {kind}\. Check the region") as caught:
+        AwsSecret("prod/atalaya", REGION, 60).read()
+    assert "pa55word" not in "".join(TracebackException.from_exception(caught.value).format())

@@ -88,3 +88,101 @@ def test_rotated_keys_are_printed(folder: Path, capsys: pytest.CaptureFixture[st
     _, kept = read_bundle("ES256", capsys.readouterr().out)
     assert kept.text == old.strip()
     assert (folder / "AUTH__SIGNING_KEY").read_text() == old
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    """The .env of a gateway that has a database and no other source of secrets."""
+
+    async def nothing(_: object) -> None:
+        return None
+
+    run_with_accounts(load_settings(), nothing, create=True)
+    return tmp_path / ".env"
+
+
+def write_pem(quotation_mark: str, name: str = "AUTH__SIGNING_KEY") -> str:
+    """Return a statement of .env that sets the signing key in several lines."""
+    return f"{name}={quotation_mark}{generate_signing_key('ES256')}{quotation_mark}  # the key\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        ("PORT=8001\n\n", "export AUTH__SIGNING_KEY"),
+        ("  ", "AUTH__SIGNING_KEY"),
+        ("", "auth__signing_key"),
+        ("AUTH__SIGNING_KEY=old\n\n", "AUTH__SIGNING_KEY"),
+    ],
+)
+@pytest.mark.parametrize("mark", ["'", '"'])
+def test_the_whole_statement_of_env_is_replaced(env_file: Path, before: str, name: str, mark: str) -> None:
+    """`keys rotate` finds the key as dotenv does: after `export`, in several lines, and once among repeated names."""
+    env_file.write_text(f"# keys\n{before}{write_pem(mark, name)}WEB_CONCURRENCY=2\n")
+    old = load_settings().signing_keys()
+    assert run(["keys", "rotate", "--yes"]) == 0
+    _, kept = read_bundle("ES256", load_settings().signing_keys())
+    assert kept.text == old
+    text = env_file.read_text()
+    assert text.count("PRIVATE KEY-----") == 4
+    assert text.startswith(f"# keys\n{before}".partition("AUTH__SIGNING_KEY=")[0])
+    assert text.endswith("\nWEB_CONCURRENCY=2\n")
+    assert ("export " in text) == name.startswith("export ")
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("source", ["environment", "folder"])
+def test_a_key_that_another_source_overrides_is_not_rotated(
+    env_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    source: str,
+    same: bool,
+) -> None:
+    """`keys rotate` does not write to .env if the key in use comes from elsewhere, even if both values are equal."""
+    env_file.write_text(write_pem("'"))
+    before = env_file.read_text()
+    key = load_settings().signing_keys() if same else generate_signing_key("ES256")
+    if source == "environment":
+        monkeypatch.setenv("AUTH__SIGNING_KEY", key)
+    else:
+        (request.getfixturevalue("folder") / "AUTH__SIGNING_KEY").write_text(key)
+    assert run(["keys", "rotate", "--yes"]) == 1
+    assert "keys rotate --print" in capsys.readouterr().err
+    assert env_file.read_text() == before
+    assert run(["audit", "--event", "signing_key", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out or "[]") == []
+
+
+def test_a_secret_with_special_characters_is_rotated(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret for HS256 with quotation marks and backslashes stays the same in .env."""
+    monkeypatch.setenv("AUTH__SIGNING_ALGORITHM", "HS256")
+    secret = r'a "quoted" part, a \backslash and more than enough characters'
+    env_file.write_text(f"AUTH__SIGNING_KEY={secret}\n")
+    assert run(["keys", "rotate", "--yes"]) == 0
+    _, kept = read_bundle("HS256", load_settings().signing_keys())
+    assert kept.text == secret
+
+
+def test_init_does_not_change_a_file_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`secrets init` reports a .env in Latin-1 like `secrets check`."""
+    file = tmp_path / ".env"
+    file.write_bytes("# contraseña\n".encode("latin-1"))
+    messages = []
+    for command in ("check", "init"):
+        assert run(["secrets", command]) == 1
+        messages.append(capsys.readouterr().err)
+    assert (
+        messages == [f"error: {file} is not UTF-8 text. Save it with the encoding UTF-8, not UTF-16 or Latin-1.\n"] * 2
+    )
+    assert file.read_bytes() == "# contraseña\n".encode("latin-1")
+
+
+def test_init_does_not_write_keys_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`secrets init` changes nothing if a quotation mark that is never closed would swallow a new key."""
+    file = tmp_path / ".env"
+    file.write_text('SENTRY_DSN="https://\n')
+    assert run(["secrets", "init"]) == 1
+    assert "Check its quotation marks." in capsys.readouterr().err
+    assert file.read_text() == 'SENTRY_DSN="https://\n'

@@ -38,14 +38,29 @@ def test_a_relative_folder_starts_at_the_home(folder: Path, monkeypatch: pytest.
 
 
 def test_other_files_are_ignored(folder: Path) -> None:
-    """Binary files, large files, folders and hidden files are ignored."""
-    (folder / "REDIS_URL").write_bytes(b"\xff\xfe")
-    (folder / "SENTRY_DSN").write_text("x" * (MAX_BYTES + 1))
+    """Files with other names are ignored, whatever they contain; so are folders and hidden files."""
+    (folder / "photo.jpg").write_bytes(b"\xff\xfe")
+    (folder / "PORT").write_bytes(b"\xff\xfe")
+    (folder / "tls.pem").write_text("x" * (MAX_BYTES + 1))
     (folder / "AUTH__SIGNING_KEY").mkdir()
     (folder / ".LEDGER__SIGNING_KEY").write_text("key")
     settings = load_settings()
-    assert (settings.redis_url, settings.sentry_dsn, settings.auth.signing_key) == (None, None, None)
-    assert settings.ledger.signing_key is None
+    assert (settings.auth.signing_key, settings.ledger.signing_key) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"sqlite:///\xff.db", "is not UTF-8 text."), (b"x" * (MAX_BYTES + 1), "is larger than 64 KiB.")],
+)
+def test_a_file_that_cannot_be_a_setting_is_an_error(folder: Path, content: bytes, problem: str) -> None:
+    """A secret's file that cannot be read as text is an error: with the default, another database would be used."""
+    (folder / "database_url").write_text("sqlite:///users.db")
+    reader = SettingsReader(load_settings(), lambda _: ())
+    (folder / "database_url").write_bytes(content)
+    for read in (load_settings, reader.read):
+        with pytest.raises(SecretsUnavailable) as caught:
+            read()
+        assert str(caught.value) == f"SECRETS__URL: {folder}/database_url {problem}"
 
 
 def test_unreadable_files_of_other_programs_are_not_opened(folder: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.errors import SettingsError
-from api.settings import Settings, load_settings
+from api.settings import Settings, load_settings, sqlite_file
 from api.settings.names import list_names
 from model.signing.keys import RELEASE_KEY, encode_public_key
+from storage.engine import sqlite_path
 from tests.support.paths import ROOT
 
 EXAMPLE = ROOT / ".env.example"
@@ -116,3 +117,27 @@ def test_production_requires_a_signed_artefact() -> None:
         ("production", None): RELEASE_KEY,
         ("production", own): own,
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("a%20b.db", "a b.db"), ("a b.db", "a b.db"), ("50%25%3F.db", "50%?.db"), ("año/%C3%B1.db", "año/ñ.db")],
+)
+def test_the_path_of_sqlite_is_decoded_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, name: str
+) -> None:
+    """Settings and engines read %XX in the path of an SQLite file alike, in a home whose own name contains it too."""
+    home = tmp_path / "100%25 ?"
+    home.mkdir()
+    monkeypatch.setenv("ATALAYA_HOME", str(home))
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{path}")
+    url = load_settings().database_url.get_secret_value()
+    assert sqlite_file(url) == sqlite_path(url) == home / name
+    assert sqlite_file(f"sqlite:///{path}") == Path(name)
+
+
+def test_parameters_of_sqlite_are_still_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of an SQLite file is encoded without its parameters, which are rejected."""
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///users.db?mode=ro")
+    with pytest.raises(SettingsError, match="SQLite takes none"):
+        load_settings()

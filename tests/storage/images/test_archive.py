@@ -179,6 +179,18 @@ def test_an_unusable_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
         open_blobs("s3://absent?region=us-east-1").list_owners()
 
 
+def test_wrong_credentials_of_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The errors for a program or a file that gives no credentials have only the class of the failure."""
+    (tmp_path / "config").write_text("[default]\ncredential_process = /bin/echo pa55word\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(ImageStoreUnavailable, match=r"cannot be used: JSONDecodeError\. Correct this"):
+        open_blobs("s3://absent?region=us-east-1").write(ANA, name_at(NOW), b"")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "absent"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/gateway")
+    with pytest.raises(ImageStoreUnavailable, match=r"cannot be used: FileNotFoundError\. Correct this"):
+        open_blobs("s3://absent?region=us-east-1").list_owners()
+
+
 def test_files_are_private(tmp_path: Path) -> None:
     """Only the gateway's user can read the folders and files."""
     name = name_at(NOW)

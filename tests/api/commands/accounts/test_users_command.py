@@ -21,6 +21,7 @@ from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
+from monitoring.chains.signing import new_private_key
 from storage.engine import open_engine
 from tests.support.gateway import PASSWORD, create_database
 
@@ -151,6 +152,20 @@ def test_a_wrong_store_is_found_before_a_change(command: Command, monkeypatch: p
         status, _, err = command("users", *arguments)
         assert (status, "IMAGES__KEY is not set" in err) == (1, True)
     assert not json.loads(command("users", "list", "--json")[1])[0]["keep_images"]
+
+
+def test_a_store_that_fails_after_the_deletion(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the images cannot be erased, whatever the reason, `users delete` says how to erase them later."""
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
+    monkeypatch.setenv("IMAGES__URL", "s3://images?region=us-east-1")
+    monkeypatch.setenv("IMAGES__KEY", new_data_key())
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/absent")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/gateway")
+    user_id = json.loads(command("users", "list", "--json")[1])[0]["id"]
+    status, _, err = command("users", "delete", "ana", "--yes")
+    assert status == 1
+    assert "the image store cannot be used: FileNotFoundError." in err
+    assert err.endswith(f"Then run `atalaya users delete {user_id}` to erase the rest.\n")
 
 
 def test_a_withdrawal_without_a_store(command: Command) -> None:
