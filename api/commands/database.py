@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -155,9 +155,10 @@ def check_database_exists(url: str) -> None:
 
 
 def describe_database(url: str) -> str:
-    """Describe the database to people: SQLite's file, or PostgreSQL's host and database."""
+    """Describe the database to people: SQLite's file, or PostgreSQL's hosts and database."""
     path, parts = sqlite_file(url), urlsplit(url)
-    return str(path) if path else f"{parts.hostname or 'localhost'}{parts.path}"
+    hosts = parse_qs(parts.query).get("host", [parts.hostname or "localhost"])
+    return str(path) if path else f"{', '.join(hosts)}{parts.path}"
 
 
 def write_event(settings: Settings, event: CommandEvent) -> None:
