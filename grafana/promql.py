@@ -13,7 +13,8 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 TARGET = 'job=~"$job",instance=~"$instance"'
 MODEL = 'model=~"$model"'
 REQUESTS = "http_server_request_duration_seconds"
-PREDICTION_ROUTES = 'http_route=~"/predict-land-use/?|/v1/predictions|/v2/models/.+/infer"'
+# GET /v1/predictions lists predictions.
+PREDICTION_REQUESTS = 'http_request_method="POST",http_route=~"/predict-land-use/?|/v1/predictions|/v2/models/.+/infer"'
 MOST_SERIES = 12
 RATE_WINDOW = "$__rate_interval"
 

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from panels import build_dashboard, graph, in_color, number, rows_of, stacked, states, with_threshold_lines
 from promql import (
-    PREDICTION_ROUTES,
+    PREDICTION_REQUESTS,
     REQUESTS,
     increase,
     instances,
@@ -110,7 +110,7 @@ def number_panels() -> Iterable[Builder[Panel]]:
         "Prediction time, p95",
         "95 % of the prediction requests take less than this time.",
         "s",
-        query(f"{quantile(0.95, REQUESTS, '', PREDICTION_ROUTES)} >= 0", "p95"),
+        query(f"{quantile(0.95, REQUESTS, '', PREDICTION_REQUESTS)} >= 0", "p95"),
         steps=[(0, "green"), (0.5, "orange"), (1, "red")],
     )
     yield number(
@@ -190,7 +190,7 @@ def request_panels() -> Iterable[Builder[Panel]]:
             "From the first byte of the request to the last of the response. Above a second it counts as slow.",
             "s",
             *(
-                query(quantile(q, REQUESTS, "", PREDICTION_ROUTES), legend, ref_id)
+                query(quantile(q, REQUESTS, "", PREDICTION_REQUESTS), legend, ref_id)
                 for q, legend, ref_id in ((0.5, "p50", "A"), (0.95, "p95", "B"), (0.99, "p99", "C"))
             ),
         ),

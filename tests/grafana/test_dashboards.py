@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy.rule_files import read_alerts
-from tests.grafana.boards import FOLDER, NAMES, all_panels, read_dashboard, read_panels
+from tests.grafana.boards import FOLDER, NAMES, all_expressions, all_panels, read_dashboard, read_panels
 from tests.grafana.promql import find_selectors, max_series
 from tests.support.paths import ROOT
 
@@ -68,6 +68,14 @@ def test_threshold_lines_are_the_limits_of_alerts(title: str, alert: str) -> Non
     (rule,) = (rule for _, rule in read_alerts() if rule["alert"] == alert)
     _, drawn = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert drawn["value"] == float(rule["expr"].rpartition(" > ")[2])
+
+
+def test_prediction_requests_are_posts() -> None:
+    """Panels about prediction requests select POST: GET lists predictions on the same route."""
+    selectors = [selector for expression in all_expressions() for selector in find_selectors(expression)]
+    chosen = [each.matchers for each in selectors if "/v1/predictions" in each.matchers.get("http_route", ("", ""))[1]]
+    assert len(chosen) >= 5
+    assert all(matchers["http_request_method"] == ("=", "POST") for matchers in chosen)
 
 
 @pytest.mark.parametrize("name", NAMES)
