@@ -78,6 +78,15 @@ def test_prediction_requests_are_posts() -> None:
     assert all(matchers["http_request_method"] == ("=", "POST") for matchers in chosen)
 
 
+@pytest.mark.parametrize("title", ["Failed, 5 min", "Share of requests that failed (5xx)"])
+def test_shares_of_failures_leave_out_probes(title: str) -> None:
+    """A share of failed requests counts no probes: most of them succeed, and would hide that all predictions fail."""
+    (panel,) = (panel for _, panel in all_panels() if panel["title"] == title)
+    (target,) = panel["targets"]
+    counted = [each.matchers for each in find_selectors(target["expr"]) if each.metric.startswith("http_server")]
+    assert {matchers.get("http_route") for matchers in counted} == {("!~", "/livez|/readyz|/metrics|/v2/health/.+")}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_panels_fill_the_grid(name: str) -> None:
     """Panels fill the 24 columns without overlaps or gaps, and have unique ids."""
