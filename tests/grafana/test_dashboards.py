@@ -78,6 +78,18 @@ def test_prediction_requests_are_posts() -> None:
     assert all(matchers["http_request_method"] == ("=", "POST") for matchers in chosen)
 
 
+def test_share_of_abstentions_is_that_of_the_alert() -> None:
+    """The share of abstentions counts the same series as the alert: it never exceeds 1, even if they are refused."""
+    (panel,) = (panel for _, panel in all_panels() if panel["title"] == "Share of abstentions")
+    (rule,) = (rule for _, rule in read_alerts() if rule["alert"] == "AtalayaAbstentionSurge")
+    (target,) = panel["targets"]
+    shown, alerted = (
+        {(each.metric, each.matchers.get("stage")) for each in find_selectors(expression) if each.function == "rate"}
+        for expression in (target["expr"], rule["expr"])
+    )
+    assert shown == alerted
+
+
 @pytest.mark.parametrize("title", ["Failed, 5 min", "Share of requests that failed (5xx)"])
 def test_shares_of_failures_leave_out_probes(title: str) -> None:
     """A share of failed requests counts no probes: most of them succeed, and would hide that all predictions fail."""
