@@ -13,7 +13,9 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 TARGET = 'job=~"$job",instance=~"$instance"'
 MODEL = 'model=~"$model"'
 REQUESTS = "http_server_request_duration_seconds"
-PREDICTION_ROUTES = 'http_route=~"/predict-land-use/?|/v1/predictions|/v2/models/.+/infer"'
+SERVED = 'http_route!~"/livez|/readyz|/metrics|/v2/health/.+"'  # all requests but probes and scrapes
+# GET /v1/predictions lists predictions.
+PREDICTION_REQUESTS = 'http_request_method="POST",http_route=~"/predict-land-use/?|/v1/predictions|/v2/models/.+/infer"'
 MOST_SERIES = 12
 RATE_WINDOW = "$__rate_interval"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
 REDACTED = "[redacted]"
@@ -18,6 +18,7 @@ _SENSITIVE_NAMES = (
 # Settings whose values contain credentials. Messages begin with their names and a colon.
 _SENSITIVE_SETTINGS = r"(?:database|redis|send)_url|sentry_dsn|(?:otlp|send)_headers"
 _SECRET_NAME = re.compile(f"{_SENSITIVE_NAMES}|{_SENSITIVE_SETTINGS}")
+_HEADER_NAME = re.compile(r"[\w-]{1,64}")
 
 
 # How the gateway's opaque credentials begin: API keys, refresh tokens and clients' secrets. This package cannot import
@@ -70,18 +71,42 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
     ("basic", re.compile(r"\b(basic(?:\s|%20)+)([A-Za-z0-9+/_-]{4,})=*", re.IGNORECASE), _redact_basic),
     ("$argon2", re.compile(r"\$argon2[^\s\"';]+"), REDACTED),
 )
-_PAIR = re.compile(
-    rf"((?:(?:{_SENSITIVE_NAMES})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]"
-    rf"|(?:{_SENSITIVE_SETTINGS})(?:\\?[\"']\s{{0,3}}[=:]|\s{{0,3}}=))\s{{0,3}})"
-    r"(?:(?:bearer|basic)\s)?"
-    r"(?:\[redacted\](?=[\]})]*(?:[\s,;&]|\Z))|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&]+)",
-    re.IGNORECASE | re.DOTALL,
+# A string in quotation marks, as in JSON and Python.
+_STRING = r"[bru]{0,2}(?:\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+')"
+
+
+def _build_brackets(depth: int) -> str:
+    """Build a pattern for an object, list or tuple on one line, with at most `depth` levels of others in it."""
+    inner = rf"|{_build_brackets(depth - 1)}" if depth else ""
+    strings = r"\"(?:[^\"\\\n]|\\[^\n])*+\"|'(?:[^'\\\n]|\\[^\n])*+'"
+    return rf"[\[({{](?:[^\[\](){{}}\"'\n]|{strings}{inner})*+[\])}}]"
+
+
+# What may follow a string or an object that is the whole value. Otherwise the value ends at the next separator, also
+# where a rule above has redacted only its beginning.
+_END = r"(?=[\]})>\"'.\\]*(?:[\s,;&]|\Z))"
+# Patterns for values with the name of a credential.
+_VALUES = (
+    # The headers of a setting: all of them, with commas and spaces.
+    re.compile(r"((?:otlp|send)_headers *= *+)[^\n]+", re.IGNORECASE),
+    re.compile(
+        rf"((?:(?:{_SENSITIVE_NAMES})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]"
+        rf"|(?:{_SENSITIVE_SETTINGS})(?:\\?[\"']\s{{0,3}}[=:]|\s{{0,3}}=))\s{{0,3}})"
+        r"(?:(?:bearer|basic)\s)?"
+        rf"(?:(?:{_STRING}|{_build_brackets(3)})(?:{_END}|[^\s,;&]+)|[\[({{][^\n]*|[^\s,;&]+)",
+        re.IGNORECASE | re.DOTALL,
+    ),
+    # A tuple or list of a header's name and value.
+    re.compile(
+        rf"([\[(]b?([\"'])[\w-]{{0,32}}(?:{_SENSITIVE_NAMES})[\w-]{{0,32}}\2,\s{{0,3}}){_STRING}(?=\s{{0,3}}[\])])",
+        re.IGNORECASE | re.DOTALL,
+    ),
 )
 
 
 _PLAIN_TYPES = (int, bool, type(None))
 # No rule applies to a text that contains none of these.
-_MARKERS = re.compile(rf"{'|'.join(re.escape(marker) for marker, *_ in _RULES)}|[=:]", re.IGNORECASE)
+_MARKERS = re.compile(rf"{'|'.join(re.escape(marker) for marker, *_ in _RULES)}|[=:\"']", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
@@ -94,7 +119,8 @@ def redact(text: str) -> str:
     """Replace credentials by "[redacted]"; redacting the result again changes nothing.
 
     Recognises JSON Web Tokens, the gateway's opaque credentials (TOKEN_PREFIXES), `Bearer x`, `Basic x`, `password=x`
-    and similar pairs (also in JSON and Python dicts), passwords in URLs, Argon2 hashes and private keys in PEM.
+    and similar pairs (also in JSON and Python objects, and with an object as the value), pairs of a header's name and
+    value, passwords in URLs, Argon2 hashes and private keys in PEM.
     """
     if _MARKERS.search(text) is None:
         return text
@@ -102,14 +128,16 @@ def redact(text: str) -> str:
     for marker, pattern, replacement in _RULES:
         if marker in lowered:
             text = pattern.sub(replacement, text)
-    if ("=" in text or ":" in text) and _SECRET_NAME.search(lowered):
-        text = _PAIR.sub(rf"\1{REDACTED}", text)
+    if _SECRET_NAME.search(lowered):
+        for pattern in _VALUES:
+            text = pattern.sub(rf"\1{REDACTED}", text)
     return text
 
 
 def redact_tree(value: object, depth: int = 0) -> object:
     """Return a copy made of JSON's types only, redacted at every depth by key and by pattern.
 
+    A list of a credential's name and a value is a header, of which the value is redacted.
     Other objects are replaced by their repr, and so are containers below the tenth level.
     """
     match value:
@@ -122,7 +150,7 @@ def redact_tree(value: object, depth: int = 0) -> object:
         case Mapping() if depth < _MAX_DEPTH:
             return dict(_redact_entry(str(key), entry, depth) for key, entry in value.items())
         case list() | tuple() | set() | frozenset() if depth < _MAX_DEPTH:
-            return [redact_tree(entry, depth + 1) for entry in value]
+            return _redact_entries(value, depth)
     return redact(repr(value))
 
 
@@ -149,6 +177,19 @@ def redact_event(event: Mapping[str, object]) -> Mapping[str, object]:
     redacted = redact_tree(event)
     assert isinstance(redacted, dict)  # noqa: S101  a mapping becomes a dictionary
     return redacted
+
+
+def _redact_entries(entries: Collection[object], depth: int) -> list[object]:
+    match entries:
+        case [str() | bytes() as name, _] if _is_header_name(name):
+            return [redact_tree(name), REDACTED]
+    return [redact_tree(entry, depth + 1) for entry in entries]
+
+
+def _is_header_name(text: str | bytes) -> bool:
+    """Whether the text is a name of credentials, and not a sentence about them."""
+    name = text.decode("latin-1") if isinstance(text, bytes) else text
+    return _HEADER_NAME.fullmatch(name) is not None and is_secret_name(name)
 
 
 def _redact_entry(key: str, value: object, depth: int) -> tuple[str, object]:

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from panels import LIMIT_LINE, build_dashboard, graph, heat_map, stacked, states
-from promql import PREDICTION_ROUTES, REQUESTS, busiest, or_none, quantile, query, rate, select, share, total
+from promql import PREDICTION_REQUESTS, REQUESTS, busiest, or_none, quantile, query, rate, select, share, total
 
 STAGES = "atalaya_prediction_stage_seconds"
 COUNT = f"{REQUESTS}_count"
@@ -46,7 +46,7 @@ def request_panels() -> Iterable[Builder[Panel]]:
     ).max(1)
     for q, title, description in (
         (0.5, "Latency, median (p50)", "Half of each route's requests take less than this time."),
-        (0.95, "Latency, p95", "95 % of requests take less than this time. The alert uses the prediction routes."),
+        (0.95, "Latency, p95", "95 % of requests take less than this time. The alert counts predictions only."),
         (0.99, "Latency, p99", "99 % of requests take less. Queueing and large images are visible here first."),
     ):
         yield graph(
@@ -70,7 +70,7 @@ def prediction_panels() -> Iterable[Builder[Panel]]:
         "Each row is a range of durations; a dark cell has many requests. Two dark rows are two kinds of requests.",
         "s",
         query(
-            f"sum by (le) (increase({select(f'{REQUESTS}_bucket', PREDICTION_ROUTES)}[$__rate_interval]))", "{{le}}"
+            f"sum by (le) (increase({select(f'{REQUESTS}_bucket', PREDICTION_REQUESTS)}[$__rate_interval]))", "{{le}}"
         ).format(PromQueryFormat.HEATMAP),
     )
     yield graph(

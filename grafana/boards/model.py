@@ -24,6 +24,8 @@ from promql import (
 
 PREDICTIONS = "atalaya_predictions_total"
 ABSTENTIONS = "atalaya_abstentions_total"
+# Unlike the confidence, it counts an image also if its prediction is refused (MODEL__ABSTAIN=refuse).
+INFERENCES = ("atalaya_prediction_stage_seconds_count", "", 'stage="infer"')
 CONFIDENCE = "atalaya_prediction_confidence"
 FINITE = 'le!="+Inf"'
 
@@ -133,9 +135,9 @@ def prediction_panels() -> Iterable[Builder[Panel]]:
     )
     yield graph(
         "Share of abstentions",
-        "Abstentions as a share of the predictions whose confidence was measured.",
+        "Abstentions as a share of the images that the model has seen, as in the alert AtalayaAbstentionSurge.",
         "percentunit",
-        query(share(rate(ABSTENTIONS), rate(f"{CONFIDENCE}_count")), "abstained"),
+        query(share(rate(ABSTENTIONS), rate(*INFERENCES)), "abstained"),
         width=8,
     ).max(1)
 

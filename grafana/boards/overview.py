@@ -8,8 +8,9 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from panels import build_dashboard, graph, in_color, number, rows_of, stacked, states, with_threshold_lines
 from promql import (
-    PREDICTION_ROUTES,
+    PREDICTION_REQUESTS,
     REQUESTS,
+    SERVED,
     increase,
     instances,
     largest,
@@ -46,8 +47,8 @@ def build_overview() -> Dashboard:
 def status_panels() -> Iterable[Builder[Panel]]:
     yield states(
         "Service status",
-        "What users find. Online: it responds. Failing: more than half of the responses of the last minute were 5xx. "
-        "Sleeping: the platform stopped an idle instance, and the next request starts it. "
+        "What users find. Online: it responds. Failing: more than half of the responses of the last minute, except "
+        "to probes, were 5xx. Sleeping: the platform stopped an idle instance, and the next request starts it. "
         "Down: Prometheus cannot reach it.",
         STATUS,
         query(f"max by (job) ({select('atalaya:status')})", "service", "A"),
@@ -94,9 +95,9 @@ def number_panels() -> Iterable[Builder[Panel]]:
     )
     yield number(
         "Failed, 5 min",
-        "Share of the requests of the last five minutes that got a 5xx response.",
+        "Share of the requests of the last five minutes that got a 5xx response. Probes do not count.",
         "percentunit",
-        query(window_failures("5m"), "failed"),
+        query(or_zero(f"{window_failures('5m')} >= 0"), "failed"),
         steps=[(0, "green"), (0.01, "orange"), (0.05, "red")],
     )
     yield number(
@@ -110,7 +111,7 @@ def number_panels() -> Iterable[Builder[Panel]]:
         "Prediction time, p95",
         "95 % of the prediction requests take less than this time.",
         "s",
-        query(f"{quantile(0.95, REQUESTS, '', PREDICTION_ROUTES)} >= 0", "p95"),
+        query(f"{quantile(0.95, REQUESTS, '', PREDICTION_REQUESTS)} >= 0", "p95"),
         steps=[(0, "green"), (0.5, "orange"), (1, "red")],
     )
     yield number(
@@ -124,7 +125,8 @@ def number_panels() -> Iterable[Builder[Panel]]:
 
 def window_failures(window: str) -> str:
     """The share of the requests in a window that failed."""
-    return share(increase(f"{REQUESTS}_count", window, "", FAILED), increase(f"{REQUESTS}_count", window))
+    count = f"{REQUESTS}_count"
+    return share(increase(count, window, "", SERVED, FAILED), increase(count, window, "", SERVED))
 
 
 def objective_panels() -> Iterable[Builder[Panel]]:
@@ -180,9 +182,9 @@ def request_panels() -> Iterable[Builder[Panel]]:
     )
     yield graph(
         "Share of requests that failed (5xx)",
-        "503 while the gateway is overloaded, otherwise an error of the gateway.",
+        "503 while the gateway is overloaded, otherwise an error of the gateway. Probes do not count.",
         "percentunit",
-        query(share(rate(f"{REQUESTS}_count", "", FAILED), rate(f"{REQUESTS}_count")), "failed"),
+        query(share(rate(f"{REQUESTS}_count", "", SERVED, FAILED), rate(f"{REQUESTS}_count", "", SERVED)), "failed"),
     ).max(1)
     yield with_threshold_lines(
         graph(
@@ -190,7 +192,7 @@ def request_panels() -> Iterable[Builder[Panel]]:
             "From the first byte of the request to the last of the response. Above a second it counts as slow.",
             "s",
             *(
-                query(quantile(q, REQUESTS, "", PREDICTION_ROUTES), legend, ref_id)
+                query(quantile(q, REQUESTS, "", PREDICTION_REQUESTS), legend, ref_id)
                 for q, legend, ref_id in ((0.5, "p50", "A"), (0.95, "p95", "B"), (0.99, "p99", "C"))
             ),
         ),

@@ -26,10 +26,14 @@ from monitoring.reporting.logged_errors import report_logged_error
 _LIBRARY_LEVEL = logging.INFO
 # Libraries with handlers of their own, which are removed so that each line is written once.
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
-_QUIET_LIBRARIES = (
-    "alembic.runtime.plugins",  # lists its plugins, in seven lines
-    "httpx",  # logs the URL of each request, which may contain a key; sending the log would log further lines forever
-)
+# The lowest level that these libraries may log.
+_LEVELS = {
+    "alembic.runtime.plugins": logging.WARNING,  # lists its plugins, in seven lines
+    # It logs the URL of each request, which may contain a key; sending the log would log further lines forever.
+    "httpx": logging.WARNING,
+    # It warns of each malformed form. Callers could fill the log: the gateway's own line for the request is sampled.
+    "python_multipart": logging.ERROR,
+}
 
 
 def configure_logging(
@@ -63,8 +67,8 @@ def configure_logging(
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    for name in _QUIET_LIBRARIES:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, lowest in _LEVELS.items():
+        logging.getLogger(name).setLevel(lowest)
     logging.captureWarnings(True)
     sampler = RefusalSampler(max(1, REFUSALS_PER_S // processes))
     structlog.configure(

@@ -22,10 +22,7 @@ def memory_limit_bytes(root: Path = _ROOT, own: Path = _OWN) -> int:
     `own` names the control group of this process in each hierarchy below `root`. Without a limit, v2 reports `max` and
     v1 a number larger than any memory.
     """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for folder in _find_folders("memory", root, own):
-        limits += _read_numbers(folder / "memory.max")[:1] + _read_numbers(folder / "memory.limit_in_bytes")[:1]
-    return min(limits)
+    return min(map(_read_memory_limit, _find_folders("memory", root, own)))
 
 
 def count_processors(root: Path = _ROOT, own: Path = _OWN) -> int:
@@ -40,11 +37,11 @@ def count_processors(root: Path = _ROOT, own: Path = _OWN) -> int:
 
 
 def read_working_set(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """Return the bytes that the process's group uses, without file pages that the kernel can drop at once.
+    """Return the bytes in use in the group whose limit applies, without file pages that the kernel can drop at once.
 
     Returns None without a group.
     """
-    for folder in reversed(list(_find_folders("memory", root, own))):
+    for folder in _sort_by_memory_limit(root, own):
         used = _read_numbers(folder / "memory.current") + _read_numbers(folder / "memory.usage_in_bytes")
         if used:
             pages = _read_fields(folder / "memory.stat")
@@ -54,12 +51,14 @@ def read_working_set(root: Path = _ROOT, own: Path = _OWN) -> int | None:
 
 
 def count_oom_kills(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """Return how many processes of this group the kernel has killed for lack of memory; None if not reported."""
-    for folder in reversed(list(_find_folders("memory", root, own))):
-        fields = _read_fields(folder / "memory.oom_control") | _read_fields(folder / "memory.events")
-        if "oom_kill" in fields:
-            return fields["oom_kill"]
-    return None
+    """Return how many processes the kernel has killed for lack of memory; None if not reported.
+
+    In v2, a group counts the kills in all groups below, so the group whose limit applies is read. In v1, each group
+    counts only its own processes.
+    """
+    v2 = [folder / "memory.events" for folder in _sort_by_memory_limit(root, own)]
+    v1 = [folder / "memory.oom_control" for folder in reversed(list(_find_folders("memory", root, own)))]
+    return next((fields["oom_kill"] for fields in map(_read_fields, v2 + v1) if "oom_kill" in fields), None)
 
 
 class Throttling(NamedTuple):
@@ -81,6 +80,18 @@ def read_throttling(root: Path = _ROOT, own: Path = _OWN) -> Throttling | None:
         return None
     throttled_s = stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9
     return Throttling(stat["nr_periods"], stat.get("nr_throttled", 0), throttled_s)
+
+
+def _sort_by_memory_limit(root: Path, own: Path) -> list[Path]:
+    """Return the folders of this group and its ancestors, the lowest limit first, and the inner one of equal limits."""
+    inner_first = list(_find_folders("memory", root, own))[::-1]
+    return sorted(inner_first, key=_read_memory_limit)
+
+
+def _read_memory_limit(folder: Path) -> int:
+    """Return the group's limit in bytes, or the machine's physical memory without a lower limit."""
+    limits = _read_numbers(folder / "memory.max")[:1] + _read_numbers(folder / "memory.limit_in_bytes")[:1]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
 
 
 def _read_quotas(folder: Path) -> Iterator[float]:

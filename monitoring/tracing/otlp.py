@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock, Thread
 
+import requests
 import structlog
 from opentelemetry import trace as api
 from opentelemetry.context import Context
@@ -31,6 +32,7 @@ _SEND_INTERVAL_MS = 2000
 _SEND_LIMIT_S = 5.0
 _CLOSE_LIMIT_S = 2.0
 _SERVER_ERROR = 500
+_REDIRECTS = range(300, 400)
 
 log = structlog.get_logger("atalaya.tracing")
 
@@ -58,6 +60,7 @@ class OtlpExporter:
                 headers=dict(headers),
                 timeout=_SEND_LIMIT_S,
                 compression=Compression.Gzip,
+                session=_open_session(),
             ),
             on_dropped,
         )
@@ -132,6 +135,19 @@ class _GivenIds(RandomIdGenerator):
     def generate_span_id(self) -> int:
         given, self._given = self._given, None
         return super().generate_span_id() if given is None else int(given.span_id, 16)
+
+
+def _open_session() -> requests.Session:
+    """Open a session in which a redirect is an error: the SDK does not follow it, but would count its spans as sent."""
+    session = requests.Session()
+    session.hooks["response"].append(_reject_redirect)
+    return session
+
+
+def _reject_redirect(response: requests.Response, *_: object, **__: object) -> None:
+    if response.status_code in _REDIRECTS:
+        response.close()
+        raise requests.HTTPError(f"the collector redirects with status {response.status_code}")
 
 
 def _make_parent(context: TraceContext) -> Context:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy.rule_files import read_alerts
-from tests.grafana.boards import FOLDER, NAMES, all_panels, read_dashboard, read_panels
+from tests.grafana.boards import FOLDER, NAMES, all_expressions, all_panels, read_dashboard, read_panels
 from tests.grafana.promql import find_selectors, max_series
 from tests.support.paths import ROOT
 
@@ -68,6 +68,35 @@ def test_threshold_lines_are_the_limits_of_alerts(title: str, alert: str) -> Non
     (rule,) = (rule for _, rule in read_alerts() if rule["alert"] == alert)
     _, drawn = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert drawn["value"] == float(rule["expr"].rpartition(" > ")[2])
+
+
+def test_prediction_requests_are_posts() -> None:
+    """Panels about prediction requests select POST: GET lists predictions on the same route."""
+    selectors = [selector for expression in all_expressions() for selector in find_selectors(expression)]
+    chosen = [each.matchers for each in selectors if "/v1/predictions" in each.matchers.get("http_route", ("", ""))[1]]
+    assert len(chosen) >= 5
+    assert all(matchers["http_request_method"] == ("=", "POST") for matchers in chosen)
+
+
+def test_share_of_abstentions_is_that_of_the_alert() -> None:
+    """The share of abstentions counts the same series as the alert: it never exceeds 1, even if they are refused."""
+    (panel,) = (panel for _, panel in all_panels() if panel["title"] == "Share of abstentions")
+    (rule,) = (rule for _, rule in read_alerts() if rule["alert"] == "AtalayaAbstentionSurge")
+    (target,) = panel["targets"]
+    shown, alerted = (
+        {(each.metric, each.matchers.get("stage")) for each in find_selectors(expression) if each.function == "rate"}
+        for expression in (target["expr"], rule["expr"])
+    )
+    assert shown == alerted
+
+
+@pytest.mark.parametrize("title", ["Failed, 5 min", "Share of requests that failed (5xx)"])
+def test_shares_of_failures_leave_out_probes(title: str) -> None:
+    """A share of failed requests counts no probes: most of them succeed, and would hide that all predictions fail."""
+    (panel,) = (panel for _, panel in all_panels() if panel["title"] == title)
+    (target,) = panel["targets"]
+    counted = [each.matchers for each in find_selectors(target["expr"]) if each.metric.startswith("http_server")]
+    assert {matchers.get("http_route") for matchers in counted} == {("!~", "/livez|/readyz|/metrics|/v2/health/.+")}
 
 
 @pytest.mark.parametrize("name", NAMES)

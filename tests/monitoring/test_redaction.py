@@ -88,6 +88,28 @@ def test_password_with_spaces_in_quotes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("{'tokens': {'access_token': 'hush'}} end", f"{{'tokens': {REDACTED}}} end"),
+        ('{"tokens": {"a": ["}", {"b": "hush"}]}, "name": "ana"}', f'{{"tokens": {REDACTED}, "name": "ana"}}'),
+        ('{"cookies":["hush",("hush")],"name":"ana"}', f'{{"cookies":{REDACTED},"name":"ana"}}'),
+        ("tokens={{{{{{'a': 'hush'}}}}}}\nend", f"tokens={REDACTED}\nend"),
+        ("tokens=[('a', 'hush'\nend", f"tokens={REDACTED}\nend"),
+        ("{'password': b'hush hush hush'}", f"{{'password': {REDACTED}}}"),
+        ("{'password': Rb\"hush 'hush\"}", f"{{'password': {REDACTED}}}"),
+        ('LOGS__SEND_HEADERS={"DD-API-KEY": "hush", "x": "hush"}\nend', f"LOGS__SEND_HEADERS={REDACTED}\nend"),
+        ("OTEL_EXPORTER_OTLP_HEADERS=a=Bearer hush,x=hush\nend", f"OTEL_EXPORTER_OTLP_HEADERS={REDACTED}\nend"),
+        ("[('x-api-key', 'hush hush'), ('a', 'b')]", f"[('x-api-key', {REDACTED}), ('a', 'b')]"),
+        ("[(b'authorization', b'hush')]", f"[(b'authorization', {REDACTED})]"),
+        ('[["Cookie", "hush"]]', f'[["Cookie", {REDACTED}]]'),
+    ],
+)
+def test_structured_values(text: str, cleaned: str) -> None:
+    """An object, a list, a byte string or a pair is redacted to its end, or to the end of the line if it has none."""
+    assert redact(text) == cleaned
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "POST /v1/predictions answered 200 in 12 ms",
@@ -102,6 +124,9 @@ def test_password_with_spaces_in_quotes() -> None:
         "https://gateway.example/@ana:maps@latest",
         "Basic authentication is a basic precaution",
         "DATABASE_URL: the file is damaged, or is not an SQLite database.",
+        "LOGS__SEND_HEADERS: the JSON object is not valid.",
+        "the form has ('token', 'scope', 'state'), not ['token', 3]",
+        "{'tokens_used', 'label'} and (password, name)",
     ],
 )
 def test_plain_text_is_unchanged(text: str) -> None:
@@ -115,6 +140,22 @@ def test_plain_text_is_unchanged(text: str) -> None:
 @example("password=atl_abc}def")
 def test_redaction_is_idempotent(text: str) -> None:
     """Redacting a second time changes nothing."""
+    once = redact(text)
+    assert redact(once) == once
+
+
+_FRAGMENTS = (
+    *("password", "x-api-key", "OTEL_EXPORTER_OTLP_HEADERS", "=", ":", '"', "'", "b'", "', '", "{", "}", "[", "]", "("),
+    *(")", " ", ",", "\\", "\n", "/", "x", "atl_a", "bearer ", REDACTED),
+)
+
+
+@given(st.lists(st.sampled_from(_FRAGMENTS), max_size=14).map("".join))
+@example("password='x'y")
+@example('{"password": "x"}y')
+@example("token={'a': 1}/y")
+def test_redaction_of_fragments_is_idempotent(text: str) -> None:
+    """Redacting a second time changes nothing in texts that consist of parts of credentials."""
     once = redact(text)
     assert redact(once) == once
 
@@ -133,6 +174,12 @@ def test_redaction_is_idempotent(text: str) -> None:
         "bearer ",
         "-----BEGIN ",
         'token="\\',
+        'token={"',
+        "token=[\n",
+        "token={'a': [(",
+        'token={\\"',
+        "('token', \"",
+        "send_headers=\n",
     ],
 )
 def test_hostile_text_takes_linear_time(unit: str) -> None:
@@ -177,6 +224,21 @@ def test_tree_at_every_depth() -> None:
         REDACTED: [REDACTED],
         "error": f"ValueError('{REDACTED}')",
     }
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize(("name", "shown"), [("x-api-key", "x-api-key"), (b"Cookie", "b'Cookie'")])
+def test_headers_in_a_tree(kind: type[list[object] | tuple[object, ...]], name: str | bytes, shown: str) -> None:
+    """The value of a header that is a list or tuple of name and value is masked."""
+    assert redact_tree({"headers": [kind((name, "hush")), kind(("accept", "*/*"))]}) == {
+        "headers": [[shown, REDACTED], ["accept", "*/*"]]
+    }
+
+
+@pytest.mark.parametrize("entries", [["The token is not valid.", "x"], ["token", "x", "y"], ["token"], ["x", "token"]])
+def test_lists_that_are_no_headers(entries: list[str]) -> None:
+    """A list is no header if its first entry is a sentence or if it has another length than two."""
+    assert redact_tree(entries) == entries
 
 
 def test_tree_is_json() -> None:

@@ -33,14 +33,14 @@ class MachineMetrics(MetricGroup):
         self.container_memory = ScrapedMetric(
             GaugeMetricFamily,
             "atalaya_container_memory_working_set_bytes",
-            "Memory of the container without file pages that the kernel can drop at once.",
+            "Memory of the control group whose limit applies, without file pages that the kernel can drop at once.",
             registry=shown,
             read=lambda: single(read_working_set()),
         )
         self.container_oom_kills = ScrapedMetric(
             CounterMetricFamily,
             "atalaya_container_oom_kills_total",
-            "Processes of the container that the kernel has killed because memory ran out.",
+            "Processes that the kernel has killed in the control group whose memory limit applies.",
             registry=shown,
             read=lambda: single(count_oom_kills()),
         )

@@ -12,6 +12,8 @@ from typing import Self
 
 import pytest
 import structlog
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser
 
 from tests.monitoring.jwts import make_jwt
 from tests.monitoring.logs.sink import Sink
@@ -196,3 +198,11 @@ def test_requests_of_the_http_client_are_not_logged(sink: Sink) -> None:
     """httpx's line for each request, whose URL may contain a key, is not written."""
     logging.getLogger("httpx").info("HTTP Request: POST https://logs.example.org?key=hush")
     assert sink.lines() == []
+
+
+def test_malformed_forms_are_not_logged(sink: Sink) -> None:
+    """python_multipart's warnings of malformed forms, which callers can cause at any rate, are not written."""
+    with pytest.raises(FormParserError):
+        MultipartParser(b"boundary").write(b"no boundary")
+    logging.getLogger("python_multipart.multipart").error("a fault of the library")
+    assert sink.line()["message"] == "a fault of the library"

@@ -174,6 +174,35 @@ def test_memory_use_of_both_versions(tree: Tree, version: int, usage: str, stat:
     assert count_oom_kills(tree.root, tree.own) == 2
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "used", "kills"),
+    [("1000000000", "max", 950, 3), ("max", "500000000", 100, 1), ("max", "max", 100, 1), ("500", "500", 100, 1)],
+    ids=["outer limit", "inner limit", "no limit", "equal limits"],
+)
+def test_memory_use_of_the_group_whose_limit_applies(tree: Tree, outer: str, inner: str, used: int, kills: int) -> None:
+    """Usage and kills are read where the limit is: an outer group also counts the processes beside this group."""
+    tree.own.write_text("0::/pod/container\n")
+    for folder, limit, current, killed in (("pod", outer, 990, 3), ("pod/container", inner, 100, 1)):
+        tree.write(f"{folder}/memory.max", f"{limit}\n")
+        tree.write(f"{folder}/memory.current", f"{current * 10**6}\n")
+        tree.write(f"{folder}/memory.stat", f"inactive_file {40 * 10**6 if folder == 'pod' else 0}\n")
+        tree.write(f"{folder}/memory.events", f"oom_kill {killed}\n")
+    assert read_working_set(tree.root, tree.own) == used * 10**6
+    assert count_oom_kills(tree.root, tree.own) == kills
+
+
+def test_kills_below_an_outer_limit_of_version_1(tree: Tree) -> None:
+    """In v1, a kill for an outer group's limit is counted only in the group of the killed process."""
+    tree.own.write_text("3:memory:/pod/container\n")
+    tree.write("memory/pod/memory.limit_in_bytes", "1000\n")
+    tree.write("memory/pod/memory.usage_in_bytes", "900\n")
+    tree.write("memory/pod/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
+    tree.write("memory/pod/container/memory.usage_in_bytes", "100\n")
+    tree.write("memory/pod/container/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert read_working_set(tree.root, tree.own) == 900
+    assert count_oom_kills(tree.root, tree.own) == 2
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_throttling_of_both_versions(tree: Tree, version: int) -> None:
     """Throttling is read from the group with a quota: here the outer one, because the inner one has no periods."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from monitoring.tracing.context import continue_trace, start_trace
 from monitoring.tracing.otlp import MAX_QUEUED, OtlpExporter
@@ -119,6 +120,20 @@ def test_full_queue(collector: Collector) -> None:
     assert exported > MAX_QUEUED
     assert dropped.rejected == SPANS
     wait_until(lambda: len(collector.spans()) + dropped.unsent == exported - SPANS)
+
+
+@pytest.mark.parametrize("status", [301, 308, 400])
+def test_rejected_spans(collector: Collector, status: int) -> None:
+    """Spans that the collector redirects or rejects are dropped and counted, and the outage is logged."""
+    dropped = Dropped()
+    exporter = open_exporter(collector.endpoint, dropped)
+    collector.status = status
+    with capture_logs() as logs:
+        exporter.export(make_trace(), PREDICTION)
+        exporter.close()
+        wait_until(lambda: logs)
+    assert [line["event"] for line in logs] == ["traces_not_sent"]
+    assert (dropped.rejected, dropped.unsent) == (0, SPANS)
 
 
 @pytest.mark.parametrize("hangs", [False, True])
