@@ -13,10 +13,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -123,14 +125,27 @@ def run_command(arguments: Sequence[str]) -> int:
     debug, as_json = (_has_option(arguments, option) for option in (DEBUG_OPTION, "--json"))
     try:
         status = _invoke(_remove_option(arguments, DEBUG_OPTION))
-        sys.stdout.flush()
+        with reporting_write_errors("Standard output"):
+            sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException as error:
         if debug:
             traceback.print_exc()
+        _discard_unwritable_output()
         return _report(error, as_json and not JSON_PRINTED.get())
     return status
+
+
+@contextmanager
+def reporting_write_errors(path: Path | str) -> Iterator[None]:
+    """Raise CommandFailed for an OSError, except for a pipe that its reader has closed."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -189,9 +204,7 @@ def _report(error: BaseException, as_json: bool) -> int:
     if _is_caused_by(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # The reader has closed the pipe, as `head` does. Python would report that again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return _BROKEN_PIPE  # the reader has closed the pipe, as `head` does
     if isinstance(error, typer.TyperException):
         return _print_usage_error(error)
     if _is_caused_by(error, EOFError):
@@ -202,6 +215,15 @@ def _report(error: BaseException, as_json: bool) -> int:
         code, problems = describe_error(error)
         print(json.dumps({"error": {"code": code, "detail": " ".join(problems)}}, indent=2))
     return print_error(error)
+
+
+def _discard_unwritable_output() -> None:
+    """If standard output cannot be written, discard what it still holds: Python would report the error at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 def _print_usage_error(error: typer.TyperException) -> int:

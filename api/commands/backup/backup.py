@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import typer
 from msgspec import Struct
@@ -16,10 +16,11 @@ from sqlalchemy import Connection
 
 from api.commands.backup.archive import KEYS, ArchiveWriter, Manifest, writing_archive
 from api.commands.backup.contents import MIGRATIONS, list_tables
-from api.commands.backup.files import open_new_file, reporting_write_errors
+from api.commands.backup.files import Target, open_new_file
 from api.commands.backup.keys import format_keys
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, check_passphrase, read_passphrase
 from api.commands.database import CommandEvent, migrate_database, recorded_run, write_event
+from api.commands.group import reporting_write_errors
 from api.commands.ledger.database import open_snapshot
 from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed
@@ -115,17 +116,22 @@ def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
     for name, path in model.list_files():
         try:
             archive.add_file(f"registry/{model.home.name}/{name}", path)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise CommandFailed(f"MODEL__REGISTRY: {path} cannot be read: {error.strerror}.") from None
 
 
 @contextmanager
 def _open_target(path: Path) -> Iterator[BinaryIO]:
-    """Open the new file, or standard output, and flush it when the context ends. Raises CommandFailed."""
+    """Open the new file, or standard output, and flush it when the context ends.
+
+    Raises CommandFailed, BrokenPipeError, as do writes.
+    """
     if str(path) != "-":
-        with open_new_file(path) as file, reporting_write_errors(path):
-            yield file
+        with open_new_file(path) as file:
+            yield cast("BinaryIO", Target(file, path))
         return
-    # Not sys.stdout.buffer, for which Python would report a write error a second time when it exits.
-    with reporting_write_errors("Standard output"), open(sys.stdout.fileno(), "wb", closefd=False) as file:
-        yield file
+    name = "Standard output"
+    with reporting_write_errors(name), open(sys.stdout.fileno(), "wb", closefd=False) as file:
+        yield cast("BinaryIO", Target(file, name))

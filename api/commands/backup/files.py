@@ -8,8 +8,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from api.commands.group import reporting_write_errors
 from api.errors import CommandFailed
 from storage.folders import sync_folder
+
+
+class Target:
+    """A file whose write errors are CommandFailed, so that they are not taken for errors of a file that is read."""
+
+    def __init__(self, file: BinaryIO, name: Path | str) -> None:
+        self._file = file
+        self._name = name
+
+    def write(self, data: bytes) -> int:
+        """Raises CommandFailed, BrokenPipeError."""
+        with reporting_write_errors(self._name):
+            return self._file.write(data)
 
 
 @contextmanager
@@ -43,14 +57,3 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             partial.unlink()
         raise
-
-
-@contextmanager
-def reporting_write_errors(path: Path | str) -> Iterator[None]:
-    """Raise CommandFailed for an OSError, except for a pipe that its reader has closed."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from error

@@ -88,6 +88,15 @@ def test_only_json_lines_go_to_standard_output(ledger: Run) -> None:
         assert ledger("export", "-", *options)[:2] == (2, "")
 
 
+def test_an_export_is_written_to_standard_output_beside_a_progress_bar(
+    ledger: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a terminal as standard error, which shows a progress bar, an export still goes to standard output."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich take the captured standard error for a terminal
+    status, out, err = ledger("export", "-")
+    assert (status, out.count('"kind":"entry"'), "exporting" in err) == (0, 6, True)
+
+
 def test_an_export_replaces_the_file_when_complete(
     ledger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
