@@ -201,20 +201,25 @@ def _remove_option(arguments: Sequence[str], option: str) -> list[str]:
 
 def _report(error: BaseException, as_json: bool) -> int:
     """Print the error, and with `as_json` a JSON document on standard output too. Returns the exit status."""
-    if _is_caused_by(error, KeyboardInterrupt):
+    if _is_interrupt(error):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return _BROKEN_PIPE  # the reader has closed the pipe, as `head` does
     if isinstance(error, typer.TyperException):
-        return _print_usage_error(error)
-    if _is_caused_by(error, EOFError):
-        error = CommandFailed("The command asks for input, but standard input has ended. Run it in a terminal.")
-    elif isinstance(error, typer.Abort):
-        error = CommandFailed("Nothing was changed, because the confirmation was declined.")
+        return _print_usage_error(error, as_json)
+    if isinstance(error, typer.Abort):
+        if any(isinstance(each, EOFError) for each in _list_causes(error)):
+            error = CommandFailed("The command asks for input, but standard input has ended. Run it in a terminal.")
+        else:
+            error = CommandFailed("Nothing was changed, because the confirmation was declined.")
     if as_json:
         code, problems = describe_error(error)
-        print(json.dumps({"error": {"code": code, "detail": " ".join(problems)}}, indent=2))
+        _print_json_error(code, " ".join(problems))
     return print_error(error)
+
+
+def _print_json_error(code: str, detail: str) -> None:
+    print(json.dumps({"error": {"code": code, "detail": detail}}, indent=2))
 
 
 def _discard_unwritable_output() -> None:
@@ -226,21 +231,36 @@ def _discard_unwritable_output() -> None:
             os.dup2(null.fileno(), sys.stdout.fileno())
 
 
-def _print_usage_error(error: typer.TyperException) -> int:
+def _print_usage_error(error: typer.TyperException, as_json: bool) -> int:
     message = error.format_message().replace("Value error, ", "", 1)  # from pydantic, by which typer parses values
     if message.startswith("Usage:"):  # the command line names no command, and the error holds the help
         print(message, file=sys.stderr)
         return error.exit_code
+    if as_json:
+        _print_json_error("usage_error", " ".join(message.split()))
     return print_error(message, error.exit_code)
 
 
-def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Return whether an error of that kind led to `error`. Libraries may keep only the name of a KeyboardInterrupt."""
-    while error is not None:
-        if isinstance(error, kind) or kind.__name__ in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether Ctrl-C led to `error`."""
+    return any(isinstance(each, KeyboardInterrupt) or _names_interrupt(each) for each in _list_causes(error))
+
+
+def _names_interrupt(error: BaseException) -> bool:
+    """Return whether `error` is from a library that keeps only the text of a KeyboardInterrupt, as pydantic-core does.
+
+    The messages of all other errors may contain that name because the user has given it.
+    """
+    is_known = isinstance(error, typer.TyperException) or describe_error(error)[0] != "internal_error"
+    return not is_known and "KeyboardInterrupt: " in str(error)
+
+
+def _list_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, and then those that led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _nothing() -> None: ...
