@@ -8,12 +8,12 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import typer
 
-from api.commands.gateway.failures import explain_failure
+from api.commands.gateway.failures import check_url, explain_failure
 from api.commands.models.predict import describe_os_error, print_results
 from api.commands.output import JsonFlag, format_count, print_json, progress_bar
 from api.errors import CommandFailed
@@ -89,8 +89,7 @@ def _make_client(url: str, token: str, key: str) -> httpx.Client:
     credential = (key or token).strip()
     if not credential.isascii() or not credential.isprintable():
         raise typer.BadParameter("The token or key contains invalid characters. Copy it again.")
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
+    check_url(url)
     headers = {"X-API-Key": credential} if key else {"Authorization": f"Bearer {credential}"}
     return httpx.Client(base_url=url, headers=headers, timeout=60)
 

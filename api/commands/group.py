@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -114,9 +115,32 @@ class LazyCommand(TyperCommand):
         else:
             app.command(self.name)(target)  # its help is the docstring
         command = typer.main.get_group(app).commands[self.name or ""]
+        _reject_other_encodings(command)
         for each in getattr(command, "commands", {}).values():
             each.short_help = (each.help or "").partition("\n\n")[0]  # the whole sentence; by default it is cut off
         return command
+
+
+def _reject_other_encodings(command: Any) -> None:
+    """Make a command, or each of a group, reject bytes that are not UTF-8, which no database, URL or header has.
+
+    Paths, which typer has converted by then, may have any bytes.
+    """
+    for parameter in command.params:
+        parameter.callback = partial(_check_encoding, parameter.callback)
+    for each in getattr(command, "commands", {}).values():
+        _reject_other_encodings(each)
+
+
+def _check_encoding(follow: Callable[..., Any] | None, context: Any, parameter: Any, value: Any) -> Any:
+    """Call the parameter's own callback, if its value is valid. Raises BadParameter."""
+    try:
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(each, str):
+                each.encode()  # Python represents other bytes by lone surrogates
+    except UnicodeEncodeError:
+        raise typer.BadParameter("This is not UTF-8.", context, parameter) from None
+    return value if follow is None else follow(context, parameter, value)
 
 
 def run_command(arguments: Sequence[str]) -> int:

@@ -49,8 +49,6 @@ def find_subject(settings: Settings, name: str) -> str:
 
     Raises CommandFailed, LedgerUnavailable, DatabaseMissing.
     """
-    if not name.isprintable():  # such as bytes that are not UTF-8, which no database stores
-        raise CommandFailed("The name contains characters that no user and no subject has.")
     user_id = run_with_engine(settings, lambda engine: _find_user_id(UserStore(engine), name))
     if user_id is not None:
         return user_id
