@@ -58,6 +58,8 @@ def backup(
     to_stdout = str(file) == "-"
     if to_stdout and as_json:
         raise typer.BadParameter("--json needs standard output, too. Name a file.")
+    if to_stdout and sys.stdout.isatty():
+        raise CommandFailed("A backup is not text for a terminal. Name a file, or redirect standard output.")
     settings = load_settings()
     with recorded_run(Task.BACKUP):
         rows = _back_up(settings, file, passphrase, with_keys=with_keys)

@@ -87,6 +87,18 @@ def test_a_pipe_that_closes_during_the_models_is_quiet(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_backup_is_not_written_to_a_terminal(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """A backup is binary: the command refuses to write it to a terminal."""
+    assert environment.ledger_key()
+    main, terminal = os.openpty()
+    with os.fdopen(main), os.fdopen(terminal, "w") as stdout:
+        assert run_with_output(stdout, monkeypatch, "backup", "-") == 1
+    assert "Name a file, or redirect standard output." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_folder_that_does_not_exist_is_named(environment: Settings, capsys: Captured) -> None:
     """An export to a folder that does not exist is an error of the file, not of the ledger."""
     assert environment.ledger_key()
