@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _prepare_streams() -> None:
-    """Open /dev/null as each standard stream that the caller has closed, and let all print any file name.
+    """Open /dev/null as each standard stream that the caller has closed, and let standard output print any file name.
 
     A file that the command opens would otherwise get the closed stream's descriptor, and receive its output.
     """
