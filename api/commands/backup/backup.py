@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, BinaryIO
 
 import typer
 from msgspec import Struct
@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from api.commands.backup.archive import KEYS, ArchiveWriter, Manifest, writing_archive
 from api.commands.backup.contents import MIGRATIONS, list_tables
-from api.commands.backup.files import Target, open_new_file
+from api.commands.backup.files import open_new_file
 from api.commands.backup.keys import format_keys
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, check_passphrase, read_passphrase
 from api.commands.database import CommandEvent, migrate_database, recorded_run, write_event
@@ -118,8 +118,6 @@ def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
     for name, path in model.list_files():
         try:
             archive.add_file(f"registry/{model.home.name}/{name}", path)
-        except BrokenPipeError:
-            raise
         except OSError as error:
             raise CommandFailed(f"MODEL__REGISTRY: {path} cannot be read: {error.strerror}.") from None
 
@@ -128,12 +126,12 @@ def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
 def _open_target(path: Path) -> Iterator[BinaryIO]:
     """Open the new file, or standard output, and flush it when the context ends.
 
-    Raises CommandFailed, BrokenPipeError, as do writes.
+    Raises CommandFailed, BrokenPipeError.
     """
     if str(path) != "-":
         with open_new_file(path) as file:
-            yield cast("BinaryIO", Target(file, path))
+            yield file
         return
-    name = "Standard output"
-    with reporting_write_errors(name), open(sys.stdout.fileno(), "wb", closefd=False) as file:
-        yield cast("BinaryIO", Target(file, name))
+    # Not sys.stdout.buffer: closing this one writes again after an error, which then is not taken for a model's.
+    with reporting_write_errors("Standard output"), open(sys.stdout.fileno(), "wb", closefd=False) as file:
+        yield file

@@ -13,19 +13,6 @@ from api.errors import CommandFailed
 from storage.folders import sync_folder
 
 
-class Target:
-    """A file whose write errors are CommandFailed, so that they are not taken for errors of a file that is read."""
-
-    def __init__(self, file: BinaryIO, name: Path | str) -> None:
-        self._file = file
-        self._name = name
-
-    def write(self, data: bytes) -> int:
-        """Raises CommandFailed, BrokenPipeError."""
-        with reporting_write_errors(self._name):
-            return self._file.write(data)
-
-
 @contextmanager
 def open_new_file(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that only its owner can read; it gets its name when the context ends without an error.
@@ -44,11 +31,11 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise CommandFailed(f"{path} cannot be created: {error.strerror}. Name another file.") from None
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # Closing a file whose last write failed writes again: that error replaces the earlier one.
+        with reporting_write_errors(path), os.fdopen(descriptor, "wb") as file:
             yield file
-            with reporting_write_errors(path):
-                file.flush()
-                os.fsync(descriptor)
+            file.flush()
+            os.fsync(descriptor)
         with reporting_write_errors(path):
             path.touch(0o600, exist_ok=False)  # unlike `replace`, fails if another process has created the file
             partial.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,19 @@ def test_a_full_disk_is_named(
     assert registry.list_models()
     assert run_with_output(full, monkeypatch, *command) == 1
     assert capsys.readouterr().err == FULL
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_file_that_cannot_grow_is_named(registry: FileRegistry, capsys: Captured) -> None:
+    """A backup that fails while it copies a model to a file names that file, and neither the database nor the model."""
+    assert registry.list_models()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, hard))
+    try:
+        assert run(["backup", "b"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capsys.readouterr().err == "error: b cannot be written: File too large.\n"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
