@@ -22,6 +22,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _exit_now)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         sys.unraisablehook = _report_unraisable
+        _prepare_streams()
         if next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "") not in SERVING_COMMANDS:
             _raise_oom_score()
         status = run(sys.argv[1:])
@@ -38,6 +39,22 @@ def run(arguments: list[str]) -> int:
     from api.commands.group import run_command
 
     return run_command(arguments)
+
+
+def _prepare_streams() -> None:
+    """Open /dev/null as each standard stream that the caller has closed, and let standard output print any file name.
+
+    A file that the command opens would otherwise get the closed stream's descriptor, and receive its output.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
 
 
 def _raise_oom_score() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import typer
 
-from api.commands.gateway.failures import explain_failure
+from api.commands.gateway.failures import check_url, explain_failure
 from api.commands.models.predict import describe_os_error, print_results
 from api.commands.output import JsonFlag, format_count, print_json, progress_bar
 from api.errors import CommandFailed
+from model.errors import ImageTooManyBytes
+from model.imaging.bounds import read_image_file
 
 # Long enough for a rate limit or an overload. The command does not wait for a quota, which may be exhausted for weeks.
 MAX_WAIT_S = 120
@@ -34,24 +37,21 @@ def classify(
     """Send images to a gateway and print its predictions.
 
     The command waits when the gateway limits the rate, continues when an image is rejected, and stops when the gateway
-    cannot be reached or rejects the credential.
+    cannot be reached or rejects the credential. The results so far are always printed.
     """
     results: list[dict[str, Any]] = []
-    stopped: CommandFailed | None = None
-    with (
-        _make_client(url, token, key) as client,
-        progress_bar("Classifying", len(images)) as advance,
-    ):
-        for done, path in enumerate(images, 1):
-            try:
-                results.append({"image": str(path), **_classify_one(client, path)})
-            except CommandFailed as error:
-                stopped = error
-                break
-            advance(done)
-    if stopped is not None:
-        left, total = len(images) - len(results), format_count(len(images), "image")
-        stopped = CommandFailed(f"{stopped} {left} of {total} {'was' if left == 1 else 'were'} not classified.")
+    stopped: BaseException | None = None
+    with _make_client(url, token, key) as client:
+        try:
+            with progress_bar("Classifying", len(images)) as advance:
+                for done, path in enumerate(images, 1):
+                    results.append({"image": str(path), **_classify_one(client, path)})
+                    advance(done)
+        except CommandFailed as error:
+            left, total = len(images) - len(results), format_count(len(images), "image")
+            stopped = CommandFailed(f"{error} {left} of {total} {'was' if left == 1 else 'were'} not classified.")
+        except BaseException as error:  # Ctrl-C and bugs, too: the results so far were charged
+            stopped = error
     print_results(results, as_json, stopped)
 
 
@@ -89,8 +89,7 @@ def _make_client(url: str, token: str, key: str) -> httpx.Client:
     credential = (key or token).strip()
     if not credential.isascii() or not credential.isprintable():
         raise typer.BadParameter("The token or key contains invalid characters. Copy it again.")
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
+    check_url(url)
     headers = {"X-API-Key": credential} if key else {"Authorization": f"Bearer {credential}"}
     return httpx.Client(base_url=url, headers=headers, timeout=60)
 
@@ -98,10 +97,13 @@ def _make_client(url: str, token: str, key: str) -> httpx.Client:
 def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
     """Return the prediction, or an error of this image. Raises CommandFailed for an error that affects all images."""
     try:
-        data = path.read_bytes()
+        data = read_image_file(path)
+    except ImageTooManyBytes as error:
+        return {"error": str(error)}
     except OSError as error:
         return {"error": describe_os_error(error)}
-    response = _send_with_retries(lambda: client.post("/v1/predictions", files={"file": (path.name, data)}))
+    name = os.fsencode(path.name).decode("utf-8", "replace")  # the bytes of a file name need not be UTF-8
+    response = _send_with_retries(lambda: client.post("/v1/predictions", files={"file": (name, data)}))
     try:
         body = response.json()
         if not response.is_error:

@@ -13,10 +13,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -112,9 +115,32 @@ class LazyCommand(TyperCommand):
         else:
             app.command(self.name)(target)  # its help is the docstring
         command = typer.main.get_group(app).commands[self.name or ""]
+        _reject_other_encodings(command)
         for each in getattr(command, "commands", {}).values():
             each.short_help = (each.help or "").partition("\n\n")[0]  # the whole sentence; by default it is cut off
         return command
+
+
+def _reject_other_encodings(command: Any) -> None:
+    """Make a command, or each of a group, reject bytes that are not UTF-8, which no database, URL or header has.
+
+    Paths, which typer has converted by then, may have any bytes.
+    """
+    for parameter in command.params:
+        parameter.callback = partial(_check_encoding, parameter.callback)
+    for each in getattr(command, "commands", {}).values():
+        _reject_other_encodings(each)
+
+
+def _check_encoding(follow: Callable[..., Any] | None, context: Any, parameter: Any, value: Any) -> Any:
+    """Call the parameter's own callback, if its value is valid. Raises BadParameter."""
+    try:
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(each, str):
+                each.encode()  # Python represents other bytes by lone surrogates
+    except UnicodeEncodeError:
+        raise typer.BadParameter("This is not UTF-8.", context, parameter) from None
+    return value if follow is None else follow(context, parameter, value)
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -123,14 +149,27 @@ def run_command(arguments: Sequence[str]) -> int:
     debug, as_json = (_has_option(arguments, option) for option in (DEBUG_OPTION, "--json"))
     try:
         status = _invoke(_remove_option(arguments, DEBUG_OPTION))
-        sys.stdout.flush()
+        with reporting_write_errors("Standard output"):
+            sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException as error:
         if debug:
             traceback.print_exc()
+        _discard_unwritable_output()
         return _report(error, as_json and not JSON_PRINTED.get())
     return status
+
+
+@contextmanager
+def reporting_write_errors(path: Path | str) -> Iterator[None]:
+    """Raise CommandFailed for an OSError, except for a pipe that its reader has closed."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -186,39 +225,66 @@ def _remove_option(arguments: Sequence[str], option: str) -> list[str]:
 
 def _report(error: BaseException, as_json: bool) -> int:
     """Print the error, and with `as_json` a JSON document on standard output too. Returns the exit status."""
-    if _is_caused_by(error, KeyboardInterrupt):
+    if _is_interrupt(error):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # The reader has closed the pipe, as `head` does. Python would report that again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return _BROKEN_PIPE  # the reader has closed the pipe, as `head` does
     if isinstance(error, typer.TyperException):
-        return _print_usage_error(error)
-    if _is_caused_by(error, EOFError):
-        error = CommandFailed("The command asks for input, but standard input has ended. Run it in a terminal.")
-    elif isinstance(error, typer.Abort):
-        error = CommandFailed("Nothing was changed, because the confirmation was declined.")
+        return _print_usage_error(error, as_json)
+    if isinstance(error, typer.Abort):
+        if any(isinstance(each, EOFError) for each in _list_causes(error)):
+            error = CommandFailed("The command asks for input, but standard input has ended. Run it in a terminal.")
+        else:
+            error = CommandFailed("Nothing was changed, because the confirmation was declined.")
     if as_json:
         code, problems = describe_error(error)
-        print(json.dumps({"error": {"code": code, "detail": " ".join(problems)}}, indent=2))
+        _print_json_error(code, " ".join(problems))
     return print_error(error)
 
 
-def _print_usage_error(error: typer.TyperException) -> int:
+def _print_json_error(code: str, detail: str) -> None:
+    print(json.dumps({"error": {"code": code, "detail": detail}}, indent=2))
+
+
+def _discard_unwritable_output() -> None:
+    """If standard output cannot be written, discard what it still holds: Python would report the error at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
+
+
+def _print_usage_error(error: typer.TyperException, as_json: bool) -> int:
     message = error.format_message().replace("Value error, ", "", 1)  # from pydantic, by which typer parses values
     if message.startswith("Usage:"):  # the command line names no command, and the error holds the help
         print(message, file=sys.stderr)
         return error.exit_code
+    if as_json:
+        _print_json_error("usage_error", " ".join(message.split()))
     return print_error(message, error.exit_code)
 
 
-def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Return whether an error of that kind led to `error`. Libraries may keep only the name of a KeyboardInterrupt."""
-    while error is not None:
-        if isinstance(error, kind) or kind.__name__ in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether Ctrl-C led to `error`."""
+    return any(isinstance(each, KeyboardInterrupt) or _names_interrupt(each) for each in _list_causes(error))
+
+
+def _names_interrupt(error: BaseException) -> bool:
+    """Return whether `error` is from a library that keeps only the text of a KeyboardInterrupt, as pydantic-core does.
+
+    The messages of all other errors may contain that name because the user has given it.
+    """
+    is_known = isinstance(error, typer.TyperException) or describe_error(error)[0] != "internal_error"
+    return not is_known and "KeyboardInterrupt: " in str(error)
+
+
+def _list_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, and then those that led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _nothing() -> None: ...

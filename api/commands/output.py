@@ -116,7 +116,9 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield `advance(done)`. The bar appears on standard error if that is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    hidden = not console.is_terminal
+    # rich would redirect what is printed to standard output meanwhile, such as an export, to standard error.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=hidden) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
 

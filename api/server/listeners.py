@@ -32,7 +32,7 @@ def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
                 skipped = error
         if not bound and skipped is not None:
             raise skipped
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         for listener in bound:
             listener.close()
         raise _explain(error, host, port, setting) from None
@@ -46,7 +46,7 @@ def local_url(scheme: str, host: str, port: int) -> str:
 
 
 def _find_addresses(host: str, port: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Yield families and socket addresses. Raises OSError."""
+    """Yield families and socket addresses. Raises OSError, and UnicodeError for a name that IDNA cannot encode."""
     # One socket for both families would report clients' IPv4 addresses as IPv6 ones, such as ::ffff:192.0.2.1.
     for each in (_EVERY_IPV4, _EVERY_IPV6) if host == _EVERY_IPV6 else (host,):
         for family, _, _, _, address in socket.getaddrinfo(
@@ -69,9 +69,9 @@ def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
     return listener
 
 
-def _explain(error: OSError, host: str, port: int, setting: str) -> SettingsError:
+def _explain(error: OSError | UnicodeError, host: str, port: int, setting: str) -> SettingsError:
+    if isinstance(error, UnicodeError | socket.gaierror) or error.errno in _IPV6_OFF:
+        return SettingsError(f"HOST: {host} is not an address of this machine. Use :: for all addresses.")
     if error.errno == errno.EADDRINUSE:
         return SettingsError(f"Port {port} is already in use. Choose another with {setting}=")
-    if isinstance(error, socket.gaierror) or error.errno in _IPV6_OFF:
-        return SettingsError(f"HOST: {host} is not an address of this machine. Use :: for all addresses.")
     return SettingsError(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import warnings
+from pathlib import Path
 
 from PIL import Image, _imaging
 
-from model.errors import ImageTooManyPixels
+from model.errors import ImageTooManyBytes, ImageTooManyPixels
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
@@ -33,6 +35,20 @@ def _silence_libtiff() -> None:
 _silence_libtiff()
 # Pillow also logs the errors that it raises, with numbers from the file. The exception is enough.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def read_image_file(path: Path) -> bytes:
+    """Read a file that the user has named, which may be of any size. Raises ImageTooManyBytes, OSError."""
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+        check_byte_count(max(len(data), os.fstat(file.fileno()).st_size))
+    return data
+
+
+def check_byte_count(count: int, max_bytes: int = MAX_BYTES) -> None:
+    """Raises ImageTooManyBytes."""
+    if count > max_bytes:
+        raise ImageTooManyBytes(f"The image has {count} bytes; the limit is {max_bytes}. Compress it.")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -22,12 +22,11 @@ from model.errors import (
     CorruptImage,
     EmptyImage,
     ImageRejected,
-    ImageTooManyBytes,
     ImageTooManyPixels,
     UnsupportedImage,
     UnsupportedPixelFormat,
 )
-from model.imaging.bounds import MAX_BYTES, MAX_PIXELS, check_size
+from model.imaging.bounds import MAX_BYTES, MAX_PIXELS, check_byte_count, check_size
 from model.imaging.containers.jpeg_work import reduce_jpeg
 from model.imaging.containers.png import reduce_png
 from model.imaging.containers.reduced import ReducedFile
@@ -145,8 +144,7 @@ def measure_image(
 
 
 def _check_format(data: bytes, max_bytes: int) -> str:
-    if len(data) > max_bytes:
-        raise ImageTooManyBytes(f"The image has {len(data)} bytes; the limit is {max_bytes}. Compress it.")
+    check_byte_count(len(data), max_bytes)
     return sniff_format(data)
 
 

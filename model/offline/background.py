@@ -20,7 +20,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.backends.base import Backend
-from model.offline.dataset import decode_file
+from model.offline.dataset import decode_file, read_file
 
 LEAST_SHARE = 0.7
 """If the thread had a processor for a smaller share of an image's time, other threads need the processors."""
@@ -64,7 +64,7 @@ def predict_in_background(
     """Predict the images one by one, and return the outputs in the order of `paths`.
 
     Calls `progress` with the number of images done so far; an exception from it ends the work. Raises DatasetError if
-    a file cannot be decoded.
+    a file is too large or cannot be decoded.
     """
     rows: list[NDArray[np.float32]] = []
     digests: list[bytes] = []
@@ -82,7 +82,7 @@ def predict_in_background(
 
 
 def _predict(backend: Backend, path: Path, pacer: Pacer) -> tuple[NDArray[np.float32], bytes, float]:
-    content = path.read_bytes()  # not measured: a slow disk does not mean that processors are busy
+    content = read_file(path)  # not measured: a slow disk does not mean that processors are busy
     started, used = time.monotonic(), time.thread_time()
     pixels = decode_file(path, content, backend.info.input_spec).pixels
     row = backend.predict(pixels[np.newaxis])

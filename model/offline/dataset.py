@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.errors import DatasetError, ImageRejected
+from model.imaging.bounds import read_image_file
 from model.imaging.decode import DecodedImage, decode_image
 from model.imaging.input_spec import InputSpec
 
@@ -125,13 +127,25 @@ def compute_list_digest(splits: Mapping[str, LabelledFiles]) -> str:
 
 def read_image(path: Path, spec: InputSpec) -> DecodedImage:
     """Decode one file as the gateway does for a model with this input. Raises DatasetError with the file's path."""
-    return decode_file(path, path.read_bytes(), spec)
+    return decode_file(path, read_file(path), spec)
+
+
+def read_file(path: Path) -> bytes:
+    """Read an image without decoding it. Raises DatasetError with the path if it is too large."""
+    with _naming_file(path):
+        return read_image_file(path)
 
 
 def decode_file(path: Path, content: bytes, spec: InputSpec) -> DecodedImage:
     """Decode the content of the file `path`, as `read_image` does. Raises DatasetError with the path."""
-    try:
+    with _naming_file(path):
         return decode_image(content, spec)
+
+
+@contextmanager
+def _naming_file(path: Path) -> Iterator[None]:
+    try:
+        yield
     except ImageRejected as error:
         raise DatasetError(f"{path}: {error} Repair or remove the file.") from error
 

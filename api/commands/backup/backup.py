@@ -16,10 +16,11 @@ from sqlalchemy import Connection
 
 from api.commands.backup.archive import KEYS, ArchiveWriter, Manifest, writing_archive
 from api.commands.backup.contents import MIGRATIONS, list_tables
-from api.commands.backup.files import open_new_file, reporting_write_errors
+from api.commands.backup.files import open_new_file
 from api.commands.backup.keys import format_keys
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, check_passphrase, read_passphrase
 from api.commands.database import CommandEvent, migrate_database, recorded_run, write_event
+from api.commands.group import reporting_write_errors
 from api.commands.ledger.database import open_snapshot
 from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed
@@ -57,6 +58,8 @@ def backup(
     to_stdout = str(file) == "-"
     if to_stdout and as_json:
         raise typer.BadParameter("--json needs standard output, too. Name a file.")
+    if to_stdout and sys.stdout.isatty():
+        raise CommandFailed("A backup is not text for a terminal. Name a file, or redirect standard output.")
     settings = load_settings()
     with recorded_run(Task.BACKUP):
         rows = _back_up(settings, file, passphrase, with_keys=with_keys)
@@ -121,11 +124,14 @@ def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
 
 @contextmanager
 def _open_target(path: Path) -> Iterator[BinaryIO]:
-    """Open the new file, or standard output, and flush it when the context ends. Raises CommandFailed."""
+    """Open the new file, or standard output, and flush it when the context ends.
+
+    Raises CommandFailed, BrokenPipeError.
+    """
     if str(path) != "-":
-        with open_new_file(path) as file, reporting_write_errors(path):
+        with open_new_file(path) as file:
             yield file
         return
-    # Not sys.stdout.buffer, for which Python would report a write error a second time when it exits.
+    # Not sys.stdout.buffer: closing this one writes again after an error, which then is not taken for a model's.
     with reporting_write_errors("Standard output"), open(sys.stdout.fileno(), "wb", closefd=False) as file:
         yield file

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from api.commands.group import reporting_write_errors
 from api.errors import CommandFailed
 from storage.folders import sync_folder
 
@@ -30,11 +31,11 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise CommandFailed(f"{path} cannot be created: {error.strerror}. Name another file.") from None
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # Closing a file whose last write failed writes again: that error replaces the earlier one.
+        with reporting_write_errors(path), os.fdopen(descriptor, "wb") as file:
             yield file
-            with reporting_write_errors(path):
-                file.flush()
-                os.fsync(descriptor)
+            file.flush()
+            os.fsync(descriptor)
         with reporting_write_errors(path):
             path.touch(0o600, exist_ok=False)  # unlike `replace`, fails if another process has created the file
             partial.replace(path)
@@ -43,14 +44,3 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             partial.unlink()
         raise
-
-
-@contextmanager
-def reporting_write_errors(path: Path | str) -> Iterator[None]:
-    """Raise CommandFailed for an OSError, except for a pipe that its reader has closed."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from error

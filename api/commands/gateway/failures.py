@@ -1,8 +1,24 @@
-"""Explains why a gateway or another server cannot be reached."""
+"""Checks the addresses of gateways and other servers, and explains why one cannot be reached."""
 
 from __future__ import annotations
 
 import ssl
+from urllib.parse import urlsplit
+
+import httpx
+import typer
+
+
+def check_url(url: str, option: str = "--url") -> None:
+    """Raises BadParameter for what is not the URL of an HTTP server."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (raises ValueError for a number that is no port)
+        httpx.URL(url).raw_host.decode().encode("idna")  # as the socket module does
+    except (ValueError, httpx.InvalidURL) as error:
+        raise typer.BadParameter(f"{option}: {url} is not a URL: {error}.") from None
+    if parts.scheme not in ("http", "https"):
+        raise typer.BadParameter(f"{option}: {url} has no scheme. Write http://{url} or https://{url}.")
 
 
 def explain_failure(error: BaseException) -> str:

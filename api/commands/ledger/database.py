@@ -22,7 +22,11 @@ _STATEMENT_TIMEOUT_S = 3600  # streaming a large ledger takes long
 
 @contextmanager
 def open_snapshot(settings: Settings) -> Iterator[Connection]:
-    """Open a snapshot of the database, to stream it while others write. Raises LedgerUnavailable, DatabaseMissing."""
+    """Open a snapshot of the database, to stream it while others write. Raises LedgerUnavailable, DatabaseMissing.
+
+    An OSError of the block is raised as it is: it comes from the output, because SQLAlchemy wraps those of the drivers.
+    """
+    output_error: OSError | None = None
     url = settings.database_url.get_secret_value()
     check_database_exists(url)
     engine = open_blocking_engine(url, _STATEMENT_TIMEOUT_S)
@@ -30,9 +34,14 @@ def open_snapshot(settings: Settings) -> Iterator[Connection]:
         # SQLite's transactions always see one snapshot.
         level = "REPEATABLE READ" if engine.dialect.name == "postgresql" else "SERIALIZABLE"
         with ledger_errors(engine.url), engine.execution_options(isolation_level=level).begin() as connection:
-            yield connection
+            try:
+                yield connection
+            except OSError as error:
+                output_error = error
     finally:
         engine.dispose()
+    if output_error is not None:
+        raise output_error
 
 
 def find_subject(settings: Settings, name: str) -> str:
@@ -40,8 +49,6 @@ def find_subject(settings: Settings, name: str) -> str:
 
     Raises CommandFailed, LedgerUnavailable, DatabaseMissing.
     """
-    if not name.isprintable():  # such as bytes that are not UTF-8, which no database stores
-        raise CommandFailed("The name contains characters that no user and no subject has.")
     user_id = run_with_engine(settings, lambda engine: _find_user_id(UserStore(engine), name))
     if user_id is not None:
         return user_id

@@ -14,6 +14,7 @@ import typer
 from msgspec.structs import asdict
 
 from api.commands.database import CommandEvent, write_event
+from api.commands.group import reporting_write_errors
 from api.commands.ledger.database import check_model_recorded, find_subject, open_snapshot
 from api.commands.ledger.verify import NO_PARQUET
 from api.commands.options.times import parse_time
@@ -72,8 +73,8 @@ def _export(settings: Settings, header: StreamHeader, path: Path, export_format:
     """Return how many entries were written, and how many of them with a payload."""
     entries = payloads = 0
     with (
-        open_snapshot(settings) as connection,
         _open_writer(path, export_format) as write,
+        open_snapshot(settings) as connection,
         progress_bar("exporting", count_entries(connection, header)) as advance,
     ):
         for record in write(select_records(connection, header)):
@@ -86,17 +87,19 @@ def _export(settings: Settings, header: StreamHeader, path: Path, export_format:
 
 @contextmanager
 def _open_writer(path: Path, export_format: ExportFormat) -> Iterator[Callable[[Iterable[Record]], Iterator[Record]]]:
-    """Yield a function that writes each record and yields it again."""
+    """Yield a function that writes each record and yields it again. Raises CommandFailed, BrokenPipeError."""
     if str(path) == "-":
-        yield lambda records: write_lines(records, sys.stdout)
+        with reporting_write_errors("Standard output"):
+            yield lambda records: write_lines(records, sys.stdout)
+            sys.stdout.flush()
         return
     if export_format is ExportFormat.PARQUET:
         try:
             from monitoring.ledger.exports.parquet import write_rows
         except ImportError:
             raise CommandFailed(NO_PARQUET) from None
-        with replace_private_file(path) as (temporary, _):
+        with reporting_write_errors(path), replace_private_file(path) as (temporary, _):
             yield lambda records: write_rows(records, temporary)
     else:
-        with replace_private_file(path) as (_, file):
+        with reporting_write_errors(path), replace_private_file(path) as (_, file):
             yield lambda records: write_lines(records, file)

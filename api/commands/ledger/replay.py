@@ -27,14 +27,15 @@ def replay(
     as_json: JsonFlag = False,
 ) -> None:
     """Reproduce a prediction bit for bit, or name the differences."""
-    from api.services.registry import list_artefact_folders  # both load the model libraries
+    from api.services.registry import list_artefact_folders  # these load the model libraries
+    from model.imaging.bounds import read_image_file
     from model.serving.replay import replay as repeat_prediction
 
     settings = load_settings()
     recorded = _read_recorded(settings, prediction_id)
     facts = recorded.read_facts()
     folders = [model] if model else list_artefact_folders(settings)
-    comparison = repeat_prediction(facts, image.read_bytes(), folders, settings.artefact_key())
+    comparison = repeat_prediction(facts, read_image_file(image), folders, settings.artefact_key())
     if as_json:
         print_json(
             {

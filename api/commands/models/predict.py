@@ -15,6 +15,7 @@ from api.errors import CommandFailed
 from model.backends.base import Backend
 from model.errors import ImageRejected
 from model.explanation.explanation import ExplanationRequest
+from model.imaging.bounds import read_image_file
 from model.serving.prediction import predict_image
 
 ExplainOption = Annotated[
@@ -36,7 +37,7 @@ def predict(
     print_results(results, as_json)
 
 
-def print_results(results: list[dict[str, Any]], as_json: bool, stopped: CommandFailed | None = None) -> None:
+def print_results(results: list[dict[str, Any]], as_json: bool, stopped: BaseException | None = None) -> None:
     """Print a row for each classified image, and a line on standard error for each failed image and each warning.
 
     Raises `stopped`, the error that ended the command early, or CommandFailed if an image failed.
@@ -89,7 +90,7 @@ def _check_picture(picture: Path, images: list[Path]) -> None:
 def _predict_one(backend: Backend, path: Path, picture: Path | None) -> dict[str, Any]:
     request = None if picture is None else ExplanationRequest(overlay=True)
     try:
-        prediction = predict_image(backend, path.read_bytes(), request)
+        prediction = predict_image(backend, read_image_file(path), request)
     except ImageRejected as error:
         return {"image": str(path), "error": str(error)}
     except OSError as error:

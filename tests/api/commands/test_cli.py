@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import stat
 import subprocess
@@ -233,6 +234,15 @@ def test_predict_reports_failed_images(command: Command, capsys: pytest.CaptureF
     output = capsys.readouterr()
     assert [set(result) for result in json.loads(output.out)] == [PREDICTED, {"image", "error"}]
     assert output.err.startswith("error: 1 of 2 images failed")
+
+
+def test_predict_refuses_a_large_file(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A file above the limit of an image is reported as such, even if it does not fit into memory."""
+    large = tmp_path / "large.tif"
+    large.touch()
+    os.truncate(large, 1 << 40)
+    assert command("predict", str(large), str(save_image(tmp_path / "a.png"))) == 1
+    assert f"large.tif: The image has {1 << 40} bytes; the limit is 20000000." in capsys.readouterr().err
 
 
 def test_classify_without_a_gateway(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def test_images_keep_the_order_of_the_files_and_progress_counts_them(tmp_path: P
     assert images.labels.tolist() == [0, 1, 1]
     assert images.labels.dtype == np.int64
     assert progress == [1, 2, 3]
+
+
+def test_a_file_that_is_too_large_is_named(tmp_path: Path) -> None:
+    """A file above the limit of an image is rejected with its path, even if it does not fit into memory."""
+    large = tmp_path / "large.tif"
+    large.touch()
+    os.truncate(large, 1 << 40)
+    with pytest.raises(DatasetError, match=r"large\.tif: The image has \d+ bytes; the limit is 20000000"):
+        read_image(large, DEFAULT_INPUT)
 
 
 def test_images_have_the_size_of_the_models_input(tmp_path: Path) -> None:

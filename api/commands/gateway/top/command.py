@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from api.commands.gateway.failures import check_url
 from api.commands.gateway.top.samples import Interval
 from api.commands.gateway.top.sources import MetricsSource, find_metrics, read_alerts
 from api.commands.gateway.top.summary import summarize
@@ -37,6 +38,8 @@ def top(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a running gateway is doing, until Ctrl-C."""
+    if alerts_url is not None:
+        check_url(alerts_url, "--alerts-url")
     source = find_metrics(url, token.strip(), key.strip())
     if not (once or as_json or sys.stdout.isatty()):
         raise CommandFailed("There is no terminal to draw on. Use --once or --json.")

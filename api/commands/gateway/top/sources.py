@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
-import typer
 from msgspec import Struct
 
-from api.commands.gateway.failures import explain_failure
+from api.commands.gateway.failures import check_url, explain_failure
 from api.commands.gateway.running import find_gateway
 from api.commands.gateway.top.samples import Scrape
 from api.errors import CommandFailed
@@ -60,8 +58,7 @@ def find_metrics(url: str | None, token: str, key: str) -> MetricsSource:
         running = find_gateway(settings.port)
         url = running.url if running else local_url("http", settings.host, settings.port)
     url = url.rstrip("/")
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
+    check_url(url)
     headers = {"X-API-Key": key} if key else {"Authorization": f"Bearer {token}"} if token else {}
     return MetricsSource(url, f"{url}/metrics", headers)
 

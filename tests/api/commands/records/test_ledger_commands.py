@@ -84,8 +84,18 @@ def test_only_json_lines_go_to_standard_output(ledger: Run) -> None:
     assert status == 0
     assert [json.loads(line)["kind"] for line in out.splitlines()].count("entry") == 6
     assert err == "6 entries exported, 6 with a payload.\n"
-    for options in (["--json"], ["--format", "parquet"]):
-        assert ledger("export", "-", *options)[:2] == (2, "")
+    assert ledger("export", "-", "--format", "parquet")[:2] == (2, "")
+    status, out, _ = ledger("export", "-", "--json")
+    assert (status, json.loads(out)["error"]["code"]) == (2, "usage_error")
+
+
+def test_an_export_is_written_to_standard_output_beside_a_progress_bar(
+    ledger: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a terminal as standard error, which shows a progress bar, an export still goes to standard output."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich take the captured standard error for a terminal
+    status, out, err = ledger("export", "-")
+    assert (status, out.count('"kind":"entry"'), "exporting" in err) == (0, 6, True)
 
 
 def test_an_export_replaces_the_file_when_complete(

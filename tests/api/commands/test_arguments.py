@@ -1,0 +1,78 @@
+"""Arguments that are malformed: addresses of servers, and bytes that are not UTF-8."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from api.cli import run
+from tests.support.gateway import create_database
+
+Captured = pytest.CaptureFixture[str]
+NOT_UTF8 = os.fsdecode(b"\xff")
+URLS = ("http://[::1", "http://a..b", "http://host:99999", "http://\N{LATIN SMALL LETTER E WITH ACUTE}..b")
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("--url", ["classify", "--token", "x", "a.jpg"]),
+        ("--url", ["label", "--token", "x", "1", "forest"]),
+        ("--url", ["top", "--once"]),
+        ("--alerts-url", ["top", "--once"]),
+    ],
+    ids=["classify", "label", "top", "alerts"],
+)
+def test_a_malformed_url_is_a_usage_error(url: str, option: str, arguments: list[str], capsys: Captured) -> None:
+    """A URL that no HTTP client can use is a usage error that names the option and the URL."""
+    assert run([*arguments, option, url]) == 2
+    assert capsys.readouterr().err.startswith(f"error: Invalid value: {option}: {url} is not a URL: ")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_host_that_is_no_name_is_an_error_of_the_setting(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """A host that IDNA cannot encode is reported like any other name that is not an address of this machine."""
+    monkeypatch.setenv("MODEL__URL", "stub://")
+    assert run(["demo", "--host", host]) == 1
+    assert f"HOST: {host} is not an address of this machine." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("--user", ["keys", "create", "--name", "x", "--user", NOT_UTF8]),
+        ("--user", ["keys", "list", "--user", NOT_UTF8]),
+        ("name", ["clients", "add", NOT_UTF8, "--scope", "predict"]),
+        ("--scope", ["clients", "add", "x", "--scope", "predict", "--scope", NOT_UTF8]),
+        ("ID", ["ledger", "replay", NOT_UTF8, "a.jpg"]),
+        ("--principal", ["ledger", "export", "e.jsonl", "--principal", NOT_UTF8]),
+        ("LABEL", ["label", "--url", "http://127.0.0.1:1", "--token", "x", "1", NOT_UTF8]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_text_that_is_not_utf8_is_a_usage_error(name: str, arguments: list[str], capsys: Captured) -> None:
+    """Bytes that are not UTF-8 are a usage error, which names the argument or the option."""
+    assert run(arguments) == 2
+    assert capsys.readouterr().err == f"error: Invalid value for '{name}': This is not UTF-8.\n"
+
+
+def test_a_path_may_have_any_bytes(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a file may be bytes that are not UTF-8."""
+    monkeypatch.setenv("MODEL__URL", "stub://")
+    image = tmp_path / f"{NOT_UTF8}.jpg"
+    image.write_text("no image")
+    assert run(["predict", str(image), "--json"]) == 1
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["image"], "not a JPEG" in result["error"]) == (str(image), True)
