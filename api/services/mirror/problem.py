@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.settings import Settings
+from storage.private_files import replace_private_file
 
 _FILE = ".problem"
 
@@ -12,9 +13,8 @@ def write_problem(settings: Settings, code: str | None) -> None:
     folder = settings.model.mirror_folder
     folder.mkdir(parents=True, exist_ok=True)
     if read_problem(settings) != code:
-        temporary = folder / f"{_FILE}.new"
-        temporary.write_text(code or "")
-        temporary.replace(folder / _FILE)
+        with replace_private_file(folder / _FILE) as (_, file):
+            file.write(code or "")
 
 
 def read_problem(settings: Settings) -> str | None:
