@@ -236,8 +236,8 @@ def test_headers_in_a_tree(kind: type[list[object] | tuple[object, ...]], name: 
 
 
 @pytest.mark.parametrize("entries", [["The token is not valid.", "x"], ["token", "x", "y"], ["token"], ["x", "token"]])
-def test_lists_that_are_no_headers(entries: list[str]) -> None:
-    """A list is no header if its first entry is a sentence or if it has another length than two."""
+def test_lists_that_are_not_headers(entries: list[str]) -> None:
+    """A list is not a header if its first entry is a sentence or if it does not have two entries."""
     assert redact_tree(entries) == entries
 
 

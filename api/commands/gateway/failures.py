@@ -13,7 +13,7 @@ def check_url(url: str, option: str = "--url") -> None:
     """Raises BadParameter for what is not the URL of an HTTP server."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  (raises ValueError for a number that is no port)
+        parts.port  # noqa: B018  (raises ValueError for an invalid port)
         httpx.URL(url).raw_host.decode().encode("idna")  # as the socket module does
     except (ValueError, httpx.InvalidURL) as error:
         raise typer.BadParameter(f"{option}: {url} is not a URL: {error}.") from None

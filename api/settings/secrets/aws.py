@@ -42,7 +42,7 @@ class AwsSecret:
 
 
 def parse_object(text: str) -> Mapping[str, str]:
-    """Return the strings of a JSON object. Members that are no settings may be anything, such as a port.
+    """Return the strings of a JSON object. Members that are not settings may have any type, such as a port's number.
 
     Raises SecretsUnavailable.
     """

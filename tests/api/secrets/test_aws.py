@@ -50,7 +50,7 @@ def test_the_newest_version_is_read(manager: Any) -> None:
     ],
 )
 def test_other_contents(manager: Any, text: str, message: str) -> None:
-    """No object, or a setting that is no string, is an error without the secret in its traceback."""
+    """What is not an object, or has a setting that is not a string, is an error that does not contain the secret."""
     manager.create_secret(Name=f"other-{len(text)}", SecretString=text)
     with pytest.raises(SecretsUnavailable) as caught:
         AwsSecret(f"other-{len(text)}", REGION, 60).read()
@@ -60,7 +60,7 @@ def test_other_contents(manager: Any, text: str, message: str) -> None:
 
 
 def test_other_members_are_ignored(manager: Any) -> None:
-    """A secret that RDS manages has a number among its members; members that are no secret settings have any type."""
+    """A secret that RDS manages has a number among its members; members that are not settings may have any type."""
     members = {"username": "ana", "port": 5432, "tags": [], "SENTRY_DSN": "new"}
     manager.create_secret(Name="rds", SecretString=json.dumps(members))
     assert AwsSecret("rds", REGION, 60).read() == {"username": "ana", "SENTRY_DSN": "new"}
