@@ -21,7 +21,7 @@ from model.errors import MemoryFull
 
 MAX_HEAD_BYTES = 32 * 1024  # limits the request line with the headers, the head of a chunk, and trailers
 MAX_HEADERS = 100
-_PARSED_BYTES = 8 * 1024  # at once: so many bytes of a head that follows another request may not be counted
+_PARSED_BYTES = 8 * 1024  # in one piece; a head that begins behind another request counts from the next piece on
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 BODY_REST_LIMIT_S = 10.0  # for the rest of a body after the response is complete

@@ -54,16 +54,17 @@ class Eraser:
         A payload that was changed is kept, because it may be another person's. Raises LedgerInUse if a reader keeps the
         text in the files, and LedgerDamaged, for changed payloads, once everything else is done.
         """
+        name = sanitize_name(principal)
         with ledger_transaction(self._engine) as connection:
-            remember_erasure(connection, sanitize_name(principal), self._now)
+            remember_erasure(connection, name, self._now)
         last_id, changed = None, list[LedgerEntry]()
-        while (chunk := self._erase_chunk(sanitize_name(principal), last_id)) is not None:
+        while (chunk := self._erase_chunk(name, last_id)) is not None:
             changed += chunk.changed
             last_id = chunk.last_id
             yield chunk.erased
         with ledger_transaction(self._engine) as connection:
-            connection.execute(delete(caller_sums).where(caller_sums.c.caller == sanitize_name(principal)))
-            erase_caller(connection, sanitize_name(principal))
+            connection.execute(delete(caller_sums).where(caller_sums.c.caller == name))
+            erase_caller(connection, name)
         truncate_wal(self._engine)
         if changed:
             raise LedgerDamaged(
