@@ -11,16 +11,15 @@ import structlog
 from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow
+from api.errors import ApiError, BadRequest, RequestTooSlow
+from api.server.connections.lingering import LingeringTransport
 from api.server.connections.memory import ConnectionMemory
-from api.server.connections.refusals import Refusal, render_refusal
+from api.server.connections.refusals import MAX_HEAD_BYTES, MAX_HEADERS, Refusal, head_too_large, render_refusal
 from api.server.connections.upgrades import UpgradeIgnoringParser, add_path, build_framing_head, has_body
 from api.server.connections.write_timeout import WriteTimeout
 from api.server.tls import CertificateProtocol
 from model.errors import MemoryFull
 
-MAX_HEAD_BYTES = 32 * 1024  # limits the request line with the headers, the head of a chunk, and trailers
-MAX_HEADERS = 100
 _PARSED_BYTES = 8 * 1024  # in one piece; a head that begins behind another request counts from the next piece on
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
@@ -71,6 +70,7 @@ class BoundedProtocol(CertificateProtocol):
         return self._receiving_head or self.cycle is None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
+        transport = LingeringTransport(transport, self.loop.call_later, self._may_receive_more)
         super().connection_made(transport)
         self._write_timeout = WriteTimeout(transport, self.loop.call_later)
         self._memory.add(self)
@@ -94,7 +94,7 @@ class BoundedProtocol(CertificateProtocol):
         self._write_timeout.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._last_error is not None:
+        if self._last_error is not None or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         for start in range(0, len(data), _PARSED_BYTES):
@@ -136,16 +136,14 @@ class BoundedProtocol(CertificateProtocol):
     def on_url(self, url: bytes) -> None:
         if self._ignores_callbacks:
             return
-        self._head_bytes += len(url)
+        self._count_head(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._ignores_callbacks:
             return
-        self._head_bytes += len(name) + len(value)
         self._fields += 1
-        if self._fields > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
-            raise self._store_error(_head_too_large())
+        self._count_head(len(name) + len(value))
         if self._receiving_head:  # trailers never become headers, which a proxy has checked (RFC 9110, section 6.5.1)
             super().on_header(name, value)
 
@@ -153,8 +151,6 @@ class BoundedProtocol(CertificateProtocol):
         if self._ignores_callbacks:
             return
         self._unparsed_bytes = 0
-        if self._head_bytes > MAX_HEAD_BYTES:  # the request line alone is too long
-            raise self._store_error(_head_too_large())
         if self.parser.get_method() == b"CONNECT":
             raise self._store_error(BadRequest("The gateway is not a proxy. Send a request for one of its own paths."))
         self.expect_100_continue &= self.parser.get_http_version() != "1.0"  # RFC 9110, section 10.1.1
@@ -191,7 +187,7 @@ class BoundedProtocol(CertificateProtocol):
             self._start_timeout(BODY_REST_LIMIT_S)
 
     def timeout_keep_alive_handler(self) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(LAST_READ_S, self._close_unused)
+        self.timeout_keep_alive_task = self.loop.call_later(LAST_READ_S, self._close)
 
     def shutdown(self) -> None:
         super().shutdown()
@@ -206,11 +202,20 @@ class BoundedProtocol(CertificateProtocol):
             self._reject(self._error or BadRequest("The request is not valid HTTP. Check what the client sends."))
             return
         if self._unparsed_bytes > MAX_HEAD_BYTES and self._receiving_message:
-            self._reject(_head_too_large())
+            self._reject(head_too_large())
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES or self._fields > MAX_HEADERS:
+            raise self._store_error(head_too_large())
 
     def _is_idle(self) -> bool:
         """Whether every request so far has its response."""
         return not self._cycles
+
+    def _may_receive_more(self) -> bool:
+        """Whether the client may still be sending a request, or more behind one that is refused."""
+        return self._receiving_message or self._last_error is not None
 
     def _resume_after_upgrade(self, data: bytes) -> None:
         """Parse what follows the head of an upgrade request as if the request had offered no upgrade."""
@@ -260,10 +265,6 @@ class BoundedProtocol(CertificateProtocol):
             self.transport.write(render_refusal(error))
         self._close()
 
-    def _close_unused(self) -> None:
-        if not self.transport.is_closing():
-            self._close()
-
     def _close(self) -> None:
         self.transport.close()
         self._write_timeout.start()
@@ -288,10 +289,6 @@ class BoundedProtocol(CertificateProtocol):
             self._reject(RequestTooSlow("The request arrived too slowly. Send it again over a faster connection."))
         else:
             self._close()
-
-
-def _head_too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"A request may have at most {MAX_HEADERS} headers, of {MAX_HEAD_BYTES} bytes in total.")
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:

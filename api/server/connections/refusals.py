@@ -1,16 +1,24 @@
-"""Responses to requests that are refused before the application sees them."""
+"""Errors of requests that are refused before the application sees them, and the responses to them."""
 
 from __future__ import annotations
 
 import uuid
 
-from api.errors import ApiError
+from api.errors import ApiError, HeadTooLarge
 from api.http.errors import build_error_headers, find_status
 from api.http.problems import problem
 from api.http.security_headers import set_security_headers
 from model.errors import MemoryFull
 
+MAX_HEAD_BYTES = 32 * 1024  # limits the request line with the headers, the head of a chunk, and trailers
+MAX_HEADERS = 100
+
 Refusal = ApiError | MemoryFull
+
+
+def head_too_large() -> HeadTooLarge:
+    """Create the error for a request that exceeds one of the limits above."""
+    return HeadTooLarge(f"A request may have at most {MAX_HEADERS} headers, of {MAX_HEAD_BYTES} bytes in total.")
 
 
 def render_refusal(error: Refusal) -> bytes:

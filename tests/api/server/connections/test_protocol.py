@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
 from api.server.connections import protocol
-from api.server.connections.memory import ConnectionMemory
-from api.server.connections.protocol import MAX_HEAD_BYTES, BoundedProtocol
-from tests.support.polling import PATIENCE_S, wait_until_async
+from api.server.connections.refusals import MAX_HEAD_BYTES
+from tests.api.server.connections.loopback import Connection, connect_to
+from tests.support.polling import wait_until_async
 
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nX-Half: "
 
@@ -54,44 +51,13 @@ class Application:
             await send({"type": "http.response.body"})
 
 
-class Connection:
-    """A client's connection, and the protocol at the other end."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: BoundedProtocol) -> None:
-        self.writer = writer
-        self.protocol = protocol
-        self._reader = reader
-
-    async def receive_statuses(self) -> list[int]:
-        """Read until the server closes the connection."""
-        received = await asyncio.wait_for(self._reader.read(), PATIENCE_S)
-        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received)]
-
-
 @asynccontextmanager
 async def connected(application: Application) -> AsyncIterator[Connection]:
-    config = uvicorn.Config(application, log_config=None)
-    config.load()
-    state, memory, protocols = ServerState(), ConnectionMemory(), list[BoundedProtocol]()
-
-    def make_protocol() -> BoundedProtocol:
-        protocols.append(
-            BoundedProtocol(
-                config=config, server_state=state, app_state={"state": 1}, memory=memory, on_closed=lambda: None
-            )
-        )
-        return protocols[-1]
-
-    server = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    try:
-        await wait_until_async(lambda: bool(protocols))
-        yield Connection(reader, writer, protocols[0])
-    finally:
-        application.go_on.set()
-        writer.close()
-        server.close()
-        await wait_until_async(lambda: not state.tasks)
+    async with connect_to(application) as connection:
+        try:
+            yield connection
+        finally:
+            application.go_on.set()
 
 
 async def test_a_dropped_body_is_not_read_as_complete() -> None:
