@@ -64,7 +64,7 @@ _SQLITE_CAUSES = (
     (r"disk is full", "cannot grow: its disk is full"),
     (r"not a database", "is not an SQLite database. Correct DATABASE_URL, or move the file away"),
     (r"malformed", "is damaged. Restore a backup"),
-    (r"locked", "is locked by another process. Try again later"),
+    (r"locked", "is locked by another writer. Try again later"),
     (r"disk I/O error", "cannot be read or written: the disk reports an error"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +22,8 @@ BEGIN_OPTION = "sqlite_begin"
 # the lock when it first writes, would have to be rolled back.
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
+TURN_OPTION = "sqlite_turn"  # the lock that tasks which write take in turn
+TURN_WAIT_S = 5.0
 
 T = TypeVar("T")
 Record = Callable[[AsyncConnection, T], Awaitable[None]]
@@ -48,10 +51,32 @@ async def reading(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator
 async def writing(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator[AsyncConnection]:
     """Open a transaction that writes. Raises DatabaseUnavailable; see `database_errors` for `strict`."""
     with database_errors(engine.url, strict=strict):
-        async with engine.connect() as connection:
+        async with _writer_turn(engine), engine.connect() as connection:
             await connection.execution_options(**WRITING)
             async with connection.begin():
                 yield connection
+
+
+@asynccontextmanager
+async def _writer_turn(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Wait until no other task writes with the engine, if its database is SQLite. Raises TimeoutError.
+
+    SQLite gives its lock to the connection that polls at the right moment. If many tasks of a process polled, the other
+    threads and processes would rarely get it.
+    """
+    turn: asyncio.Lock | None = engine.get_execution_options().get(TURN_OPTION)
+    if turn is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(TURN_WAIT_S):
+            await turn.acquire()
+    except TimeoutError:
+        raise TimeoutError("database is locked") from None  # as SQLite would report it
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 async def ping(engine: AsyncEngine) -> None:

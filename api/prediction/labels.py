@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
@@ -17,6 +19,10 @@ from monitoring.metrics import Metrics
 
 MAX_LABELS = 20
 """The most labels of one prediction. Responses show all of them."""
+
+# One for each prediction that is being labelled, so that concurrent requests to one process keep MAX_LABELS. Each
+# further process can exceed it by one.
+_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 class RecordedLabel(Struct, frozen=True):
@@ -56,10 +62,11 @@ async def record_label(
     if facts["output"] is None:
         raise NothingToLabel
     _check_label(label, facts["output"]["probabilities"])
-    earlier = (await recording.history.list_labels([prediction_id])).get(prediction_id, ())
-    if len(earlier) >= MAX_LABELS:
-        raise TooManyLabels(MAX_LABELS)
-    label_id = await recording.ledger.record(describe_label(origin, prediction, facts, label), None)
+    async with _locks.setdefault(prediction_id, asyncio.Lock()):
+        earlier = (await recording.history.list_labels([prediction_id])).get(prediction_id, ())
+        if len(earlier) >= MAX_LABELS:
+            raise TooManyLabels(MAX_LABELS)
+        label_id = await recording.ledger.record(describe_label(origin, prediction, facts, label), None)
     model, predicted = facts["model"], facts["output"]["label"]
     recorded = RecordedLabel(
         id=label_id,

@@ -26,7 +26,7 @@ from api.prediction.recording import describe_prediction, describe_refusal
 from api.prediction.request import BatchBody, PredictionRequest, RecordedPrediction, RequestOrigin
 from api.services.recording import RecordingServices
 from api.services.serving import ServingServices
-from auth.errors import QuotaExceeded
+from auth.errors import InvalidToken, QuotaExceeded, SubjectBarred
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge
@@ -264,6 +264,8 @@ class PredictionPipeline:
     def _record_refusals(self, origin: RequestOrigin) -> Iterator[None]:
         try:
             yield
+        except (InvalidToken, SubjectBarred):  # revoked meanwhile, so the request is nobody's
+            raise
         except Exception as error:
             self.record_refusal(origin, error)
             raise

@@ -33,6 +33,7 @@ from api.routes.recorded.recorded_route import (
     RecordedRoute,
     authorize_prediction,
     describe_origin,
+    read_authenticated,
     recorded_by_pipeline,
 )
 from api.schemas.predictions import LandUse, PredictionResponse
@@ -124,7 +125,7 @@ def _build_request(
     trace: RequestTrace | None = request.scope["state"].get("trace")
     return PredictionRequest(
         origin=describe_origin(request, principal),
-        read_body=partial(read, request),
+        read_body=partial(read_authenticated, read, request),
         content_length=get_declared_length(request),
         timeout_s=timeout_s,
         wait_for_disconnect=partial(wait_for_disconnect, request),

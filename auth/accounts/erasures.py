@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
-from sqlalchemy import delete, insert, or_, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from auth.tables import pending_erasures
+from auth.quotas.tallies import user_owner
+from auth.tables import pending_erasures, usage, users
 from storage.transactions import writing
 
 FIRST_RETRY_AFTER = timedelta(minutes=1)
@@ -33,15 +34,25 @@ class PendingErasures:
         """Return the erasures that are due, and reserve them for this process for an hour."""
         columns = pending_erasures.c
         due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # the latter if a clock was set back
-        taken = update(pending_erasures).where(due).values(due_at=now + RETRY_AFTER)
+        founded = columns.user_id.not_in(select(users.c.id))
+        taken = update(pending_erasures).where(due, founded).values(due_at=now + RETRY_AFTER)
         async with writing(self._engine) as connection:
             rows = (await connection.execute(taken.returning(columns.user_id, columns.actor))).all()
         return [PendingErasure(row.user_id, row.actor) for row in rows]
 
+    async def remove_unfounded(self) -> Sequence[PendingErasure]:
+        """Remove and return the erasures of users who exist: no deletion stored them."""
+        columns = pending_erasures.c
+        unfounded = delete(pending_erasures).where(columns.user_id.in_(select(users.c.id)))
+        async with writing(self._engine) as connection:
+            rows = (await connection.execute(unfounded.returning(columns.user_id, columns.actor))).all()
+        return [PendingErasure(row.user_id, row.actor) for row in rows]
+
     async def complete(self, user_id: str) -> None:
-        """Remove a completed erasure."""
+        """Remove a completed erasure, and what requests that were running during the deletion have added to usage."""
         async with writing(self._engine) as connection:
             await connection.execute(delete(pending_erasures).where(pending_erasures.c.user_id == user_id))
+            await connection.execute(delete(usage).where(usage.c.owner == user_owner(user_id)))
 
 
 async def add_pending_erasure(connection: AsyncConnection, user_id: str, actor: str, now: datetime) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
@@ -16,9 +16,11 @@ from api.http.uploads import check_declared_length
 from api.prediction.errors import ClientDisconnected
 from api.prediction.request import RequestOrigin
 from api.rate_limits.callers import caller_address
+from auth.errors import InvalidToken, SubjectBarred
 from auth.principal import Principal, Scope
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
+B = TypeVar("B")
 
 
 async def _admit(request: Request) -> None:
@@ -28,6 +30,16 @@ async def _admit(request: Request) -> None:
 
 
 authorize_prediction = Caller(Scope.PREDICT, admit=_admit)
+
+
+async def read_authenticated(read: Callable[[Request], Awaitable[B]], request: Request) -> B:
+    """Read the body, and authenticate the caller again: the credential may have been revoked while it arrived.
+
+    Raises what `read` and `authorize_prediction` raise.
+    """
+    body = await read(request)
+    await authorize_prediction(request)
+    return body
 
 
 class _RefusedByPipeline(Exception):
@@ -92,6 +104,8 @@ def _record_refusals(handle: Handle) -> Handle:
             return await handle(request)
         except _RefusedByPipeline as refused:
             raise refused.error from refused.error.__cause__
+        except (InvalidToken, SubjectBarred):  # the request is nobody's, even if an earlier check knew the caller
+            raise
         except Exception as error:
             principal = request.scope["state"].get("principal")
             if principal is not None:

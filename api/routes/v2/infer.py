@@ -14,7 +14,7 @@ from api.http.problems import document_problems
 from api.http.uploads import get_declared_length, read_body, wait_for_disconnect
 from api.prediction.request import BatchBody, ImageBatch, PredictionRequest
 from api.routes.predictions import Predictor
-from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
+from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, read_authenticated, recorded_by_pipeline
 from api.routes.v2.inputs import parse_images
 from api.routes.v2.outputs import choose_outputs
 from api.routes.v2.served import Name, find_model, is_model
@@ -77,7 +77,7 @@ class _ReceivedRequest:
         )
 
     async def _read(self) -> BatchBody:
-        body, header = await read_body(self.request), self.request.headers.get(LENGTH_HEADER)
+        body, header = await read_authenticated(read_body, self.request), self.request.headers.get(LENGTH_HEADER)
         return BatchBody(len(body), estimate_parsing_bytes(header, len(body)), partial(self._parse, header, body))
 
     async def _parse(self, header: str | None, body: bytes) -> ImageBatch:

@@ -53,6 +53,8 @@ async def follow_erasures(
     await sleep(FIRST_CHECK_S)
     while True:
         try:
+            for user in await pending.remove_unfounded():
+                log.error("erasure_rejected", user=user.user_id, actor=user.actor, reason="the user exists")
             for user in await pending.take_due(datetime.now(UTC)):
                 await erasure.erase_records(user.user_id, user.actor)
         except StorageError as error:

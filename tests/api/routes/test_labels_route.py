@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -83,6 +85,15 @@ def test_labels_are_bounded(client: TestClient, bearer: Bearer, sample: bytes) -
     prediction = predict(client, bearer, sample)["id"]
     assert {send_label(client, bearer, prediction).status_code for _ in range(MAX_LABELS)} == {201}
     assert get_code(send_label(client, bearer, prediction)) == (409, "too_many_labels")
+
+
+def test_concurrent_labels_are_bounded(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+    """A prediction accepts at most MAX_LABELS labels, even if more arrive at the same time."""
+    prediction = predict(client, bearer, sample)["id"]
+    with ThreadPoolExecutor(2 * MAX_LABELS) as threads:
+        sent = [threads.submit(send_label, client, bearer, prediction) for _ in range(2 * MAX_LABELS)]
+        statuses = Counter(each.result().status_code for each in sent)
+    assert statuses == {201: MAX_LABELS, 409: MAX_LABELS}
 
 
 def test_only_classes_of_the_model_are_labels(client: TestClient, bearer: Bearer, sample: bytes) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.deletion import AccountDeletion
-from auth.accounts.erasures import PendingErasure, PendingErasures
+from auth.accounts.erasures import PendingErasure, PendingErasures, add_pending_erasure
 from auth.accounts.store import User, UserStore
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.changes import ChangeFeed
@@ -73,6 +73,29 @@ async def test_an_erasure_is_pending_until_it_is_done(engine: AsyncEngine) -> No
     assert await pending.take_due(clock_set_back) == [PendingErasure(user.id, "adam")]
     await pending.complete(user.id)
     assert await pending.take_due(due_at + timedelta(days=1)) == []
+
+
+async def test_a_pending_erasure_of_a_user_who_exists_is_removed(engine: AsyncEngine) -> None:
+    """An erasure that no deletion stored is never due, and is removed."""
+    pending, now = PendingErasures(engine), datetime.now(UTC)
+    user = await UserStore(engine).add("ana", Role.CLIENT, "$h")
+    async with engine.begin() as connection:
+        await add_pending_erasure(connection, user.id, "adam", now)
+    assert await pending.take_due(now + timedelta(days=1)) == []
+    assert await pending.remove_unfounded() == [PendingErasure(user.id, "adam")]
+    assert await pending.remove_unfounded() == []
+
+
+async def test_completing_an_erasure_removes_later_usage(engine: AsyncEngine) -> None:
+    """What a request that was running during the deletion has added to the usage does not remain."""
+    user = await UserStore(engine).add("ana", Role.CLIENT, "$h")
+    await AccountDeletion(engine).delete(user.id, "adam")
+    row = {"owner": user_owner(user.id), "month": "2026-11", "requests": 1, "pixels": 65536}
+    async with engine.begin() as connection:
+        await connection.execute(insert(usage).values(**row))
+    await PendingErasures(engine).complete(user.id)
+    async with engine.begin() as connection:
+        assert (await connection.execute(select(usage))).all() == []
 
 
 async def test_credentials_are_revoked_in_every_process(engine: AsyncEngine) -> None:

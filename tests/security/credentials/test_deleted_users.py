@@ -154,6 +154,22 @@ def test_a_killed_gateway_erases_after_its_next_start(new_gateway: Callable[...,
     check_records(gateway, person, 1)
 
 
+def test_an_erasure_of_a_user_who_exists_is_rejected(new_gateway: Callable[..., Gateway]) -> None:
+    """T70: a pending erasure that somebody adds to the database erases no record of a user who was not deleted."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    person = Person(gateway)
+    prediction = person.predict()
+    gateway.stop()
+    row = (person.id, "adam", "2026-01-01 00:00:00.000000")
+    with closing(sqlite3.connect(gateway.database_path)) as connection, connection:
+        connection.execute("INSERT INTO pending_erasures (user_id, actor, due_at) VALUES (?, ?, ?)", row)
+    gateway.start()
+    wait_until(lambda: '"erasure_rejected"' in gateway.log(), message=gateway.log)
+    assert person.get(f"/v1/predictions/{prediction}").json()["label"]
+    ledger = json.loads(gateway.run("ledger", "verify", "--json").stdout)
+    assert (ledger["problems"], ledger["erased"]) == ([], 0)
+
+
 def test_an_erasure_that_the_command_cannot_finish_stays_due(new_gateway: Callable[..., Gateway]) -> None:
     """T70: if `users delete` fails after the deletion, a running gateway still has to erase the rest."""
     gateway = new_gateway(MODEL__URL="stub://")

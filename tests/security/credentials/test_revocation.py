@@ -13,10 +13,17 @@ import pytest
 from auth.tokens.jws import generate_signing_key, read_header
 from tests.security.credentials.revocation import REVOKED_WITHIN_S
 from tests.support.gateway import PASSWORD, Gateway
+from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 from tests.support.wire import Wire
 
 EXPECT = ("Expect: 100-continue", "Connection: close")
+FOREST_BYTES = FOREST.read_bytes()
+
+
+def in_form(image: bytes) -> bytes:
+    """Return a multipart body with the boundary `b`."""
+    return b'--b\r\nContent-Disposition: form-data; name="file"; filename="f.jpg"\r\n\r\n' + image + b"\r\n--b--\r\n"
 
 
 def refresh(gateway: Gateway, token: str) -> httpx.Response:
@@ -81,6 +88,33 @@ def test_a_body_that_is_held_back_does_not_outlive_a_revocation(gateway: Gateway
         assert gateway.post("/auth/revoke", data={"token": token.value}, headers=bearer).is_success
         status, document = wire.exchange_on(connection, [body])
     assert (status, document["code"]) == (401, "invalid_token")
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body"),
+    [
+        ("/v1/predictions", "image/jpeg", FOREST_BYTES),
+        ("/v1/predictions?top_k=3", "image/jpeg", FOREST_BYTES),
+        ("/predict-land-use", "multipart/form-data; boundary=b", in_form(FOREST_BYTES)),
+        ("/v2/models/efficientnetb0/infer", "application/json", b"{}"),
+    ],
+    ids=["raw", "with parameters", "multipart", "inference"],
+)
+def test_an_image_that_is_held_back_does_not_outlive_a_revocation(
+    gateway: Gateway, path: str, content_type: str, body: bytes
+) -> None:
+    """T9: a token that is revoked while the gateway waits for the image gets no prediction and no entry."""
+    token = gateway.fresh_token()
+    wire, bearer = Wire(gateway.port, token), {"Authorization": f"Bearer {token.value}"}
+    before = gateway.client().get("/v1/predictions").json()["entries"]
+    head = wire.head("POST", path, f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *EXPECT)
+    with closing(wire.connect()) as connection:
+        connection.sendall(head)
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        assert gateway.post("/auth/revoke", data={"token": token.value}, headers=bearer).is_success
+        status, document = wire.exchange_on(connection, [body])
+    assert (status, document["code"]) == (401, "invalid_token")
+    assert gateway.client().get("/v1/predictions").json()["entries"] == before
 
 
 def test_tokens_in_queries_are_ignored_and_token_responses_are_not_stored(gateway: Gateway) -> None:
