@@ -26,8 +26,8 @@ from api.services.measuring.open import measure_in_background
 from api.services.measuring.shared_values import follow_readiness
 from api.services.recording import RecordingServices, open_recording_services
 from api.services.runtime import RuntimeServices, build_health_checks
+from api.services.secrets.applying import follow_secrets
 from api.services.secrets.signing_keys import open_keyring
-from api.services.secrets.users import follow_secrets
 from api.services.serving import ServingServices, open_backend, open_serving_services
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter

@@ -1,4 +1,4 @@
-"""Removes credentials from texts and data structures before they leave the process."""
+"""Removes credentials from texts and data structures before they leave the process, and escapes control characters."""
 
 from __future__ import annotations
 
@@ -132,6 +132,13 @@ def redact(text: str) -> str:
         for pattern in _VALUES:
             text = pattern.sub(rf"\1{REDACTED}", text)
     return text
+
+
+def to_printable(text: str) -> str:
+    """Escape control characters, which a terminal would interpret."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def redact_tree(value: object, depth: int = 0) -> object:

@@ -22,6 +22,7 @@ from rich.text import Text
 from api.commands.group import JSON_PRINTED
 from api.errors import CommandFailed
 from model.quality.intervals import Interval
+from monitoring.redaction import to_printable
 
 _PARAGRAPH_WIDTH = 80
 _MAX_WORD = 40  # an identifier is shorter, a URL or a digest may be longer
@@ -104,11 +105,6 @@ def format_interval(interval: Interval | None) -> str:
         return ""
     value, lower, upper = (f"{100 * share:.1f}" for share in (interval.value, interval.lower, interval.upper))
     return f"{value} ({lower}-{upper})"
-
-
-def to_printable(text: str) -> str:
-    """Escape control characters, which a terminal would obey."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 @contextmanager

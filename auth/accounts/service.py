@@ -41,15 +41,15 @@ class AccountService:
         check_password_policy(password, name)
         return await self._store.add(name, role, await self._hasher.hash(password), quotas, record=record)
 
-    async def authenticate(self, name: str, password: str, *, refuse: bool = False) -> User:
+    async def authenticate(self, name: str, password: str, *, treat_as_wrong: bool = False) -> User:
         """Return the user. Raises BadCredentials, with the same message and after the same work for every reason.
 
-        With `refuse`, every password is treated as wrong. An outdated hash is replaced.
+        With `treat_as_wrong`, no password is accepted. An outdated hash is replaced.
         """
         name = normalise_user_name(name)
         # Databases reject some characters with an error, so an impossible name is never looked up.
         user, password_hash = (await self._store.find(name) if is_user_name(name) else None) or (None, None)
-        if user is None or user.disabled_at is not None or refuse:
+        if user is None or user.disabled_at is not None or treat_as_wrong:
             await self._hasher.verify(password, None)
             raise BadCredentials
         verification = await self._hasher.verify(password, password_hash)

@@ -46,7 +46,7 @@ class LoginService:
         name = normalise_user_name(name)
         async with self._login_slots.acquire(client_network(address), name):
             async with self._throttled(Factor.PASSWORD, name, address) as attempt:
-                user = await self._accounts.authenticate(name, password, refuse=attempt.refused)
+                user = await self._accounts.authenticate(name, password, treat_as_wrong=attempt.refused)
                 if user.totp:
                     await self._check_code(user, code, address, partial(accept, user))
                 else:
@@ -58,7 +58,7 @@ class LoginService:
         """Confirm the identity of a user who has already logged in, and return the user. Raises BadCredentials."""
         async with self._account_slots.acquire(user.id):
             async with self._throttled(Factor.PASSWORD, user.name, address) as attempt:
-                checked = await self._accounts.authenticate(user.name, password, refuse=attempt.refused)
+                checked = await self._accounts.authenticate(user.name, password, treat_as_wrong=attempt.refused)
             await self._throttle.record_success(attempt)
         return checked
 

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from model.backends.processor import CPUINFO, MODEL, read_processor
 from monitoring.machine.cgroups import count_processors
 from tests.support.paths import ROOT
 
@@ -64,7 +65,6 @@ def describe_commit(repository: Path = ROOT) -> str:
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def describe_machine(processors: Path = Path("/proc/cpuinfo")) -> str:
+def describe_machine(cpuinfo: Path = CPUINFO) -> str:
     """Return the number of processors that this process may use and their model, such as "2 x AMD EPYC 7B13"."""
-    models = (line.partition(":")[2].strip() for line in processors.read_text().splitlines() if "model name" in line)
-    return f"{count_processors()} x {next(models, 'unknown')}"
+    return f"{count_processors()} x {read_processor(cpuinfo).get(MODEL, 'unknown')}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +16,7 @@ from model.errors import MemoryFull, ModelError
 from model.serving.retries import Retries
 from model.serving.service import PredictionService
 from model.serving.shared_backend import SharedBackend
-from model.serving.workers import lower_priority, wait_for_result
+from model.serving.workers import LoadingThread, wait_for_result
 
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ class Candidates(Protocol):
         ...
 
 
-class Evidence(Protocol):
+class EvidenceStore(Protocol):
     """The evidence that all processes have collected about a contest."""
 
     async def begin(self, contest: Contest) -> bool:
@@ -62,7 +61,7 @@ class Evidence(Protocol):
         ...
 
 
-class FollowerObserver(Protocol):
+class CandidateObserver(Protocol):
     def on_start(self, contest: Contest) -> None: ...
 
     def on_end(self, contest: Contest) -> None: ...
@@ -82,8 +81,8 @@ class CandidateFollower:
         self,
         predictions: PredictionService,
         candidates: Candidates,
-        evidence: Evidence,
-        observer: FollowerObserver,
+        evidence: EvidenceStore,
+        observer: CandidateObserver,
         storage_errors: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,7 +93,7 @@ class CandidateFollower:
         self._storage_errors = storage_errors
         self._temporary_errors: tuple[type[Exception], ...] = (MemoryFull, *storage_errors)
         self._retries = Retries(clock)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="candidate", initializer=lower_priority)
+        self._thread = LoadingThread("candidate")
         self._contest: Contest | None = None  # of the trial
         self._trial: Trial | None = None
         self._resources = AsyncExitStack()
@@ -123,7 +122,7 @@ class CandidateFollower:
     async def catch_up(self) -> None:
         """Start or end a trial according to the alias, and write the findings since the last check."""
         try:
-            contest = await self._run(self._candidates.find)
+            contest = await self._thread.run(self._candidates.find)
         except ModelError:  # the follower of the production alias reports it
             contest = self._contest
         if self._trial is not None:
@@ -141,7 +140,7 @@ class CandidateFollower:
         finally:
             for release in list(self._releasing):
                 release.cancel()
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.close()
 
     def _is_due(self, contest: Contest) -> bool:
         if self._predictions.model.version != contest.production:
@@ -170,7 +169,7 @@ class CandidateFollower:
 
     async def _start(self, contest: Contest, stack: AsyncExitStack) -> bool:
         """Start the trial unless another version has gone into production. Returns whether it has started."""
-        backend = await self._run(lambda: self._candidates.open(contest))
+        backend = await self._thread.run(lambda: self._candidates.open(contest))
         stack.push_async_callback(self._release, shared := SharedBackend(backend))
         if self._predictions.model.version != contest.production:
             return False
@@ -183,7 +182,7 @@ class CandidateFollower:
 
     async def _release(self, shared: SharedBackend) -> None:
         backend = await wait_for_result(shared.retire())
-        await self._run(lambda: self._candidates.release(backend))
+        await self._thread.run(lambda: self._candidates.release(backend))
 
     async def _write(self) -> None:
         """Write the findings, or keep them while the database is unavailable. End the trial if there is a verdict."""
@@ -220,9 +219,6 @@ class CandidateFollower:
         self._releasing.add(release)
         release.add_done_callback(self._releasing.discard)
         await asyncio.wait([release], timeout=RELEASE_LIMIT_S)
-
-    async def _run(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 async def _finish(work: Coroutine[Any, Any, T]) -> T:

@@ -32,7 +32,7 @@ class ShadowOutcome(StrEnum):
     FAILED = "failed"
 
 
-class Observer(Protocol):
+class TrialObserver(Protocol):
     """Its methods are called from several threads."""
 
     def on_evidence(self, evidence: Evidence) -> None: ...
@@ -75,7 +75,7 @@ class Trial:
         production: SharedBackend,
         choose_arm: ChooseArm,
         spare: SpareThread,
-        observer: Observer,
+        observer: TrialObserver,
         *,
         pairs_in_time: bool,
         stuck_s: float,

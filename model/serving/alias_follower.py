@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from model.backends.base import Backend, ModelInfo
 from model.errors import MemoryFull, ModelError
 from model.serving.retries import Retries
 from model.serving.service import PredictionService
-from model.serving.workers import lower_priority, wait_for_result
-
-T = TypeVar("T")
+from model.serving.workers import LoadingThread, wait_for_result
 
 POLL_S = 0.5
 
@@ -40,7 +37,7 @@ class Versions(Protocol):
         ...
 
 
-class Observer(Protocol):
+class AliasObserver(Protocol):
     def on_switch(self, previous: ModelInfo, current: Backend) -> None:
         """New requests use `current`."""
         ...
@@ -65,15 +62,14 @@ class AliasFollower:
         self,
         predictions: PredictionService,
         versions: Versions,
-        observer: Observer,
+        observer: AliasObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._predictions = predictions
         self._versions = versions
         self._observer = observer
         self._retries = Retries(clock)
-        # A low-priority thread, so that requests run first. The threads that load the model inherit the priority.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=lower_priority)
+        self._thread = LoadingThread("model")
         self._registry_problem: str | None = None
         self._lacks_memory = False
 
@@ -91,7 +87,7 @@ class AliasFollower:
                 await asyncio.sleep(POLL_S)
                 await self.catch_up()
         finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.close()
 
     async def catch_up(self) -> None:
         """Switch to the version that the alias points to, unless it is in service or has failed recently."""
@@ -115,7 +111,7 @@ class AliasFollower:
     async def _find(self) -> str | None:
         """Return the version that the alias points to, or None while the registry is unavailable."""
         try:
-            version = await self._run(self._versions.find)
+            version = await self._thread.run(self._versions.find)
         except ModelError as error:
             if error.code != self._registry_problem:
                 self._observer.on_registry_error(error)
@@ -126,20 +122,17 @@ class AliasFollower:
 
     async def _load(self, version: str) -> None:
         async with self._versions.reserve_memory(version):
-            backend = await self._run(lambda: self._versions.open(version))
+            backend = await self._thread.run(lambda: self._versions.open(version))
             if await self._find() != version:  # the alias moved; the next check follows it
-                await self._run(lambda: self._versions.release(backend))
+                await self._thread.run(lambda: self._versions.release(backend))
                 return
             before = self._predictions.model
             unused = self._predictions.replace_backend(backend)
             self._note_success()
             self._observer.on_switch(before, backend)
             previous = await wait_for_result(unused)
-            await self._run(lambda: self._versions.release(previous))
+            await self._thread.run(lambda: self._versions.release(previous))
 
     def _note_success(self) -> None:
         self._retries.clear()
         self._lacks_memory = False
-
-    async def _run(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
 
-class Comparison(Struct):
+class ReplayResult(Struct):
     """`differences` are sentences, none if all bits are equal; `largest` is the largest difference of a probability."""
 
     differences: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Comparison(Struct):
 
 def replay(
     recorded: Mapping[str, Any], image: bytes, folders: Iterable[Path], key: PublicKey | None = None
-) -> Comparison:
+) -> ReplayResult:
     """Predict `image` again with the model of the recorded digest, and compare the result with the record.
 
     `recorded` has the members model, image, output, preprocessing and runtime of a ledger entry. `folders` are artefact
@@ -83,8 +83,8 @@ def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path], ke
     return open_backend(f"{model['backend']}://{folder}", key=key)
 
 
-def _compare(recorded: Mapping[str, Any], prediction: Prediction) -> Comparison:
-    previous, comparison = recorded["output"]["probabilities"], Comparison()
+def _compare(recorded: Mapping[str, Any], prediction: Prediction) -> ReplayResult:
+    previous, comparison = recorded["output"]["probabilities"], ReplayResult()
     current = dict(zip(prediction.model.classes, prediction.probabilities.tolist(), strict=True))
     if previous.keys() != current.keys():
         comparison.differences.append("The classes differ.")

@@ -1,4 +1,4 @@
-"""The threads that run the jobs of a queue."""
+"""The threads that run the jobs of a queue, and those that load models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -53,6 +53,23 @@ class WorkerThreads:
             if deliver is not None:
                 deliver()
             del job, deliver  # frees their memory, which is no longer reserved, before waiting for the next job
+
+
+class LoadingThread:
+    """A thread that runs blocking functions, such as loading a model, in order.
+
+    Its low priority lets requests run first; the threads that load the model inherit it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=lower_priority)
+
+    async def run(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def close(self) -> None:
+        """Cancel the waiting functions, and do not wait for the running one."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 async def wait_for_result(result: Future[T]) -> T:

@@ -14,7 +14,7 @@ from sqlalchemy import Row
 
 from monitoring.chains.ids import new_id
 from monitoring.chains.timestamps import format_timestamp
-from monitoring.redaction import REDACTED, is_secret_name, redact
+from monitoring.redaction import REDACTED, is_secret_name, redact, to_printable
 
 PRUNED = ("audit", "pruned")  # event and outcome of the entry that records a removal of the oldest entries
 NAME_LENGTH = 320
@@ -143,8 +143,7 @@ def build_pruned_detail(seq: int, digest: str) -> dict[str, str]:
 
 def sanitize(text: str, length: int) -> str:
     """Return one line of at most `length` printable characters, without credentials."""
-    masked = redact(text[:_REDACTED_LENGTH])
-    escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in masked)
+    escaped = to_printable(redact(text[:_REDACTED_LENGTH]))
     return escaped if len(escaped) <= length else f"{escaped[: length - 1]}…"
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
+from monitoring.redaction import to_printable
+
 Event = Mapping[str, object]
 Render = Callable[[Event], str]
 
@@ -141,19 +143,10 @@ def _render_for_console(event: Event) -> str:
     """Return time of day in UTC, level, message and other attributes; stack traces follow on lines of their own."""
     clock = str(event["timestamp"])[11:19]
     pairs = [_render_pair(item) for item in event.items() if item[0] not in (*_IN_CONSOLE_HEAD, *_TRACES)]
-    head = f"{clock} {str(event['level']).upper():7} {_to_one_line(str(event['message']))}"
+    head = f"{clock} {str(event['level']).upper():7} {to_printable(str(event['message']))}"
     traces = [_indent(str(event[key])) for key in _TRACES if key in event]
     return "\n".join(["  ".join([head, " ".join(pairs)]).rstrip(), *traces])
 
 
 def _indent(trace: str) -> str:
-    return "\n".join(f"    {_to_one_line(line)}" for line in trace.split("\n"))
-
-
-def _to_one_line(text: str) -> str:
-    """Escape control characters, which a terminal would interpret."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-    )
+    return "\n".join(f"    {to_printable(line)}" for line in trace.split("\n"))

@@ -9,7 +9,7 @@ from msgspec import to_builtins
 from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from monitoring.quality.evaluations import Comparison, EvaluationRecord
+from monitoring.quality.evaluations import EvaluationComparison, EvaluationRecord
 from monitoring.quality.tables import evaluations
 from storage.transactions import reading, writing
 
@@ -65,5 +65,6 @@ class EvaluationStore:
 
 def _read(row: Row[tuple[object, ...]]) -> EvaluationRecord:
     values = dict(row._mapping)
-    comparison = {name: values.pop(name) for name in Comparison.__struct_fields__}
-    return EvaluationRecord(**values, comparison=None if comparison["reference"] is None else Comparison(**comparison))
+    compared = {name: values.pop(name) for name in EvaluationComparison.__struct_fields__}
+    comparison = None if compared["reference"] is None else EvaluationComparison(**compared)
+    return EvaluationRecord(**values, comparison=comparison)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class Comparison(Struct, frozen=True):
+class EvaluationComparison(Struct, frozen=True):
     """The comparison with an earlier evaluation, whose id is `reference`.
 
     `lost` images are no longer predicted correctly, `gained` images are now.
@@ -41,7 +41,7 @@ class EvaluationRecord(Struct, frozen=True):
     macro_f1: float
     ece: float
     correct: str
-    comparison: Comparison | None
+    comparison: EvaluationComparison | None
     is_loss: bool
 
     @property

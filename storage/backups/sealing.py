@@ -24,14 +24,14 @@ class SealBroken(Exception):
 
 
 class Seal(Protocol):
-    """Protects frames. `context` is not stored: `open` needs the same number and context that `close` was given."""
+    """Protects frames. `context` is not stored: `unseal` needs the same number and context that `seal` was given."""
 
     overhead: int
 
-    def close(self, number: int, context: bytes, data: bytes) -> bytes:
+    def seal(self, number: int, context: bytes, data: bytes) -> bytes:
         """Return the protected data, `overhead` bytes longer than `data`."""
 
-    def open(self, number: int, context: bytes, sealed: bytes) -> bytes:
+    def unseal(self, number: int, context: bytes, sealed: bytes) -> bytes:
         """Return the data. Raises SealBroken."""
 
 
@@ -40,10 +40,10 @@ class Checksum:
 
     overhead = hashlib.sha256().digest_size
 
-    def close(self, number: int, context: bytes, data: bytes) -> bytes:
+    def seal(self, number: int, context: bytes, data: bytes) -> bytes:
         return data + self._hash(number, context, data)
 
-    def open(self, number: int, context: bytes, sealed: bytes) -> bytes:
+    def unseal(self, number: int, context: bytes, sealed: bytes) -> bytes:
         data, checksum = sealed[: -self.overhead], sealed[-self.overhead :]
         if not hmac.compare_digest(checksum, self._hash(number, context, data)):
             raise SealBroken
@@ -69,10 +69,10 @@ class Encryption:
         """Return CHECK_BYTES that distinguish a wrong passphrase from changed data. They also cover the header."""
         return self._cipher.encrypt(_CHECK_NONCE, b"", header)
 
-    def close(self, number: int, context: bytes, data: bytes) -> bytes:
+    def seal(self, number: int, context: bytes, data: bytes) -> bytes:
         return self._cipher.encrypt(_make_nonce(number), data, context)
 
-    def open(self, number: int, context: bytes, sealed: bytes) -> bytes:
+    def unseal(self, number: int, context: bytes, sealed: bytes) -> bytes:
         from cryptography.exceptions import InvalidTag
 
         try:

@@ -58,7 +58,7 @@ class BackupWriter:
 
     def _write_frame(self, data: bytes, *, last: bool) -> None:
         flag = bytes([last])
-        sealed = self._seal.close(self._number, self._header + flag, data)
+        sealed = self._seal.seal(self._number, self._header + flag, data)
         self._file.write(len(sealed).to_bytes(4, "big") + flag + sealed)
         self._number += 1
 
@@ -111,7 +111,7 @@ class BackupReader:
         if len(head) < 5 or len(sealed) < length:
             raise BackupDamaged(_INCOMPLETE)
         try:
-            data = self._seal.open(self._number, self._header + head[4:], sealed)
+            data = self._seal.unseal(self._number, self._header + head[4:], sealed)
         except SealBroken:
             raise BackupDamaged(_CHANGED) from None
         self._number += 1

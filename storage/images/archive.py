@@ -23,7 +23,7 @@ class ImageArchive:
 
     def keep(self, owner: str, prediction: str, image: bytes) -> int:
         """Encrypt and store an image; returns its stored size in bytes."""
-        sealed = self._seal.close(owner, prediction, image)
+        sealed = self._seal.seal(owner, prediction, image)
         self._blobs.write(owner, prediction, sealed)
         return len(sealed)
 
@@ -32,7 +32,7 @@ class ImageArchive:
         if not is_uuid(owner) or not is_uuid(prediction):
             return None
         sealed = self._blobs.read(owner, prediction)
-        return None if sealed is None else self._seal.open(owner, prediction, sealed)
+        return None if sealed is None else self._seal.unseal(owner, prediction, sealed)
 
     def erase(self, owner: str) -> int:
         """Remove all images of an owner; returns their number. Only users, whose ids are UUIDs, have images."""

@@ -40,13 +40,13 @@ class ImageSeal:
         self._ciphers = {_identify(key): AESGCM(key) for key in keys}
         self._current = _identify(keys[0])
 
-    def close(self, owner: str, name: str, image: bytes) -> bytes:
+    def seal(self, owner: str, name: str, image: bytes) -> bytes:
         """Return the encrypted image."""
         header, nonce = MAGIC + self._current, os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[self._current].encrypt(nonce, image, _bind(header, owner, name))
         return header + nonce + sealed
 
-    def open(self, owner: str, name: str, sealed: bytes) -> bytes:
+    def unseal(self, owner: str, name: str, sealed: bytes) -> bytes:
         """Return the image. Raises ImageUnreadable."""
         from cryptography.exceptions import InvalidTag
 

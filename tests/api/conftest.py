@@ -83,6 +83,12 @@ def bearer(client: TestClient, log_in: LogIn) -> dict[str, str]:
     return log_in(client)
 
 
+@pytest.fixture
+def operator(client: TestClient, log_in: LogIn) -> dict[str, str]:
+    """The credentials of `olga`."""
+    return log_in(client, "olga")
+
+
 @pytest.fixture(scope="session")
 def sample() -> bytes:
     return (Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg").read_bytes()

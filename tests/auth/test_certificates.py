@@ -37,11 +37,6 @@ def make_pem() -> MakePem:
 
 
 @pytest.fixture
-async def user(engine: AsyncEngine) -> User:
-    return await UserStore(engine).add("ana", Role.CLIENT, "hash")
-
-
-@pytest.fixture
 def certificates(engine: AsyncEngine) -> CertificateUsers:
     return CertificateUsers(UserStore(engine), {SUBJECT: "ana", "CN=gone": "nobody"}, NOW.timestamp)
 

@@ -29,11 +29,6 @@ def store(engine: AsyncEngine) -> SessionStore:
     return SessionStore(engine, lifetime_s=3600)
 
 
-@pytest.fixture
-async def user(engine: AsyncEngine) -> User:
-    return await UserStore(engine).add("ana", Role.CLIENT, "hash")
-
-
 async def begin(store: SessionStore, user: User) -> Session:
     return await store.begin(user.id, user.credentials_version, SCOPES)
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import User, UserChange, UserStore
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused, UnknownScope
-from auth.principal import Role, Scope
+from auth.principal import Scope
 from auth.sessions import Session, SessionStore
 from auth.tables import users
 
@@ -20,11 +20,6 @@ SCOPES = frozenset({Scope.PREDICT, Scope.KEYS_WRITE})
 @pytest.fixture
 def store(engine: AsyncEngine) -> SessionStore:
     return SessionStore(engine, lifetime_s=3600)
-
-
-@pytest.fixture
-async def user(engine: AsyncEngine) -> User:
-    return await UserStore(engine).add("ana", Role.CLIENT, "hash")
 
 
 @pytest.fixture

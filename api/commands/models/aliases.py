@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from api.commands.database import CommandEvent, command_actor, migrate_database, write_event
-from api.commands.output import JsonFlag, print_json, to_printable
+from api.commands.output import JsonFlag, print_json
 from api.services.aliases.moves import describe_move
 from api.services.recording import open_event_writer
 from api.services.registry import open_registry
@@ -19,6 +19,7 @@ from model.registry.moves import MAX_REASON_LENGTH, AliasMove, Change
 from model.registry.promotion import AliasMover
 from model.registry.reference import PRODUCTION
 from monitoring.errors import MonitoringError
+from monitoring.redaction import to_printable
 from storage.errors import StorageError
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A model of the registry.")]

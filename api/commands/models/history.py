@@ -12,7 +12,7 @@ from api.commands.ledger.database import open_snapshot
 from api.commands.ledger.verify import PublicKeys, read_configured_keys
 from api.commands.models.aliases import NameArgument
 from api.commands.options.times import parse_time
-from api.commands.output import JsonFlag, format_count, format_time, print_json, print_table, to_printable
+from api.commands.output import JsonFlag, format_count, format_time, print_json, print_table
 from api.errors import CommandFailed
 from api.services.aliases.moves import read_recorded_move
 from api.services.registry import open_registry
@@ -25,6 +25,7 @@ from monitoring.chains.signing import Verifier
 from monitoring.ledger.entries import CHECKPOINTS, NO_REQUEST, Stump, name_model_subject
 from monitoring.ledger.records import EntryRecord, Record, read_records
 from monitoring.ledger.verification.stream import verify
+from monitoring.redaction import to_printable
 
 _PRUNED = "Old entries of the ledger were pruned, so earlier moves may be missing."
 

@@ -10,13 +10,14 @@ import typer
 from msgspec.structs import asdict
 
 from api.commands.options.model import ModelOption, open_chosen_backend
-from api.commands.output import JsonFlag, format_count, print_json, print_table, to_printable
+from api.commands.output import JsonFlag, format_count, print_json, print_table
 from api.errors import CommandFailed
 from model.backends.base import Backend
 from model.errors import ImageRejected
 from model.explanation.explanation import ExplanationRequest
 from model.imaging.bounds import read_image_file
 from model.serving.prediction import predict_image
+from monitoring.redaction import to_printable
 
 ExplainOption = Annotated[
     Path | None,

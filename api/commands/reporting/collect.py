@@ -25,7 +25,7 @@ from model.quality.results import VersionQuality
 from monitoring.audit.tables import audit_events
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import ModelNotRecorded
-from monitoring.quality.drift.store import Finding
+from monitoring.quality.drift.store import DriftFinding
 from monitoring.quality.drift.tables import drift_findings
 from monitoring.quality.evaluation_store import EvaluationStore
 from monitoring.quality.evaluations import EvaluationRecord
@@ -42,7 +42,7 @@ class _Stored(Struct, frozen=True):
     tasks: Sequence[TaskRuns]
     security: Sequence[SecurityEvents]
     validations: Sequence[EvaluationRecord]
-    drift: Sequence[Finding]
+    drift: Sequence[DriftFinding]
 
 
 def collect_report(settings: Settings, quarter: Quarter) -> Report:
@@ -104,14 +104,14 @@ async def _read_stored(engine: AsyncEngine, quarter: Quarter) -> _Stored:
     return _Stored(names, await TaskRunStore(engine).list(), security, validations, await _list_drift(engine, quarter))
 
 
-async def _list_drift(engine: AsyncEngine, quarter: Quarter) -> Sequence[Finding]:
+async def _list_drift(engine: AsyncEngine, quarter: Quarter) -> Sequence[DriftFinding]:
     """Return the drift findings that were ongoing at any time in the quarter, the earliest first."""
     columns = drift_findings.c
     lasted = or_(columns.ended_at.is_(None), columns.ended_at >= format_timestamp(quarter.start))
     chosen = select(drift_findings).where(columns.since < format_timestamp(quarter.end), lasted)
     async with reading(engine) as connection:
         rows = await connection.execute(chosen.order_by(columns.since, columns.caller, columns.metric))
-        return [Finding(*row) for row in rows]
+        return [DriftFinding(*row) for row in rows]
 
 
 def _list_versions(engine: Engine, quarter: Quarter, facts: QuarterFacts | None) -> list[ServedVersion]:

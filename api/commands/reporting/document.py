@@ -10,7 +10,7 @@ from msgspec import Struct
 from api.commands.reporting.quarter import Quarter
 from model.quality.intervals import Interval
 from monitoring.cost.month import MonthCost
-from monitoring.quality.drift.store import Finding
+from monitoring.quality.drift.store import DriftFinding
 from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.tasks.runs import TaskRuns
 
@@ -112,7 +112,7 @@ class RuntimeChange(Struct, frozen=True):
     after: str
 
 
-class Verdict(Struct, frozen=True):
+class CandidateVerdict(Struct, frozen=True):
     """The judgement of a candidate on live traffic."""
 
     at: str
@@ -157,9 +157,9 @@ class Report(Struct, frozen=True):
     before: Sequence[ServedVersion]
     aliases: Sequence[AliasChange]
     decided_before: Set[str]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[CandidateVerdict]
     validations: Sequence[EvaluationRecord]
-    drift: Sequence[Finding]
+    drift: Sequence[DriftFinding]
     changes: Sequence[RuntimeChange]
     tasks: Sequence[TaskRuns]
     security: Sequence[SecurityEvents]

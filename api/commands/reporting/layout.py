@@ -8,7 +8,7 @@ from markupsafe import Markup
 from msgspec import Struct, field
 
 from model.drift.metrics import Metric
-from monitoring.quality.drift.store import ALL, Finding
+from monitoring.quality.drift.store import ALL, DriftFinding
 
 Translate = Callable[..., str]
 """Returns a text by its key, with its placeholders replaced by values."""
@@ -53,12 +53,12 @@ class Section(Struct):
             self.tables.append(table)
 
 
-def name_drifting(finding: Finding, names: Mapping[str, str]) -> str:
+def name_drifting(finding: DriftFinding, names: Mapping[str, str]) -> str:
     """Return the caller that a finding is about, or "" for all callers together."""
     return names.get(finding.caller, finding.caller) if finding.caller != ALL else ""
 
 
-def describe_change(finding: Finding, t: Translate) -> str:
+def describe_change(finding: DriftFinding, t: Translate) -> str:
     """Return how a metric differs, or for the class mix, which class became more frequent."""
     return finding.change if finding.metric == Metric.CLASS_MIX else t(f"change.{finding.change}")
 

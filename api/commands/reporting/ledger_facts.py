@@ -17,11 +17,11 @@ from sqlalchemy import Connection, select
 from api.commands.reporting.document import (
     AliasChange,
     CallerTraffic,
+    CandidateVerdict,
     ErrorCount,
     Incident,
     PeriodTraffic,
     RuntimeChange,
-    Verdict,
 )
 from api.commands.reporting.quarter import Quarter
 from model.canary import judge
@@ -89,7 +89,7 @@ class QuarterFacts:
         self._runtimes = defaultdict[str, dict[str, _Span]](dict)
         self.versions: dict[tuple[str, str], _Span] = {}
         self.aliases: list[AliasChange] = []
-        self.verdicts: list[Verdict] = []
+        self.verdicts: list[CandidateVerdict] = []
         self.unreadable = 0
 
     def add(self, document: str) -> None:
@@ -150,7 +150,7 @@ class QuarterFacts:
         model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
         parse_timestamp(facts["at"])  # checks it
         candidate, production = str(details["candidate"]), str(details["production"])
-        verdict = Verdict(facts["at"], model, candidate, production, judge.Verdict(details["verdict"]))
+        verdict = CandidateVerdict(facts["at"], model, candidate, production, judge.Verdict(details["verdict"]))
         if verdict not in self.verdicts:  # an interruption may have recorded it twice
             self.verdicts.append(verdict)
 

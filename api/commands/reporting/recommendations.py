@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from api.commands.reporting.document import CallerTraffic, Recommendation, Report, ServedVersion
 from api.commands.reporting.ledger_facts import INCIDENT_SHARE
 from monitoring.chains.timestamps import format_timestamp
-from monitoring.quality.drift.store import ALL, OTHERS, Finding
+from monitoring.quality.drift.store import ALL, OTHERS, DriftFinding
 from monitoring.tasks.runs import Task
 
 MIN_LABELS = 100
@@ -118,7 +118,7 @@ def _find_drift(report: Report) -> Iterator[Recommendation]:
     excluded = {ALL, OTHERS, *(caller.name for caller in report.callers if _sends_photographs(caller))}
     end = format_timestamp(report.quarter.end)
     lasting = [each for each in report.drift if each.ended_at is None or each.ended_at >= end]
-    first = dict[str, Finding]()
+    first = dict[str, DriftFinding]()
     for each in lasting:
         name = report.names.get(each.caller, each.caller)
         if name not in excluded:

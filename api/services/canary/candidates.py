@@ -18,7 +18,7 @@ from model.backends.base import Backend
 from model.canary.assignment import CallerAssignment, Mode, assign_callers, sample_requests
 from model.canary.contest import Contest, find_contest
 from model.canary.spare_thread import LOWEST_NICENESS, SpareThread
-from model.canary.trial import ChooseArm, Observer, Trial
+from model.canary.trial import ChooseArm, Trial, TrialObserver
 from model.errors import ImageTooLargeHere, ModelTooLarge
 from model.registry.reference import ModelReference
 from model.registry.watch import StateWatch
@@ -32,7 +32,7 @@ class RegistryCandidates:
     """The versions that CANARY__ALIAS names, for the model that MODEL__URL names."""
 
     def __init__(
-        self, settings: Settings, reference: ModelReference, serving: ServingServices, observer: Observer
+        self, settings: Settings, reference: ModelReference, serving: ServingServices, observer: TrialObserver
     ) -> None:
         self._settings = settings
         self._reference = reference

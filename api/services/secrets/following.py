@@ -1,4 +1,4 @@
-"""Reads the secrets again on a schedule, and passes each changed one to the service that uses it."""
+"""Reads the secrets again on a schedule, and applies each changed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from api.settings import Settings, SettingsReader
 from api.settings.names import find_changed_secrets
 from monitoring.metrics import Metrics
 
-UseSecret = Callable[[Settings], Awaitable[bool]]
+ApplySecret = Callable[[Settings], Awaitable[bool]]
 """Makes a service use the value in the given settings. Returns False if the service must be restarted for that."""
 
 log = structlog.get_logger("atalaya.secrets")
@@ -28,17 +28,17 @@ class SecretReads(StrEnum):
 
 
 class SecretFollower:
-    """Applies changed secrets. `users` maps the setting of each secret that can change to the function that applies it.
+    """Applies changed secrets. `appliers` maps the setting of each secret that can change to its function.
 
     While the provider is unavailable, or one of its values is invalid, the last valid values stay in use.
     """
 
     def __init__(
-        self, settings: Settings, reader: SettingsReader, users: Mapping[str, UseSecret], metrics: Metrics
+        self, settings: Settings, reader: SettingsReader, appliers: Mapping[str, ApplySecret], metrics: Metrics
     ) -> None:
         self._current = settings
         self._reader = reader
-        self._users = users
+        self._appliers = appliers
         self._metrics = metrics
         self._outcome = SecretReads.READ
         self._reading = asyncio.Lock()
@@ -58,7 +58,7 @@ class SecretFollower:
             if settings is None:
                 return
             for name in find_changed_secrets(self._current, settings):
-                await self._use(name, settings)
+                await self._apply(name, settings)
             self._current = settings
 
     async def _read(self) -> Settings | None:
@@ -76,10 +76,10 @@ class SecretFollower:
             return settings
         return None
 
-    async def _use(self, name: str, settings: Settings) -> None:
-        use = self._users.get(name)
+    async def _apply(self, name: str, settings: Settings) -> None:
+        apply = self._appliers.get(name)
         try:
-            if use is not None and await use(settings):
+            if apply is not None and await apply(settings):
                 log.info("secret_changed", setting=name)
             else:
                 log.warning("secret_needs_restart", setting=name, policy="use the earlier value until a restart")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.offline.retrain import TRAINED_PARTS
-from model.offline.retrain.comparison import Comparison
+from model.offline.retrain.comparison import PairedCounts
 from model.offline.retrain.trials import SearchResult, Trial
 
 _CHOICE = ("learning rate", "weight decay", "label smoothing", "dropout")
 _COLUMNS = ("trial", "epochs", "trained", *_CHOICE, "accuracy", "accuracy, changed", "score")
 
 
-def describe_retraining(budget_minutes: float, found: SearchResult, comparison: Comparison) -> str:
+def describe_retraining(budget_minutes: float, found: SearchResult, comparison: PairedCounts) -> str:
     """Return the section as Markdown."""
     rows = "\n".join(_format_trial(trial) for trial in found.trials)
     total = comparison.images

@@ -7,7 +7,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 
-class Comparison(Struct, frozen=True):
+class PairedCounts(Struct, frozen=True):
     """The number of test `images` that each model classified correctly, and that only one of them did."""
 
     images: int
@@ -17,7 +17,7 @@ class Comparison(Struct, frozen=True):
     only_candidate: int
 
     @classmethod
-    def of(cls, start: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> Comparison:
+    def of(cls, start: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> PairedCounts:
         """Compare two arrays, bool [n], of the images that each model classified correctly."""
         return cls(
             len(start),

@@ -27,7 +27,7 @@ from model.offline.dataset import (
 from model.offline.retrain import CARD, MODEL, RetrainOptions
 from model.offline.retrain.budget import Budget
 from model.offline.retrain.card import describe_retraining
-from model.offline.retrain.comparison import Comparison
+from model.offline.retrain.comparison import PairedCounts
 from model.offline.retrain.features import Features, compute_features
 from model.offline.retrain.search import search
 from model.offline.retrain.start import read_start
@@ -71,7 +71,7 @@ def retrain(options: RetrainOptions) -> None:
     print(f"Comparing with the start model on {len(images.test)} test images.", flush=True)
     splits = {"validation": read_images(images.validation, spec), "test": test}
     results = {split: evaluate(network, each, images.training.classes) for split, each in splits.items()}
-    comparison = Comparison.of(start_correct, _find_correct(network, test))
+    comparison = PairedCounts.of(start_correct, _find_correct(network, test))
     summary = {
         **summarise(training.describe(choice, found.epochs), results, log, images.count()),
         "trained_from": choice.trained_from,

@@ -37,7 +37,7 @@ class StoredState(Struct, frozen=True):
     state: str
 
 
-class Finding(Struct, frozen=True):
+class DriftFinding(Struct, frozen=True):
     """A metric of a caller that differed from the reference: since when, when that was found, and when it ended.
 
     `change` says how. `reference` and `recent` are the means of the metric when it was last found to differ.
@@ -90,11 +90,11 @@ class DriftStore:
             rows.append({"own_model": row.pop("model"), "own_caller": row.pop("caller"), **row})
         self._connection.execute(update(drift_states).where(*_is_own(drift_states)), rows)
 
-    def begin_finding(self, finding: Finding) -> None:
+    def begin_finding(self, finding: DriftFinding) -> None:
         insertion = dialect_insert(drift_findings, self._connection.dialect).values(asdict(finding))
         self._connection.execute(insertion.on_conflict_do_nothing())
 
-    def repeat_finding(self, finding: Finding) -> None:
+    def repeat_finding(self, finding: DriftFinding) -> None:
         """Update the change and the means of a ongoing finding, but not its times."""
         values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
         self._update_ongoing(finding.model, finding.caller, finding.metric, values)
@@ -119,12 +119,12 @@ class DriftStore:
         own = columns.model == model, columns.caller.not_in([ALL, OTHERS])
         return self._connection.execute(select(func.count()).select_from(drift_states).where(*own)).scalar_one()
 
-    def list_ongoing(self, seen_since: str) -> Sequence[Finding]:
+    def list_ongoing(self, seen_since: str) -> Sequence[DriftFinding]:
         """Return the ongoing findings of callers seen since then, first those of ALL, then by time; at most 1,000."""
         findings = drift_findings.c
         chosen = _select_ongoing(seen_since, *findings)
         chosen = chosen.order_by(findings.caller != ALL, findings.since, findings.caller, findings.metric)
-        return [Finding(*row) for row in self._connection.execute(chosen.limit(_MAX_FINDINGS))]
+        return [DriftFinding(*row) for row in self._connection.execute(chosen.limit(_MAX_FINDINGS))]
 
     def count_ongoing(self, seen_since: str) -> Mapping[tuple[str, str], int]:
         """Return for each model and metric how many callers, not counting ALL, have a ongoing finding."""

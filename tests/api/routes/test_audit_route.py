@@ -15,12 +15,6 @@ from tests.support.polling import wait_until
 LogIn = Callable[..., dict[str, str]]
 
 
-@pytest.fixture
-def olga(client: TestClient, log_in: LogIn) -> dict[str, str]:
-    """An operator's credentials, which have the scope `audit:read`."""
-    return log_in(client, "olga")
-
-
 def entries(client: TestClient, headers: dict[str, str], **query: str | int) -> list[dict[str, Any]]:
     response = client.get("/v1/audit", headers=headers, params=query)
     assert response.status_code == 200, response.text
@@ -40,10 +34,10 @@ def execute(tmp_path: Path, statement: str) -> None:
     connection.close()
 
 
-def test_a_login_is_recorded_before_its_response(client: TestClient, olga: dict[str, str]) -> None:
+def test_a_login_is_recorded_before_its_response(client: TestClient, operator: dict[str, str]) -> None:
     """The issue of a token is recorded with subject, address, request and grant before the token is returned."""
-    (entry,) = entries(client, olga, event="token", outcome="issued", limit=1)
-    assert entry["actor"] == client.get("/v1/me", headers=olga).json()["subject"]
+    (entry,) = entries(client, operator, event="token", outcome="issued", limit=1)
+    assert entry["actor"] == client.get("/v1/me", headers=operator).json()["subject"]
     assert entry["detail"]["grant"] == "password"
     assert entry["address"]
     assert entry["request_id"]
@@ -55,59 +49,59 @@ def test_a_login_is_recorded_before_its_response(client: TestClient, olga: dict[
     [({}, "missing"), ({"Authorization": "Bearer x"}, "invalid"), ({"X-API-Key": "atl_x_y"}, "invalid")],
 )
 def test_an_unauthenticated_request_is_recorded(
-    client: TestClient, olga: dict[str, str], headers: dict[str, str], outcome: str
+    client: TestClient, operator: dict[str, str], headers: dict[str, str], outcome: str
 ) -> None:
     """A request without valid credentials is recorded, without the credentials that were sent."""
     assert client.get("/v1/me", headers=headers).status_code == 401
-    (entry,) = wait_for_entries(client, olga, event="access", outcome=outcome)
+    (entry,) = wait_for_entries(client, operator, event="access", outcome=outcome)
     assert (entry["actor"], entry["detail"]) == ("", {})
 
 
-def test_a_missing_scope_is_recorded(client: TestClient, olga: dict[str, str], log_in: LogIn) -> None:
+def test_a_missing_scope_is_recorded(client: TestClient, operator: dict[str, str], log_in: LogIn) -> None:
     """A client may not read the log, and the attempt is recorded with the client as actor."""
     ana = log_in(client)
     refused = client.get("/v1/audit", headers=ana)
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
-    (entry,) = wait_for_entries(client, olga, outcome="forbidden")
+    (entry,) = wait_for_entries(client, operator, outcome="forbidden")
     assert entry["actor"] == client.get("/v1/me", headers=ana).json()["subject"]
     assert entry["detail"] == {"scope": "audit:read"}
 
 
-def test_a_failed_login_is_recorded(client: TestClient, olga: dict[str, str]) -> None:
+def test_a_failed_login_is_recorded(client: TestClient, operator: dict[str, str]) -> None:
     """A wrong password is recorded without the password."""
     form = {"grant_type": "password", "username": "ana", "password": "wrong horse battery"}
     assert client.post("/auth/token", data=form).status_code == 400
-    found = wait_for_entries(client, olga, event="token", outcome="refused")
+    found = wait_for_entries(client, operator, event="token", outcome="refused")
     assert found[0]["detail"]["code"] == "bad_credentials"
     assert "horse" not in str(found)
 
 
-def test_a_revocation_is_recorded(client: TestClient, olga: dict[str, str], password: str) -> None:
+def test_a_revocation_is_recorded(client: TestClient, operator: dict[str, str], password: str) -> None:
     """The revocation of a session is recorded with the session as target."""
     form = {"grant_type": "password", "username": "ana", "password": password}
     token = client.post("/auth/token", data=form).json()["refresh_token"]
     assert client.post("/auth/revoke", data={"token": token, "client_id": "atalaya-first-party"}).status_code == 200
-    (entry,) = entries(client, olga, outcome="revoked")
+    (entry,) = entries(client, operator, outcome="revoked")
     assert entry["target"].startswith("sid:")
 
 
 @pytest.mark.parametrize(("route", "event"), [("revoke", "revocation"), ("introspect", "introspection")])
-def test_a_refused_client_is_recorded(client: TestClient, olga: dict[str, str], route: str, event: str) -> None:
+def test_a_refused_client_is_recorded(client: TestClient, operator: dict[str, str], route: str, event: str) -> None:
     """A wrong client secret is recorded at every endpoint that takes one."""
     form = {"token": "x", "client_id": "maps", "client_secret": "sesame"}
     assert client.post(f"/auth/{route}", data=form).status_code == 401
-    (entry,) = wait_for_entries(client, olga, event=event, outcome="refused")
+    (entry,) = wait_for_entries(client, operator, event=event, outcome="refused")
     assert (entry["detail"], "sesame" in str(entry)) == ({"code": "invalid_client"}, False)
 
 
-def test_pages_follow_each_other(client: TestClient, olga: dict[str, str], log_in: LogIn) -> None:
+def test_pages_follow_each_other(client: TestClient, operator: dict[str, str], log_in: LogIn) -> None:
     """Pages list the log newest first, and the last page has no next one."""
     for _ in range(3):
         log_in(client)
     seen: list[int] = []
     query: dict[str, Any] = {"limit": 3}
     while True:
-        page = client.get("/v1/audit", headers=olga, params=query).json()
+        page = client.get("/v1/audit", headers=operator, params=query).json()
         seen += [entry["seq"] for entry in page["entries"]]
         if page["next"] is None:
             break
@@ -116,12 +110,12 @@ def test_pages_follow_each_other(client: TestClient, olga: dict[str, str], log_i
     assert len(seen) == len(set(seen)) == seen[0]
 
 
-def test_filters(client: TestClient, olga: dict[str, str]) -> None:
+def test_filters(client: TestClient, operator: dict[str, str]) -> None:
     """Entries are selected by actor and time; a filter without a match selects none."""
-    (newest,) = entries(client, olga, outcome="issued", limit=1)
-    assert entries(client, olga, actor=newest["actor"], since=newest["at"])[-1] == newest
-    assert newest not in entries(client, olga, until=newest["at"])
-    assert entries(client, olga, event="token", outcome="forbidden") == []
+    (newest,) = entries(client, operator, outcome="issued", limit=1)
+    assert entries(client, operator, actor=newest["actor"], since=newest["at"])[-1] == newest
+    assert newest not in entries(client, operator, until=newest["at"])
+    assert entries(client, operator, event="token", outcome="forbidden") == []
 
 
 @pytest.mark.parametrize(
@@ -136,9 +130,9 @@ def test_filters(client: TestClient, olga: dict[str, str]) -> None:
         {"cursor": "-1"},
     ],
 )
-def test_a_bad_filter_is_refused(client: TestClient, olga: dict[str, str], query: dict[str, Any]) -> None:
+def test_a_bad_filter_is_refused(client: TestClient, operator: dict[str, str], query: dict[str, Any]) -> None:
     """A time without an offset or out of range, a limit out of bounds, or an invalid cursor gets 422."""
-    assert client.get("/v1/audit", headers=olga, params=query).status_code == 422
+    assert client.get("/v1/audit", headers=operator, params=query).status_code == 422
 
 
 def test_no_token_is_issued_unrecorded(client: TestClient, tmp_path: Path, password: str) -> None:
@@ -153,9 +147,9 @@ def test_no_token_is_issued_unrecorded(client: TestClient, tmp_path: Path, passw
     assert client.post("/auth/token", data=form).status_code == 200
 
 
-def test_an_unreadable_log_is_a_503(client: TestClient, olga: dict[str, str], tmp_path: Path) -> None:
+def test_an_unreadable_log_is_a_503(client: TestClient, operator: dict[str, str], tmp_path: Path) -> None:
     """While the log cannot be read the response is a problem document with Retry-After, not an empty list."""
     execute(tmp_path, "ALTER TABLE audit_events RENAME TO elsewhere")
-    refused = client.get("/v1/audit", headers=olga)
+    refused = client.get("/v1/audit", headers=operator)
     assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
     assert refused.headers["retry-after"] == "1"

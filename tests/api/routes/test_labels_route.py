@@ -39,11 +39,6 @@ def get_code(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
 
 
-@pytest.fixture
-def operator(client: TestClient, log_in: Callable[..., Bearer]) -> Bearer:
-    return log_in(client, "olga")
-
-
 def test_a_label_is_recorded_and_shown(client: TestClient, bearer: Bearer, sample: bytes) -> None:
     """The response says whether the prediction was correct; the label is shown with the prediction and in the list."""
     prediction = predict(client, bearer, sample)

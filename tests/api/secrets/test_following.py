@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from api.production import find_secret_problems
-from api.services.secrets.following import SecretFollower, UseSecret
+from api.services.secrets.following import ApplySecret, SecretFollower
 from api.settings import Settings, SettingsReader, load_settings
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
@@ -26,18 +26,18 @@ class Watched:
         self.used: list[str] = []
         self.registry = CollectorRegistry()
         settings = load_settings()
-        users = {name: self.use(name) for name in ("AUTH__SIGNING_KEY", "SENTRY_DSN", "DATABASE_URL")}
+        appliers = {name: self.make_applier(name) for name in ("AUTH__SIGNING_KEY", "SENTRY_DSN", "DATABASE_URL")}
         self.reader = SettingsReader(settings, find_secret_problems)
-        self.follower = SecretFollower(settings, self.reader, users, Metrics(self.registry))
+        self.follower = SecretFollower(settings, self.reader, appliers, Metrics(self.registry))
 
-    def use(self, name: str) -> UseSecret:
-        async def use(_: Settings) -> bool:
+    def make_applier(self, name: str) -> ApplySecret:
+        async def apply(_: Settings) -> bool:
             self.used.append(name)
             if name == "SENTRY_DSN":
                 raise RuntimeError("a service that fails")
             return name != "DATABASE_URL"
 
-        return use
+        return apply
 
     def count(self, outcome: str) -> float | None:
         return self.registry.get_sample_value("atalaya_secret_reads_total", {"outcome": outcome})

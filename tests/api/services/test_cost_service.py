@@ -23,7 +23,7 @@ from api.settings import Settings
 from monitoring.cost.resources import HourResources
 from monitoring.cost.store import CostStore
 from monitoring.metrics import Metrics
-from monitoring.quality.drift.store import Finding
+from monitoring.quality.drift.store import DriftFinding
 from monitoring.quality.drift.tables import drift_findings
 from monitoring.quality.following import CHUNK
 from storage.engine import open_blocking_engine
@@ -157,7 +157,7 @@ async def test_reading_labels_delays_nothing_else(quality: QualityService, monke
 async def test_refreshing_removes_old_findings(quality: QualityService) -> None:
     """A running gateway removes drift findings that are older than the retention."""
     at = "2001-01-01T00:00:00.000000Z"
-    ended = Finding("tiny-v1.0", "ana", "brightness", at, at, "lower", 0.5, 0.3, ended_at=at)
+    ended = DriftFinding("tiny-v1.0", "ana", "brightness", at, at, "lower", 0.5, 0.3, ended_at=at)
 
     def insert(engine: Engine) -> None:
         with engine.begin() as connection:

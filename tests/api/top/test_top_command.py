@@ -12,6 +12,7 @@ from typing import Any
 import pexpect
 import pytest
 
+from tests.support.callers import running_threads
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import ATALAYA, FOREST
 from tests.support.polling import PATIENCE_S, wait_until
@@ -59,20 +60,15 @@ def serving(path: str, document: Any) -> Iterator[str]:
 @contextmanager
 def predicting(gateway: Gateway) -> Iterator[None]:
     """Alternately send predictions and requests that are rejected, until the context ends."""
-    client, stop = gateway.client(), threading.Event()
+    client = gateway.client()
 
-    def predict() -> None:
-        while not stop.is_set():
+    def predict(ended: threading.Event) -> None:
+        while not ended.is_set():
             client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
             client.get("/nowhere")
 
-    thread = threading.Thread(target=predict)
-    thread.start()
-    try:
+    with running_threads(predict, 1):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_one_reading_as_json(gateway: Gateway) -> None:

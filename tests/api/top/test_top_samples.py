@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import pytest
 
-from api.commands.gateway.top.samples import Interval, Scrape, estimate_quantile
+from api.commands.gateway.top.samples import Scrape, ScrapeInterval, estimate_quantile
 from api.commands.gateway.top.summary import summarize
 from api.commands.gateway.top.view import render
 from model.serving.overload_policy import LoadState
@@ -25,8 +25,8 @@ atalaya_predictions_total{model="m",label="river"} 3
 """
 
 
-def interval(before: str = BEFORE, after: str = AFTER, seconds: float = 2.0) -> Interval:
-    return Interval(Scrape.parse(before, 100.0), Scrape.parse(after, 100.0 + seconds))
+def interval(before: str = BEFORE, after: str = AFTER, seconds: float = 2.0) -> ScrapeInterval:
+    return ScrapeInterval(Scrape.parse(before, 100.0), Scrape.parse(after, 100.0 + seconds))
 
 
 def test_a_counter_that_was_reset_began_at_zero() -> None:

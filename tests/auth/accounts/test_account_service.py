@@ -104,7 +104,7 @@ async def test_a_password_hashed_by_release_0_1_0_is_hashed_again(
     composed, decomposed = "caf\u00e9 walnut ferry", "cafe\u0301 walnut ferry"
     ada = await store.add("ada", Role.CLIENT, Argon2().hash(decomposed))
     with pytest.raises(BadCredentials):
-        await accounts.authenticate("ada", decomposed, refuse=True)
+        await accounts.authenticate("ada", decomposed, treat_as_wrong=True)
     assert await accounts.authenticate("ada", decomposed) == ada
     found = await store.find("ada")
     assert found is not None

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from monitoring.metrics import Metrics
-from monitoring.quality.evaluations import Comparison
+from monitoring.quality.evaluations import EvaluationComparison
 from monitoring.tasks.calendar import CalendarEntry
 from monitoring.tasks.runs import Task, TaskRuns
 from tests.monitoring.quality.evaluations import make_evaluation
@@ -39,7 +39,9 @@ def observe_all(metrics: Metrics) -> None:
     metrics.aliases = {("land", "production", "1.1"): 1}
     metrics.task_runs = [TaskRuns(Task.LEDGER_VERIFY, 1_800_000_000, 1_700_000_000, 2)]
     metrics.calendar = [CalendarEntry(Task.BACKUP, 1, None, None, 1_800_086_400)]
-    metrics.evaluation = make_evaluation(at=1_800_000_000, comparison=Comparison("earlier", 8, 1, 0.04), is_loss=True)
+    metrics.evaluation = make_evaluation(
+        at=1_800_000_000, comparison=EvaluationComparison("earlier", 8, 1, 0.04), is_loss=True
+    )
     metrics.has_evaluation_loss = True
     metrics.stage_seconds.labels(stage="infer").observe(0.006)
     metrics.predictions.labels(model="efficientnetb0-v1.1", label="forest").inc()

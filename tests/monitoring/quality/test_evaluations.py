@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring.quality.evaluation_store import EvaluationStore
-from monitoring.quality.evaluations import Comparison
+from monitoring.quality.evaluations import EvaluationComparison
 from tests.monitoring.quality.evaluations import make_evaluation
 
 
@@ -14,7 +14,7 @@ async def test_evaluations_are_read_as_they_were_added(engine: AsyncEngine) -> N
     store = EvaluationStore(engine)
     assert await store.find_latest() is None
     first = make_evaluation(at=10)
-    second = make_evaluation(at=20, comparison=Comparison(first.id, 7, 0, 0.016), is_loss=True)
+    second = make_evaluation(at=20, comparison=EvaluationComparison(first.id, 7, 0, 0.016), is_loss=True)
     for record in (first, second):
         await store.add(record)
     assert await store.list() == [first, second]

@@ -17,34 +17,34 @@ OWNER, NAME, IMAGE = "owner", "prediction", b"an image"
 
 def test_keys_rotate() -> None:
     """The first key encrypts; an image encrypted with an earlier key can be read while that key is still listed."""
-    sealed = ImageSeal([OLD]).close(OWNER, NAME, IMAGE)
-    assert ImageSeal([NEW, OLD]).open(OWNER, NAME, sealed) == IMAGE
-    assert ImageSeal([NEW]).open(OWNER, NAME, ImageSeal([NEW, OLD]).close(OWNER, NAME, IMAGE)) == IMAGE
+    sealed = ImageSeal([OLD]).seal(OWNER, NAME, IMAGE)
+    assert ImageSeal([NEW, OLD]).unseal(OWNER, NAME, sealed) == IMAGE
+    assert ImageSeal([NEW]).unseal(OWNER, NAME, ImageSeal([NEW, OLD]).seal(OWNER, NAME, IMAGE)) == IMAGE
     with pytest.raises(ImageUnreadable, match="IMAGES__KEY lacks the key"):
-        ImageSeal([NEW]).open(OWNER, NAME, sealed)
+        ImageSeal([NEW]).unseal(OWNER, NAME, sealed)
 
 
 @pytest.mark.parametrize("position", [0, 5, 13, 25, -1])
 def test_changed_images_do_not_open(position: int) -> None:
     """An image with a change in any part is rejected: the marker, the key's id, the nonce, the image and its tag."""
-    changed = bytearray(ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
+    changed = bytearray(ImageSeal([OLD]).seal(OWNER, NAME, IMAGE))
     changed[position] ^= 1
     with pytest.raises(ImageUnreadable):
-        ImageSeal([OLD]).open(OWNER, NAME, bytes(changed))
+        ImageSeal([OLD]).unseal(OWNER, NAME, bytes(changed))
 
 
 @pytest.mark.parametrize("names", [("other", NAME), (OWNER, "other")])
 def test_exchanged_images_do_not_open(names: tuple[str, str]) -> None:
     """An image can be decrypted only with its own owner and prediction."""
     with pytest.raises(ImageUnreadable, match="was changed"):
-        ImageSeal([OLD]).open(*names, ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
+        ImageSeal([OLD]).unseal(*names, ImageSeal([OLD]).seal(OWNER, NAME, IMAGE))
 
 
 @pytest.mark.parametrize("length", [0, 3, 12, 23])
 def test_incomplete_images_do_not_open(length: int) -> None:
     """A truncated image, as a killed process leaves it, raises ImageUnreadable."""
     with pytest.raises(ImageUnreadable, match=r"incomplete|lacks the key"):
-        ImageSeal([OLD]).open(OWNER, NAME, ImageSeal([OLD]).close(OWNER, NAME, IMAGE)[:length])
+        ImageSeal([OLD]).unseal(OWNER, NAME, ImageSeal([OLD]).seal(OWNER, NAME, IMAGE)[:length])
 
 
 def test_keys_are_base64_of_either_alphabet() -> None:

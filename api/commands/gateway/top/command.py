@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from api.commands.gateway.failures import check_url
-from api.commands.gateway.top.samples import Interval
+from api.commands.gateway.top.samples import ScrapeInterval
 from api.commands.gateway.top.sources import MetricsSource, find_metrics, read_alerts
 from api.commands.gateway.top.summary import summarize
 from api.commands.gateway.top.view import render
@@ -71,7 +71,7 @@ class _Reader:
         return {
             "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
             "gateway": self._source.name,
-            **summarize(Interval(before, self._last)),
+            **summarize(ScrapeInterval(before, self._last)),
             "alerts": None if self._alerts_url is None else read_alerts(self._client, self._alerts_url),
         }
 

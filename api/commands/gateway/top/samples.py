@@ -43,7 +43,7 @@ class Scrape(Struct, frozen=True):
         return next((state for state in reversed(states) if state in current), None)
 
 
-class Interval(Struct, frozen=True):
+class ScrapeInterval(Struct, frozen=True):
     """The time between two scrapes."""
 
     before: Scrape

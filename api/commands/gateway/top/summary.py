@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from api.commands.gateway.top.samples import Interval
+from api.commands.gateway.top.samples import ScrapeInterval
 
 # Probes and scrapes, which are not counted as requests.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
@@ -17,7 +17,7 @@ _STAGES = ("decode", "queue", "infer", "commit")
 _MOST_CLASSES = 5
 
 
-def summarize(interval: Interval) -> dict[str, Any]:
+def summarize(interval: ScrapeInterval) -> dict[str, Any]:
     """Return the numbers of an interval, with None for metrics that the gateway does not expose."""
     return {
         "seconds": round(interval.seconds, 3),
@@ -41,20 +41,20 @@ def summarize(interval: Interval) -> dict[str, Any]:
     }
 
 
-def _find_model(interval: Interval) -> str | None:
+def _find_model(interval: ScrapeInterval) -> str | None:
     for labels, value in interval.after.select("atalaya_model_info"):
         if value == 1:
             return f"{labels.get('model')}-v{labels.get('version')}"
     return None
 
 
-def _find_uptime(interval: Interval) -> float | None:
+def _find_uptime(interval: ScrapeInterval) -> float | None:
     """Return the uptime, assuming that the clocks of this machine and of the gateway agree."""
     start = interval.after.total("process_start_time_seconds")
     return None if start is None else max(0.0, interval.after.at_s - start)
 
 
-def _summarize_requests(interval: Interval) -> dict[str, Any]:
+def _summarize_requests(interval: ScrapeInterval) -> dict[str, Any]:
     classes: dict[str, float] = {}
     for labels, increase in interval.increases(f"{_DURATION}_count"):
         if labels.get("http_route") not in PROBES:
@@ -69,7 +69,7 @@ def _summarize_requests(interval: Interval) -> dict[str, Any]:
     }
 
 
-def _summarize_predictions(interval: Interval) -> dict[str, Any]:
+def _summarize_predictions(interval: ScrapeInterval) -> dict[str, Any]:
     labels = interval.rates_by("atalaya_predictions_total", "label")
     most = sorted(labels.items(), key=lambda item: -item[1])[:_MOST_CLASSES]
     return {
@@ -80,7 +80,7 @@ def _summarize_predictions(interval: Interval) -> dict[str, Any]:
     }
 
 
-def _summarize_memory(interval: Interval) -> Mapping[str, float | None]:
+def _summarize_memory(interval: ScrapeInterval) -> Mapping[str, float | None]:
     after = interval.after
     used = after.total("atalaya_container_memory_working_set_bytes")
     return {
@@ -91,7 +91,7 @@ def _summarize_memory(interval: Interval) -> Mapping[str, float | None]:
     }
 
 
-def _summarize_queue(interval: Interval) -> dict[str, Any]:
+def _summarize_queue(interval: ScrapeInterval) -> dict[str, Any]:
     return {
         "length": interval.after.total("atalaya_queue_length"),
         "capacity": interval.after.total("atalaya_queue_capacity"),

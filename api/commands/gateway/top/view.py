@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from api.commands.output import to_printable
+from monitoring.redaction import to_printable
 
 WIDTH = 80
 _LABEL_WIDTH = 13

@@ -36,7 +36,7 @@ from model.quality.pairs import compare_pairs
 from monitoring.chains.ids import new_id
 from monitoring.machine.cgroups import memory_limit_bytes, read_working_set
 from monitoring.quality.evaluation_store import EvaluationStore
-from monitoring.quality.evaluations import Comparison, EvaluationRecord
+from monitoring.quality.evaluations import EvaluationComparison, EvaluationRecord
 from monitoring.tasks.runs import Task
 
 NEEDED_BYTES = 96 << 20
@@ -187,7 +187,7 @@ async def _compare_and_store(
     reference = await store.find_reference(record.data_digest)
     if reference is not None:
         result = compare_pairs(_read_bits(reference), _read_bits(record))
-        comparison = Comparison(reference.id, result.lost, result.gained, result.p_value)
+        comparison = EvaluationComparison(reference.id, result.lost, result.gained, result.p_value)
         record = replace(record, comparison=comparison, is_loss=result.is_loss and not accept_loss)
     await store.add(record)
     return record, reference

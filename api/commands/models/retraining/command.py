@@ -29,7 +29,7 @@ from model.importing.importer import ImportOptions
 from model.offline.keras_process import run_in_keras
 from model.offline.retrain import METRICS, MODEL, RetrainOptions
 from model.offline.retrain.archive import write_archive
-from model.offline.retrain.comparison import Comparison
+from model.offline.retrain.comparison import PairedCounts
 from model.signing.keys import PrivateKey
 from monitoring.tasks.runs import Task
 
@@ -107,7 +107,7 @@ def _check_before(settings: Settings, target: _Target) -> None:
         pass
 
 
-def _train(settings: Settings, options: RetrainOptions, target: _Target, tracking: str | None) -> Comparison:
+def _train(settings: Settings, options: RetrainOptions, target: _Target, tracking: str | None) -> PairedCounts:
     """Run the retraining, and return its comparison. Raises KerasProcessFailed, RegistryUnavailable, CandidateWorse."""
     folder = Path(options.out)
     with open_tracking(settings, tracking) as track:
@@ -134,7 +134,7 @@ def _report_due(settings: Settings, as_json: bool) -> bool:
     return bool(reasons)
 
 
-def _check_candidate(comparison: Comparison, folder: Path) -> None:
+def _check_candidate(comparison: PairedCounts, folder: Path) -> None:
     """Raises CandidateWorse."""
     if comparison.is_worse:
         raise CandidateWorse(
@@ -145,7 +145,7 @@ def _check_candidate(comparison: Comparison, folder: Path) -> None:
 
 
 def _import(
-    settings: Settings, options: RetrainOptions, target: _Target, model: StartModel, comparison: Comparison
+    settings: Settings, options: RetrainOptions, target: _Target, model: StartModel, comparison: PairedCounts
 ) -> dict[str, object]:
     """Import the candidate into the registry, point the alias to it, and return what the import measured."""
     with TemporaryDirectory(prefix="atalaya-retrain-") as scratch:
@@ -173,7 +173,7 @@ def _import(
     return dict(manifest.results["golden"])
 
 
-def _report(target: _Target, comparison: Comparison, golden: dict[str, object], as_json: bool) -> None:
+def _report(target: _Target, comparison: PairedCounts, golden: dict[str, object], as_json: bool) -> None:
     if as_json:
         document = {"model": target.name, "version": target.version, "comparison": asdict(comparison), "golden": golden}
         print_json(document)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from api.errors import CommandFailed
 from model.offline.retrain import METRICS, MODEL
-from model.offline.retrain.comparison import Comparison
+from model.offline.retrain.comparison import PairedCounts
 
 _OPTIONS = "options.json"
 
@@ -28,9 +28,9 @@ def choose_folder(chosen: Path | None, default: Path, *, resume: bool) -> Path:
     return folders[-2] if resume and can_resume else folders[-1]
 
 
-def read_comparison(folder: Path) -> Comparison:
+def read_comparison(folder: Path) -> PairedCounts:
     """Return the comparison of a finished run."""
-    return Comparison(**json.loads((folder / METRICS).read_text())["comparison"])
+    return PairedCounts(**json.loads((folder / METRICS).read_text())["comparison"])
 
 
 def _check_chosen(folder: Path, *, resume: bool) -> None:

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from api.commands.output import to_printable
 from api.services.mirror.opening import open_server
 from api.settings import Settings
 from model.registry.errors import RegistryError
+from monitoring.redaction import to_printable
 
 if TYPE_CHECKING:
     from model.registry.mlflow.server import MlflowServer

@@ -15,13 +15,13 @@ from model.drift.metrics import MEASURES, Metric
 from model.drift.state import DriftState
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.transactions import ledger_errors
-from monitoring.quality.drift.store import ALL, DriftStore, Finding, StoredState
+from monitoring.quality.drift.store import ALL, DriftFinding, DriftStore, StoredState
 
 CURRENT = timedelta(days=7)
 """Drift is reported only for callers that have sent something within this time."""
 
 
-class Comparison(Struct, frozen=True):
+class DriftComparison(Struct, frozen=True):
     """A measure, or the share of a class, in the reference and in recent predictions."""
 
     name: str
@@ -36,8 +36,8 @@ class ModelDrift(Struct, frozen=True):
     predictions: int
     callers: int
     last_prediction: str
-    measures: Sequence[Comparison]
-    classes: Sequence[Comparison]
+    measures: Sequence[DriftComparison]
+    classes: Sequence[DriftComparison]
 
 
 class DriftReport(Struct, frozen=True):
@@ -47,7 +47,7 @@ class DriftReport(Struct, frozen=True):
     """
 
     models: Sequence[ModelDrift]
-    findings: Sequence[Finding]
+    findings: Sequence[DriftFinding]
     drifting_callers: Mapping[tuple[str, str], int]
 
 
@@ -65,7 +65,7 @@ def read_report(engine: Engine, detectors: Detectors) -> DriftReport:
 
 def _describe(detectors: Detectors, stored: StoredState, callers: int) -> ModelDrift:
     detector = detectors.find(stored.model, stored.digest)
-    measures, classes = list[Comparison](), list[Comparison]()
+    measures, classes = list[DriftComparison](), list[DriftComparison]()
     if detector is not None:
         state = decode_state(detector, stored.digest, stored) or detector.begin()
         measures = [_compare(detector, state, metric, metric) for metric in MEASURES]
@@ -73,5 +73,5 @@ def _describe(detectors: Detectors, stored: StoredState, callers: int) -> ModelD
     return ModelDrift(stored.model, stored.predictions, callers, stored.seen_at, measures, classes)
 
 
-def _compare(detector: DriftDetector, state: DriftState, metric: Metric, name: str) -> Comparison:
-    return Comparison(name, *detector.compare(state, metric, name))
+def _compare(detector: DriftDetector, state: DriftState, metric: Metric, name: str) -> DriftComparison:
+    return DriftComparison(name, *detector.compare(state, metric, name))

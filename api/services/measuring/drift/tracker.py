@@ -22,7 +22,7 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.sums import add_cost_sums
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.payloads import read_number
-from monitoring.quality.drift.store import ALL, OTHERS, DriftStore, Finding, Key, StoredState
+from monitoring.quality.drift.store import ALL, OTHERS, DriftFinding, DriftStore, Key, StoredState
 from monitoring.quality.following import RecordedRequest, SumUpdater
 from monitoring.quality.sums import add_confidence_sums
 
@@ -140,9 +140,9 @@ def _is_repeat(event: Alarm | AllClear | None) -> TypeGuard[Alarm]:
     return isinstance(event, Alarm) and not event.is_new
 
 
-def _describe_alarm(detector: DriftDetector, state: DriftState, key: Key, alarm: Alarm) -> Finding:
+def _describe_alarm(detector: DriftDetector, state: DriftState, key: Key, alarm: Alarm) -> DriftFinding:
     reference, recent = detector.compare(state, alarm.metric, alarm.change)
-    return Finding(*key, alarm.metric, _format(alarm.at), _format(alarm.since), alarm.change, reference, recent)
+    return DriftFinding(*key, alarm.metric, _format(alarm.at), _format(alarm.since), alarm.change, reference, recent)
 
 
 def _read_prediction(request: RecordedRequest) -> _Prediction | None:

@@ -27,7 +27,7 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.store import CostStore
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.metrics import Metrics
-from monitoring.quality.drift.store import ALL, OTHERS, Finding, StoredState
+from monitoring.quality.drift.store import ALL, OTHERS, DriftFinding, StoredState
 from monitoring.quality.drift.tables import drift_findings, drift_states
 from monitoring.quality.following import SumUpdater
 from monitoring.quality.reader import QualityReader
@@ -235,8 +235,8 @@ def test_findings_of_many_callers_hide_nothing(engine: Engine, environment: Sett
     now, earlier = (format_timestamp(datetime.now(UTC) - timedelta(minutes=minutes)) for minutes in (0, 5))
     names = [f"{number:04d}" for number in range(1001)]
     states = [asdict(StoredState(MODEL, name, "ab" * 32, 1, now, "")) for name in [*names, ALL]]
-    findings = [asdict(Finding(MODEL, name, "brightness", now, earlier, "lower", 0.5, 0.3)) for name in names]
-    findings.append(asdict(Finding(MODEL, ALL, "brightness", now, now, "lower", 0.5, 0.3)))
+    findings = [asdict(DriftFinding(MODEL, name, "brightness", now, earlier, "lower", 0.5, 0.3)) for name in names]
+    findings.append(asdict(DriftFinding(MODEL, ALL, "brightness", now, now, "lower", 0.5, 0.3)))
     with engine.execution_options(**WRITING).begin() as connection:
         connection.execute(drift_states.insert(), states)
         connection.execute(drift_findings.insert(), findings)

@@ -21,7 +21,7 @@ from api.settings import load_settings
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key
 from monitoring.chains.timestamps import format_timestamp
-from monitoring.quality.drift.store import ALL, DriftStore, Finding
+from monitoring.quality.drift.store import ALL, DriftFinding, DriftStore
 from monitoring.quality.evaluation_store import EvaluationStore
 from tests.model.importing.model_files import dense, model, write_hostile, write_keras
 from tests.monitoring.quality.evaluations import make_evaluation
@@ -226,7 +226,7 @@ def test_drift_of_all_callers_is_a_reason(version: str, caller: str, is_due: boo
         store = DriftStore(connection)
         (state,) = store.lock([(f"{MODEL}-v{version}", caller)]).values()
         store.save([replace(state, seen_at=now)])
-        store.begin_finding(Finding(f"{MODEL}-v{version}", caller, "brightness", now, now, "lower", 0.5, 0.3))
+        store.begin_finding(DriftFinding(f"{MODEL}-v{version}", caller, "brightness", now, now, "lower", 0.5, 0.3))
     assert bool(find_due_reasons(settings)) == is_due
 
 

@@ -25,6 +25,7 @@ from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from tests.api.commands.ledgers import DAYS, Run, build_facts, exported
 from tests.monitoring.ledger.ledgers import execute
+from tests.support.callers import running_threads
 
 
 def test_a_principal_is_a_user_name_or_a_subject(ledger: Run) -> None:
@@ -163,27 +164,21 @@ def test_all_problems_are_in_the_json_output(ledger: Run, environment: Settings)
 @contextmanager
 def writing_meanwhile(environment: Settings) -> Iterator[None]:
     """Write another chain and its checkpoints without a pause until the context ends."""
-    stop, ids = threading.Event(), MonotonicIds()
+    ids = MonotonicIds()
     engine = open_blocking_engine(environment.database_url.get_secret_value(), 30).execution_options(**WRITING)
     store, chain = LedgerStore(engine, Signer(environment.ledger_key())), Chain(ids.new())
     store.open_chain(chain.writer)
 
-    def write() -> None:
-        while not stop.is_set():
+    def write(ended: threading.Event) -> None:
+        while not ended.is_set():
             linked = chain.link([EntryDraft(ids.new(), "2026-11-04T09:30:00.000000Z", build_facts("ext"))])
             with store.batch_transaction() as connection:
                 store.append(connection, linked, chain)
             chain.advance(linked)
             store.write_checkpoint()
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
+    with closing(store), running_threads(write, 1):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        store.close()
 
 
 def test_verify_and_export_read_one_snapshot(ledger: Run, environment: Settings) -> None:

@@ -25,8 +25,8 @@ from model.quality.intervals import Interval
 from monitoring.cost.formula import RAILWAY, Amounts
 from monitoring.cost.month import NO_COST, MonthCost
 from monitoring.cost.scenarios import Machine, MachineScenario, Sleep
-from monitoring.quality.drift.store import Finding
-from monitoring.quality.evaluations import Comparison, EvaluationRecord
+from monitoring.quality.drift.store import DriftFinding
+from monitoring.quality.evaluations import EvaluationComparison, EvaluationRecord
 from monitoring.tasks.runs import Task, TaskRuns
 
 QUARTER = Quarter(2026, 3)
@@ -50,10 +50,10 @@ EVALUATION = EvaluationRecord(
     0.9,
     0.02,
     "",
-    Comparison("e0", 17, 2, 0.0007),
+    EvaluationComparison("e0", 17, 2, 0.0007),
     True,
 )
-DRIFT = Finding("tiny-v1.0", "drone", "sharpness", "2026-08-04T10", "2026-08-03T09", "lower", 12.0, 4.0)
+DRIFT = DriftFinding("tiny-v1.0", "drone", "sharpness", "2026-08-04T10", "2026-08-03T09", "lower", 12.0, 4.0)
 COST = MonthCost(
     month="2026-09",
     currency="USD",

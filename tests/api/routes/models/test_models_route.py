@@ -39,53 +39,47 @@ def settings(settings: Settings, registry: FileRegistry, tmp_path: Path) -> Sett
 
 
 @pytest.fixture
-def olga(client: TestClient, log_in: Callable[..., Bearer]) -> Bearer:
-    """The credentials of an operator."""
-    return log_in(client, "olga")
-
-
-@pytest.fixture
-def move(client: TestClient, olga: Bearer) -> Move:
+def move(client: TestClient, operator: Bearer) -> Move:
     """Send a promotion; returns the response."""
 
     def move(version: str, alias: str = "production", **members: str) -> Any:
         body = {"version": version, "why": f"to {version}", **members}
-        return client.post(f"/v1/models/{MODEL}/aliases/{alias}", json=body, headers=olga)
+        return client.post(f"/v1/models/{MODEL}/aliases/{alias}", json=body, headers=operator)
 
     return move
 
 
-def test_an_operator_promotes_and_rolls_back(client: TestClient, olga: Bearer, move: Move) -> None:
+def test_an_operator_promotes_and_rolls_back(client: TestClient, operator: Bearer, move: Move) -> None:
     """Each move returns the changed aliases, and is in the history, newest first, with its proof in the ledger."""
     assert move("1.0").json() == {"model": MODEL, "aliases": {"production": {"from": None, "to": "1.0"}}}
     moved = move("1.1", expect="1.0").json()["aliases"]
     assert moved == {"production": {"from": "1.0", "to": "1.1"}, "previous": {"from": None, "to": "1.0"}}
     assert move("@previous", why="worse").json()["aliases"]["production"] == {"from": "1.1", "to": "1.0"}
-    subject = client.get("/v1/me", headers=olga).json()["subject"]
-    page = client.get(f"/v1/models/{MODEL}/history", params={"limit": 2}, headers=olga).json()
+    subject = client.get("/v1/me", headers=operator).json()["subject"]
+    page = client.get(f"/v1/models/{MODEL}/history", params={"limit": 2}, headers=operator).json()
     assert [(entry["who"], entry["why"], entry["problem"]) for entry in page["entries"]] == [
         (subject, "worse", None),
         (subject, "to 1.1", None),
     ]
     assert page["entries"][0]["aliases"]["production"] == {"from": "1.1", "to": "1.0"}
     assert len(page["entries"][0]["proof"]["hash"]) == 64
-    rest = client.get(f"/v1/models/{MODEL}/history", params={"cursor": page["next"]}, headers=olga).json()
+    rest = client.get(f"/v1/models/{MODEL}/history", params={"cursor": page["next"]}, headers=operator).json()
     assert ([entry["why"] for entry in rest["entries"]], rest["next"]) == (["to 1.0"], None)
 
 
-def test_the_registry_is_shown(client: TestClient, olga: Bearer, move: Move, registry: FileRegistry) -> None:
+def test_the_registry_is_shown(client: TestClient, operator: Bearer, move: Move, registry: FileRegistry) -> None:
     """Models, versions, aliases, tags, classes and files are listed."""
     move("1.1")
     registry.tag(MODEL, "1.1", {"stage": "tested"})
-    assert client.get("/v1/models", headers=olga).json() == [
+    assert client.get("/v1/models", headers=operator).json() == [
         {"name": MODEL, "versions": 2, "aliases": {"production": "1.1"}}
     ]
-    versions = client.get(f"/v1/models/{MODEL}", headers=olga).json()["versions"]
+    versions = client.get(f"/v1/models/{MODEL}", headers=operator).json()["versions"]
     assert [(each["version"], each["aliases"], each["tags"]) for each in versions] == [
         ("1.0", [], {}),
         ("1.1", ["production"], {"stage": "tested"}),
     ]
-    version = client.get(f"/v1/models/{MODEL}/versions/1.1", headers=olga).json()
+    version = client.get(f"/v1/models/{MODEL}/versions/1.1", headers=operator).json()
     assert (version["classes"], version["files"]) == (["beach", "forest"], {"model.onnx": 7})
 
 
@@ -99,9 +93,9 @@ def test_the_registry_is_shown(client: TestClient, olga: Bearer, move: Move, reg
         (f"/v1/models/{MODEL}/versions/..%2F1.0", 404, "not_found"),
     ],
 )
-def test_unknown_names_have_codes(client: TestClient, olga: Bearer, path: str, status: int, code: str) -> None:
+def test_unknown_names_have_codes(client: TestClient, operator: Bearer, path: str, status: int, code: str) -> None:
     """An unknown model or version is a 404 with its own code, and no path leads out of the registry."""
-    response = client.get(path, headers=olga)
+    response = client.get(path, headers=operator)
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
@@ -139,15 +133,15 @@ def test_a_gateway_without_a_registry_says_so(
 ) -> None:
     """Without a registry, every route is a 404 with the code `registry_missing`."""
     client = make_client(model=settings.model.model_copy(update={"registry": None}))
-    olga = log_in(client, "olga")
+    operator = log_in(client, "olga")
     for path in ("", f"/{MODEL}", f"/{MODEL}/history", f"/{MODEL}/versions/1.0"):
-        response = client.get(f"/v1/models{path}", headers=olga)
+        response = client.get(f"/v1/models{path}", headers=operator)
         assert (response.status_code, response.json()["code"]) == (404, "registry_missing")
 
 
 def test_moves_of_a_gateway_and_of_commands_are_one_history(
     client: TestClient,
-    olga: Bearer,
+    operator: Bearer,
     move: Move,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,7 +162,7 @@ def test_moves_of_a_gateway_and_of_commands_are_one_history(
         assert run(["models", "history", MODEL, "--json"]) == 0
         document = json.loads(capsys.readouterr().out)
         assert [period["why"] for period in document["periods"]] == ["to 1.0", "by command", "by request"]
-        entries = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
+        entries = client.get(f"/v1/models/{MODEL}/history", headers=operator).json()["entries"]
         assert [entry["why"] for entry in entries] == ["by request", "by command", "to 1.0"]
 
 
@@ -178,29 +172,29 @@ def test_a_gateway_records_interrupted_moves_at_its_start(
     """A move whose process was killed before it was recorded is in the ledger after the next start."""
     registry.move_aliases(MODEL, {"production": "1.1"}, who="cli:olga", why="killed")
     client = make_client()
-    olga = log_in(client, "olga")
+    operator = log_in(client, "olga")
     wait_until(lambda: registry.read(MODEL).unrecorded == ())
-    (entry,) = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
+    (entry,) = client.get(f"/v1/models/{MODEL}/history", headers=operator).json()["entries"]
     assert (entry["who"], entry["why"]) == ("cli:olga", "killed")
 
 
-def test_a_changed_entry_is_marked(client: TestClient, olga: Bearer, move: Move, settings: Settings) -> None:
+def test_a_changed_entry_is_marked(client: TestClient, operator: Bearer, move: Move, settings: Settings) -> None:
     """The history marks an entry whose document does not match its commitment."""
     move("1.0")
     with sqlite3.connect(settings.database_url.get_secret_value().removeprefix("sqlite:///")) as connection:
         connection.execute("UPDATE ledger_payloads SET document = replace(document, 'to 1.0', 'to 1.9')")
     connection.close()
-    (entry,) = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
+    (entry,) = client.get(f"/v1/models/{MODEL}/history", headers=operator).json()["entries"]
     assert "does not match the entry's commitment" in entry["problem"]
 
 
-def test_moves_are_in_the_audit_log(client: TestClient, olga: Bearer, move: Move) -> None:
+def test_moves_are_in_the_audit_log(client: TestClient, operator: Bearer, move: Move) -> None:
     """A promotion is recorded with its alias, versions and reason, a rejected one with its code."""
     move("1.0")
     move("1.0")
 
     def read_events() -> list[dict[str, Any]]:
-        entries = client.get("/v1/audit", params={"event": "model"}, headers=olga).json()["entries"]
+        entries = client.get("/v1/audit", params={"event": "model"}, headers=operator).json()["entries"]
         return [{"outcome": entry["outcome"], **entry["detail"]} for entry in entries]
 
     wait_until(lambda: len(read_events()) == 2)

@@ -24,11 +24,6 @@ Bearer = dict[str, str]
 
 
 @pytest.fixture
-def operator(client: TestClient, log_in: Callable[..., Bearer]) -> Bearer:
-    return log_in(client, "olga")
-
-
-@pytest.fixture
 def labelled(client: TestClient, bearer: Bearer, sample: bytes) -> list[Any]:
     """Four predictions, of which the first is labelled as correct, the second as wrong."""
     predictions = [client.post("/v1/predictions", files={"file": sample}, headers=bearer).json() for _ in range(4)]

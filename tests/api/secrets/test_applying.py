@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from api.services.secrets.applying import build_key_appliers
 from api.services.secrets.signing_keys import open_keyring, watch_signing_keys
-from api.services.secrets.users import use_keys
 from api.settings import load_settings
 from auth.tokens.jws import generate_signing_key
 from auth.tokens.keyring import Keyring, rotate_bundle
@@ -37,8 +37,8 @@ async def test_a_setting_that_the_key_file_overrides_is_not_used(
     if in_file:
         request.getfixturevalue("key_file")
     keyring = Keyring("ES256", OLD)
-    use = use_keys(keyring, RECORDING)["AUTH__SIGNING_KEY"]
-    assert await use(load_settings()) is not in_file
+    apply = build_key_appliers(keyring, RECORDING)["AUTH__SIGNING_KEY"]
+    assert await apply(load_settings()) is not in_file
     assert len(keyring.public_jwks()["keys"]) == (1 if in_file else 2)
 
 
