@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from storage.errors import DatabaseUnavailable
 from storage.logins import DatabaseLogin
 from storage.private_files import create_sqlite_file
-from storage.transactions import SETTINGS_OPTION, TURN_OPTION, database_errors, get_begin_statement
+from storage.transactions import SETTINGS_OPTION, TURNS_OPTION, WriterTurns, database_errors, get_begin_statement
 from storage.urls import read_database_url
 
 SQLITE_WAIT_S = 5
@@ -53,7 +53,7 @@ def open_engine(url: str, login: DatabaseLogin | None = None, wait_s: int | None
         )
         _prepare_postgres(engine.sync_engine, wait_s, schema, login)
         return engine
-    engine = create_async_engine(parsed, hide_parameters=True, execution_options={TURN_OPTION: asyncio.Lock()})
+    engine = create_async_engine(parsed, hide_parameters=True, execution_options={TURNS_OPTION: WriterTurns()})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine

@@ -22,7 +22,7 @@ BEGIN_OPTION = "sqlite_begin"
 # the lock when it first writes, would have to be rolled back.
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
-TURN_OPTION = "sqlite_turn"  # the lock that tasks which write take in turn
+TURNS_OPTION = "sqlite_turns"  # the WriterTurns of an engine
 TURN_WAIT_S = 5.0
 
 T = TypeVar("T")
@@ -33,6 +33,35 @@ _UNREACHABLE = "The database cannot be reached. Check DATABASE_URL, or try again
 _UNUSABLE = "The database cannot be used now. Try again later."
 # PostgreSQL's codes for a missing schema, missing privileges and a read-only server.
 _OPERATOR_STATES = frozenset({"3F000", "42501", "25006"})
+
+
+class WriterTurns:
+    """Lets the tasks of a process write to SQLite one after the other, with a pause as long as each transaction.
+
+    SQLite gives its lock to the connection that polls at the right moment. Without the pauses, the ledger's thread and
+    other processes would rarely get it while many tasks write.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._pause_until = 0.0
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Raises TimeoutError if the others take too long."""
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(TURN_WAIT_S):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise TimeoutError("database is locked") from None  # as SQLite would report it
+        try:
+            await asyncio.sleep(self._pause_until - clock())
+            began = clock()
+            yield
+        finally:
+            self._pause_until = 2 * clock() - began
+            self._lock.release()
 
 
 async def record_nothing(_connection: AsyncConnection, _result: object) -> None:
@@ -59,24 +88,13 @@ async def writing(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator
 
 @asynccontextmanager
 async def _writer_turn(engine: AsyncEngine) -> AsyncIterator[None]:
-    """Wait until no other task writes with the engine, if its database is SQLite. Raises TimeoutError.
-
-    SQLite gives its lock to the connection that polls at the right moment. If many tasks of a process polled, the other
-    threads and processes would rarely get it.
-    """
-    turn: asyncio.Lock | None = engine.get_execution_options().get(TURN_OPTION)
-    if turn is None:
+    """Let one task at a time write with the engine, if its database is SQLite. Raises TimeoutError."""
+    turns: WriterTurns | None = engine.get_execution_options().get(TURNS_OPTION)
+    if turns is None:
         yield
-        return
-    try:
-        async with asyncio.timeout(TURN_WAIT_S):
-            await turn.acquire()
-    except TimeoutError:
-        raise TimeoutError("database is locked") from None  # as SQLite would report it
-    try:
-        yield
-    finally:
-        turn.release()
+    else:
+        async with turns.take():
+            yield
 
 
 async def ping(engine: AsyncEngine) -> None:

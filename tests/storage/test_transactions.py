@@ -41,6 +41,17 @@ async def test_one_task_at_a_time_writes_to_sqlite(engine: AsyncEngine) -> None:
     assert (most, written) == (1, list(range(20)))
 
 
+async def test_a_transaction_is_followed_by_a_pause(engine: AsyncEngine) -> None:
+    """After a transaction, other processes can take the lock for as long as the transaction took."""
+    clock = asyncio.get_running_loop().time
+    async with writing(engine):
+        began = clock()
+        await asyncio.sleep(0.1)
+        took = clock() - began
+    async with writing(engine):
+        assert clock() - began >= 2 * took
+
+
 async def test_a_task_waits_a_limited_time_for_the_others(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that cannot write in time gets the error of a locked database, and the next one can write."""
     monkeypatch.setattr(transactions, "TURN_WAIT_S", 0.05)
