@@ -149,7 +149,7 @@ class ProviderKeys:
             report = {"issuer": self._issuer, "reason": str(fault), "detail": fault.detail, "kept": len(self._keys)}
             log.warning("issuer_unusable", **report)
             self._on_fetch(False)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:  # Unicode: a host like a..b
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             self._problem = ""
             log.warning("issuer_unreachable", issuer=self._issuer, reason=type(error).__name__, kept=len(self._keys))
             self._on_fetch(False)

@@ -132,12 +132,6 @@ async def test_a_refused_connection_makes_the_issuer_unavailable(open_keys: Open
         await open_keys("http://127.0.0.1:1").find("k", "ES256")
 
 
-async def test_a_host_that_is_no_name_makes_the_issuer_unavailable(open_keys: OpenKeys) -> None:
-    """An issuer whose host IDNA cannot encode is unavailable, like one that cannot be reached."""
-    with pytest.raises(IssuerUnavailable):
-        await open_keys("https://a..b").find("k1", "ES256")
-
-
 async def test_a_cancelled_caller_does_not_cancel_the_fetch(provider: Any, open_keys: OpenKeys) -> None:
     """Cancelling one of two waiting callers leaves the fetch running for the other."""
     keys = open_keys()
