@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, insert, select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.prediction.quotas import QuotaChargeRecorder
@@ -27,7 +27,7 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerInUse
 from monitoring.ledger import transactions
 from monitoring.ledger.ledger import Ledger, LedgerState
-from monitoring.ledger.tables import ledger_entries, ledger_erased_subjects, ledger_payloads
+from monitoring.ledger.tables import ledger_entries, ledger_erased_subjects
 from monitoring.ledger.upkeep import pruning
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
@@ -130,20 +130,6 @@ def disable_secure_delete(connection: Any, _: object) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_payload_that_was_put_back_is_erased_again(url: str) -> None:
-    """A payload that somebody copied back after its erasure, for example from a backup, is erased like any other."""
-    fill_ledger(url, 2, NOW)
-    with open_database(url) as engine:
-        with engine.begin() as connection:
-            copies = [row._asdict() for row in connection.execute(select(ledger_payloads))]
-        assert sum(Eraser(engine, Signer(KEY), NOW).erase("ana")) == 1
-        with engine.begin() as connection:
-            connection.execute(delete(ledger_payloads))
-            connection.execute(insert(ledger_payloads), copies)
-        assert sum(Eraser(engine, Signer(KEY), NOW).erase("ana")) == 1
-    assert verify_intact(url).erased == 1
-
-
 def test_erased_text_is_not_in_the_files(tmp_path: Path, url: str) -> None:
     """SQLite's files contain nothing of an erased document."""
     fill_ledger(url, 300, NOW, "zebedee bob")
