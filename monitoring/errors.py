@@ -13,6 +13,7 @@
     ├── TooManyLabels        too_many_labels
     ├── ModelNotRecorded     model_not_recorded
     ├── BadLedgerKey         bad_ledger_key        start-up and command line only
+    ├── LedgerKeyMissing     ledger_key_missing    command line only
     └── BadExport            bad_export            command line only
 
 Transports map these classes to responses. No message contains a secret.
@@ -146,6 +147,18 @@ class BadLedgerKey(MonitoringError):
         super().__init__(
             "A ledger key is 32 bytes in base64. `atalaya secrets init` generates one, and `atalaya ledger key` prints "
             "its public key."
+        )
+
+
+class LedgerKeyMissing(MonitoringError):
+    """Payloads cannot be erased without a key, because a signed statement replaces each of them."""
+
+    code = "ledger_key_missing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The ledger has predictions to erase, and signing their erasure needs LEDGER__SIGNING_KEY. Set it, and "
+            "try again."
         )
 
 

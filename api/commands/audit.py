@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -17,7 +15,7 @@ from api.commands.database import command_actor, recorded_run, run_with_engine
 from api.commands.options.anchors import parse_anchor
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.options.times import parse_time
-from api.commands.output import JsonFlag, format_count, format_entries, print_json
+from api.commands.output import JsonFlag, format_count, format_entries, open_text_output, print_json
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
@@ -28,7 +26,6 @@ from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.chains.anchors import Anchor
 from monitoring.chains.reports import VerificationReport
 from monitoring.tasks.runs import Task
-from storage.private_files import replace_private_file
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -174,7 +171,7 @@ def _export(selected: AuditFilter, path: Path) -> None:
 
     async def write(store: AuditStore) -> int:
         written = 0
-        with nullcontext((path, sys.stdout)) if str(path) == "-" else replace_private_file(path) as (_, file):
+        with open_text_output(path) as file:
             async for entry in store.iterate(selected):
                 print(json.dumps(entry.to_dict()), file=file)
                 written += 1

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from textwrap import fill
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -19,10 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from api.commands.group import JSON_PRINTED
+from api.commands.group import JSON_PRINTED, reporting_write_errors
 from api.errors import CommandFailed
 from model.quality.intervals import Interval
 from monitoring.redaction import to_printable
+from storage.private_files import replace_private_file
 
 _PARAGRAPH_WIDTH = 80
 _MAX_WORD = 40  # an identifier is shorter, a URL or a digest may be longer
@@ -34,6 +36,21 @@ PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the 
 def print_json(document: Any) -> None:
     JSON_PRINTED.set(True)
     typer.echo(json.dumps(document, indent=2))
+
+
+@contextmanager
+def open_text_output(path: Path) -> Iterator[TextIO]:
+    """Open standard output for "-", or else a private file that gets its name when the context ends without an error.
+
+    Everything is written when the context ends. Raises CommandFailed, BrokenPipeError.
+    """
+    if str(path) == "-":
+        with reporting_write_errors("Standard output"):
+            yield sys.stdout
+            sys.stdout.flush()
+        return
+    with reporting_write_errors(path), replace_private_file(path) as (_, file):
+        yield file
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], identifiers: int = 1) -> None:

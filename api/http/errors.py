@@ -147,6 +147,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         auth.SubjectNotBarred,
         auth.WeakSigningKey,
         monitoring.BadLedgerKey,
+        monitoring.LedgerKeyMissing,
         monitoring.BadExport,
         monitoring.LedgerInUse,
         monitoring.LedgerDamaged,

@@ -19,12 +19,18 @@ def describe_reference_file(reference: Reference, model: str, digest: str) -> di
 
 
 def find_reference(files: Iterable[Path], digest: str) -> Reference | None:
-    """Return the first reference for the model with this digest; None if no file has one. Raises ArtefactError."""
+    """Return the first reference for the model with this digest; None if no file has one.
+
+    Raises ArtefactError if none has one, but one that cannot be read may have it.
+    """
+    problem: ArtefactError | None = None
     for path in files:
         try:
             document = json.loads(path.read_bytes())
             if document["schema"] == SCHEMA and document["digest"] == digest:
                 return Reference.from_document(document)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise ArtefactError(f"{path} is not a reference for drift of schema {SCHEMA}: {error}") from error
+            problem = problem or ArtefactError(f"{path} is not a reference for drift of schema {SCHEMA}: {error}")
+    if problem is not None:
+        raise problem
     return None

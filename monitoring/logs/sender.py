@@ -111,7 +111,7 @@ class LogSender(LineQueue):
                 self._client = self._client or self._make_client()
                 with self._client.stream("POST", self._receiver.url, content=body) as response:
                     status = response.status_code
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last for a host such as a..b
             return type(error).__name__, False  # its text may contain the URL
         if response.is_success:
             return None, False

@@ -30,6 +30,7 @@ MAX_QUEUED = 2048  # spans
 _BATCH = 512
 _SEND_INTERVAL_MS = 2000
 _SEND_LIMIT_S = 5.0
+_RESPONSE_LIMIT_S = 10.0  # for all of a request; the limit above starts again with each byte of the response
 _CLOSE_LIMIT_S = 2.0
 _SERVER_ERROR = 500
 _REDIRECTS = range(300, 400)
@@ -160,7 +161,11 @@ def _make_parent(context: TraceContext) -> Context:
 
 
 class _Sender(SpanExporter):
-    """Sends batches with `exporter`, counts the spans that are not sent, and logs each outage once."""
+    """Sends batches with `exporter`, counts the spans that are not sent, and logs each outage once.
+
+    Each batch is sent in a thread of its own, which is left alone if it exceeds its time: neither requests nor DNS can
+    limit the time of a whole request. Until that thread ends, further batches are dropped.
+    """
 
     def __init__(self, exporter: SpanExporter, on_dropped: Callable[[int], object]) -> None:
         self._exporter = exporter
@@ -168,6 +173,7 @@ class _Sender(SpanExporter):
         self._lock = Lock()
         self._queued = 0
         self._failing = False
+        self._sending: Thread | None = None
 
     def reserve(self, count: int, limit: int) -> bool:
         """Return whether `count` more spans may be queued."""
@@ -178,8 +184,7 @@ class _Sender(SpanExporter):
             return True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._exporter.export(spans)
-        failed = result is not SpanExportResult.SUCCESS
+        failed = not self._send(spans)
         with self._lock:
             self._queued -= len(spans)
         if failed:
@@ -190,7 +195,20 @@ class _Sender(SpanExporter):
                 log.warning("traces_not_sent", policy="spans are dropped and counted until the collector responds")
             else:
                 log.info("traces_sent_again")
-        return result
+        return SpanExportResult.FAILURE if failed else SpanExportResult.SUCCESS
+
+    def _send(self, spans: Sequence[ReadableSpan]) -> bool:
+        """Return whether the collector has accepted the spans in time."""
+        if self._sending is not None and self._sending.is_alive():
+            return False
+        results = list[SpanExportResult]()
+        # A daemon, because a collector that does not respond must not prevent the process from exiting.
+        self._sending = Thread(
+            target=lambda: results.append(self._exporter.export(spans)), name="otlp-request", daemon=True
+        )
+        self._sending.start()
+        self._sending.join(_RESPONSE_LIMIT_S)
+        return results == [SpanExportResult.SUCCESS]
 
     def shutdown(self) -> None:
         self._exporter.shutdown()

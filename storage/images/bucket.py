@@ -16,9 +16,12 @@ from storage.images.blobs import is_uuid
 from storage.images.errors import ImageStoreUnavailable
 
 T = TypeVar("T")
+# All but the first come from files, programs, variables, and malformed credentials, which botocore does not check.
+_FAILURES = (BotoCoreError, OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 _LIMITS = Config(connect_timeout=3, read_timeout=20, retries={"total_max_attempts": 2})
 _INVALID_URL = ("Invalid endpoint", "Invalid IPv6 URL")  # how botocore's and Python's errors for a wrong URL begin
 _REMOVED_AT_ONCE = 1000  # the most that DeleteObjects accepts
+_OTHER_SERVICE = "the response is not that of S3. Check AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and proxies"
 
 
 class ImageBucket:
@@ -37,14 +40,17 @@ class ImageBucket:
         self._opening = threading.Lock()
 
     def write(self, owner: str, name: str, data: bytes) -> None:
-        self._call(lambda client: client.put_object(Bucket=self._bucket, Key=self._key(owner, name), Body=data))
+        put = self._call(lambda client: client.put_object(Bucket=self._bucket, Key=self._key(owner, name), Body=data))
+        _require("ETag", put)
 
     def read(self, owner: str, name: str) -> bytes | None:
         def get(client: Any) -> bytes | None:
             try:
-                body: bytes = client.get_object(Bucket=self._bucket, Key=self._key(owner, name))["Body"].read()
+                found = client.get_object(Bucket=self._bucket, Key=self._key(owner, name))
             except client.exceptions.NoSuchKey:
                 return None
+            _require("ETag", found)
+            body: bytes = found["Body"].read()
             return body
 
         return self._call(get)
@@ -75,11 +81,14 @@ class ImageBucket:
             self._remove_batch(keys[first : first + _REMOVED_AT_ONCE])
 
     def _remove_batch(self, keys: Sequence[dict[str, str]]) -> None:
-        deletion = {"Objects": keys, "Quiet": True}
+        """Remove objects, and require the response to name each of them. Objects that do not exist are named, too."""
+        deletion = {"Objects": keys, "Quiet": False}
         response = self._call(lambda client: client.delete_objects(Bucket=self._bucket, Delete=deletion))
         errors = response.get("Errors", ())
         if errors:
             raise ImageStoreUnavailable(f"images not removed: {len(errors)} ({errors[0].get('Code')})")
+        if {entry.get("Key") for entry in response.get("Deleted", ())} != {key["Key"] for key in keys}:
+            raise ImageStoreUnavailable(_OTHER_SERVICE)
 
     def _key(self, owner: str, name: str) -> str:
         return f"{self._prefix}{owner}/{name}"
@@ -95,6 +104,7 @@ class ImageBucket:
 
     def _list_page(self, client: Any, **options: str) -> dict[str, Any]:
         page: dict[str, Any] = client.list_objects_v2(Bucket=self._bucket, **options)
+        _require("IsTruncated", page)
         return page
 
     def _call(self, operation: Callable[[Any], T]) -> T:
@@ -103,14 +113,23 @@ class ImageBucket:
             return operation(self._open())
         except ClientError as error:
             raise ImageStoreUnavailable(error.response.get("Error", {}).get("Code", "unknown error")) from None
-        except (BotoCoreError, OSError, ValueError) as error:  # the last two for the files, programs and variables
+        except _FAILURES as error:
             invalid = str(error).startswith(_INVALID_URL)
             reason = "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not a URL" if invalid else type(error).__name__
             raise ImageStoreUnavailable(reason) from None
 
     def _open(self) -> Any:
-        """Return the client, which threads share. Raises BotoCoreError, OSError, ValueError."""
+        """Return the client, which threads share. Raises the _FAILURES."""
         with self._opening:
             if self._opened is None:  # boto3's default session is not thread-safe
                 self._opened = boto3.Session().client("s3", region_name=self._region, config=_LIMITS)
             return self._opened
+
+
+def _require(member: str, response: dict[str, Any]) -> None:
+    """Check for a member that every response of S3 has, because another server may respond to anything with a page.
+
+    botocore ignores what it does not expect in a response. Raises ImageStoreUnavailable.
+    """
+    if member not in response:
+        raise ImageStoreUnavailable(_OTHER_SERVICE)

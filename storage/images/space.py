@@ -8,20 +8,29 @@ from collections.abc import Callable
 
 RECHECK_S = 60.0
 _PAUSE_FACTOR = 20  # measuring takes at most a twentieth of the time
-_SHARE = 10
+_MIN_SHARES = 10
 
 
 class SpaceLimit:
     """Admits writes while the store holds less than `limit` bytes. Not thread-safe.
 
-    Other processes write at the same time, so a process measures the store again after it has used a tenth of the free
-    space, or after a minute, but less often if measuring is slow. `measure` returns the size of the store in bytes.
+    `processes` write at the same time, so each measures the store again after it has used its share of the free space,
+    a tenth or less, or after a minute, but less often if measuring is slow. `measure` returns the size of the store in
+    bytes.
     """
 
-    def __init__(self, measure: Callable[[], int], limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        measure: Callable[[], int],
+        limit: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        processes: int = 1,
+    ) -> None:
         self._measure = measure
         self._limit = limit
         self._clock = clock
+        self._shares = max(_MIN_SHARES, processes)
         self._measured_at = -math.inf
         self._duration = 0.0
         self._allowance = 0
@@ -45,4 +54,4 @@ class SpaceLimit:
         self._measured_at = self._clock()
         self._duration = self._measured_at - started
         free = self._limit - self.used
-        self._allowance = max(free // _SHARE, min(size, free))
+        self._allowance = max(free // self._shares, min(size, free))

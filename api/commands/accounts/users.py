@@ -139,8 +139,7 @@ def delete(
     archive = open_image_archive(settings)  # first: an invalid store must fail before the deletion
     user = run_with_accounts(settings, lambda accounts: _find_unless_deleted(accounts, name))
     user_id = user.id if user else name
-    has_ledger = settings.ledger.enabled or settings.ledger.signing_key is not None
-    predictions = count_predictions(settings, user_id) if has_ledger else 0
+    predictions = count_predictions(settings, user_id)
     confirm(f"Delete {name} and erase {format_count(predictions, 'prediction')} permanently?", yes=yes)
     if user is not None:
         _delete_account(settings, user, force=force)
@@ -148,7 +147,7 @@ def delete(
     try:
         # The audit log first: it can succeed with a damaged ledger.
         entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
-        predictions = erase_predictions(settings, user_id) if has_ledger else 0
+        predictions = erase_predictions(settings, user_id)
         run_with_engine(settings, lambda engine: PendingErasures(engine).complete(user_id))
         images = erase_images(archive, user_id)
     except (MonitoringError, ImageStoreError) as error:

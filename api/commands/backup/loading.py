@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from msgspec import Struct
@@ -36,11 +37,13 @@ class _Target(Struct, frozen=True):
     models: RegistryRestore | None
 
 
-def load_backup(
+@contextmanager
+def loading_backup(
     url: str, manifest: Manifest, members: Iterable[tuple[str, BinaryIO]], models: RegistryRestore | None
-) -> Loaded:
-    """Load everything in one transaction: a damaged backup leaves the database empty.
+) -> Iterator[Loaded]:
+    """Load everything in one transaction, and commit it when the context ends without an error.
 
+    A damaged backup leaves the database empty, and so does a process that is killed before everything else is saved.
     The tables are created as they were when the backup was made, and brought up to date afterwards. Models appear only
     after `models.finish`. Raises DatabaseUnavailable, RegistryError, and the errors of backups.
     """
@@ -56,9 +59,9 @@ def load_backup(
                 _load(target, manifest, name, content, loaded)
             for folder in MIGRATIONS.values():
                 upgrade(connection, folder)
+            yield loaded
     finally:
         engine.dispose()
-    return loaded
 
 
 def _check_empty(connection: Connection, url: str) -> None:

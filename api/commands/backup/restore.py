@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -12,7 +12,7 @@ import typer
 
 from api.commands.backup.archive import read_archive
 from api.commands.backup.keys import open_keys_file
-from api.commands.backup.loading import load_backup
+from api.commands.backup.loading import loading_backup
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, read_passphrase
 from api.commands.backup.verification import verify_restored
 from api.commands.ledger.upkeep import EarlierKeys
@@ -41,14 +41,17 @@ def restore(
     passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
     settings = load_settings()
     models = _open_registry(settings)
-    with _open_backup(file) as source, open_keys_file(keys_to) as keys_file:
+    with _open_backup(file) as source, ExitStack() as keys:
+        keys_file = keys.enter_context(open_keys_file(keys_to))
         manifest, members = read_archive(source, passphrase)
         if keys_to is not None and not manifest.keys:
             raise CommandFailed("The backup contains no keys. Restore it without --keys-to.")
-        loaded = load_backup(settings.database_url.get_secret_value(), manifest, members, models)
-        if keys_file is not None:
-            keys_file.write(loaded.keys)
-    added = models.finish() if models else []
+        with loading_backup(settings.database_url.get_secret_value(), manifest, members, models) as loaded:
+            # The database comes last: once it has tables, the restore cannot be repeated.
+            if keys_file is not None:
+                keys_file.write(loaded.keys)
+            added = models.finish() if models else []
+            keys.close()
     audit, ledger = verify_restored(settings, loaded.keys, public_key or ())
     left_out = sorted(manifest.models.keys() - set(added))
     if as_json:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from api.commands.gateway.failures import check_url
 from api.commands.gateway.running import find_gateway
 from api.errors import CommandFailed
 from api.settings import Settings
@@ -18,11 +19,13 @@ _KEYS_PATH = "/.well-known/jwks.json"  # RFC 7517
 def find_issuer(settings: Settings, keyring: Keyring, url: str | None) -> str:
     """Return the issuer of the gateway at `url`, else of the one that runs in this home, else of the settings.
 
-    Raises CommandFailed if the gateway at `url` would reject a token that `keyring` signs.
+    Raises BadParameter for a malformed `url`, and CommandFailed if the gateway there would reject a token that
+    `keyring` signs.
     """
     if url is None:
         running = find_gateway(settings.port)
         return settings.issuer if running is None else running.issuer
+    check_url(url)
     issuer = _get_json(url, _METADATA_PATH).get("issuer")
     if not isinstance(issuer, str):
         raise CommandFailed(f"{url} names no issuer: is this an Atalaya gateway?")
@@ -46,7 +49,7 @@ def _get_json(url: str, path: str) -> dict[str, Any]:
         body = httpx.get(url.rstrip("/") + path, timeout=10).raise_for_status().json()
     except httpx.HTTPStatusError as error:
         raise CommandFailed(f"{url}{path} has the status {error.response.status_code}: is this a gateway?") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.HTTPError as error:
         raise CommandFailed(f"The gateway at {url} cannot be reached: {error}. Check --url.") from None
     except ValueError:
         raise CommandFailed(f"{url}{path} is not JSON: is this an Atalaya gateway?") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,7 +17,7 @@ from api.commands.group import reporting_write_errors
 from api.commands.ledger.database import check_model_recorded, find_subject, open_snapshot
 from api.commands.ledger.verify import NO_PARQUET
 from api.commands.options.times import parse_time
-from api.commands.output import JsonFlag, format_entries, print_json, progress_bar
+from api.commands.output import JsonFlag, format_entries, open_text_output, print_json, progress_bar
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 from monitoring.chains.timestamps import format_timestamp
@@ -88,11 +87,6 @@ def _export(settings: Settings, header: StreamHeader, path: Path, export_format:
 @contextmanager
 def _open_writer(path: Path, export_format: ExportFormat) -> Iterator[Callable[[Iterable[Record]], Iterator[Record]]]:
     """Yield a function that writes each record and yields it again. Raises CommandFailed, BrokenPipeError."""
-    if str(path) == "-":
-        with reporting_write_errors("Standard output"):
-            yield lambda records: write_lines(records, sys.stdout)
-            sys.stdout.flush()
-        return
     if export_format is ExportFormat.PARQUET:
         try:
             from monitoring.ledger.exports.parquet import write_rows
@@ -101,5 +95,5 @@ def _open_writer(path: Path, export_format: ExportFormat) -> Iterator[Callable[[
         with reporting_write_errors(path), replace_private_file(path) as (temporary, _):
             yield lambda records: write_rows(records, temporary)
     else:
-        with reporting_write_errors(path), replace_private_file(path) as (_, file):
+        with open_text_output(path) as file:
             yield lambda records: write_lines(records, file)

@@ -21,6 +21,7 @@ from api.errors import CommandFailed
 from api.services.personal_data.archive import erase_images, open_image_archive
 from api.settings import Settings, load_settings
 from monitoring.chains.signing import Signer
+from monitoring.errors import LedgerKeyMissing
 from monitoring.ledger.entries import MODEL_SUBJECT
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
@@ -98,23 +99,41 @@ def erase(
 
 
 def count_predictions(settings: Settings, subject: str) -> int:
-    """Return how many payloads the subject has. Raises SettingsError, DatabaseUnavailable."""
-    with _open_engine(settings) as (engine, signer):
-        return Eraser(engine, signer, datetime.now(UTC)).count(subject)
+    """Return how many payloads `erase_predictions` would erase.
+
+    Raises SettingsError, DatabaseUnavailable, LedgerKeyMissing.
+    """
+    with _open_eraser(settings) as eraser:
+        count = eraser.count(subject)
+    if count and not _has_key(settings):
+        raise LedgerKeyMissing
+    return count
 
 
 def erase_predictions(settings: Settings, subject: str) -> int:
     """Erase the payloads of the subject's predictions, and record it; returns how many.
 
-    Raises SettingsError, DatabaseUnavailable, AuditUnavailable, LedgerDamaged, LedgerInUse.
+    Raises SettingsError, DatabaseUnavailable, AuditUnavailable, LedgerDamaged, LedgerInUse, LedgerKeyMissing.
     """
-    with _open_engine(settings) as (engine, signer):
-        eraser = Eraser(engine, signer, datetime.now(UTC))
+    with _open_eraser(settings) as eraser:
         count = eraser.count(subject)
-        write_event(
-            settings, CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
-        )
+        if _has_key(settings):
+            event = CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
+            write_event(settings, event)
         return _run("erasing", count, eraser.erase(subject))
+
+
+def _has_key(settings: Settings) -> bool:
+    """Whether the ledger has a key, which it needs only if it is enabled or has entries from an earlier time."""
+    return settings.ledger.enabled or settings.ledger.signing_key is not None
+
+
+@contextmanager
+def _open_eraser(settings: Settings) -> Iterator[Eraser]:
+    """Raises SettingsError, DatabaseUnavailable."""
+    signer = Signer(settings.ledger_key()) if _has_key(settings) else None
+    with open_migrated_engine(settings) as engine:
+        yield Eraser(engine.execution_options(**WRITING), signer, datetime.now(UTC))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ DataOption = Annotated[
 
 def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     data: Annotated[Path, typer.Option(help="Folder with train/, validation/ and test/, or the original layout.")],
-    init: Annotated[str, typer.Option(help='"imagenet", a .weights.h5 file of the backbone, or an earlier .keras.')],
+    init: Annotated[Path, typer.Option(help='"imagenet", a .weights.h5 file of the backbone, or an earlier .keras.')],
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run resumes there.")],
     extra: Annotated[
         Path | None, typer.Option(help="More training images from another camera, in folders named like classes.")
@@ -45,7 +45,7 @@ def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     """Fine-tune EfficientNetB0 on labelled aerial images; takes about an hour on two cores."""
     options = TrainOptions(
         str(data),
-        init,
+        str(init),
         str(out),
         extra=_to_text(extra),
         stages=tuple(_parse_stage(text) for text in stage) if stage else DEFAULT_STAGES,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from api.commands.gateway.failures import check_url
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.services.mirror.opening import open_mirror, open_server
@@ -62,6 +63,7 @@ def pull(as_json: JsonFlag = False) -> int:
 
 
 def _read_address(url: str) -> str:
+    """Raises BadParameter."""
     try:
         address = read_mlflow_address(resolve_registry_url(url))
     except ValueError:
@@ -70,4 +72,5 @@ def _read_address(url: str) -> str:
         raise typer.BadParameter(
             "It must be mlflow+http://HOST[:PORT] or mlflow+https://HOST[:PORT].", param_hint="--to"
         )
+    check_url(address, "--to")
     return address

@@ -51,7 +51,7 @@ def sign(
 
 def verify(
     target: Annotated[
-        str, typer.Argument(metavar="FOLDER|NAME", help="An artefact folder, or a model of the registry.")
+        Path, typer.Argument(metavar="FOLDER|NAME", help="An artefact folder, or a model of the registry.")
     ],
     version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="A version of NAME, or @ALIAS.")] = None,
     key: Annotated[
@@ -65,7 +65,7 @@ def verify(
     Names signed files that are absent, like model.keras in the container image. Files that serving opens must be there.
     """
     public_key = _read_public_key(key)
-    folder = Path(target) if version is None else open_registry(load_settings()).find_folder(target, version)
+    folder = target if version is None else open_registry(load_settings()).find_folder(str(target), version)
     statement = verify_folder(folder, public_key, complete=False)
     verify_artefact(folder)
     absent = sorted(name for name in statement.files if not (folder / name).exists())

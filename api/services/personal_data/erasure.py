@@ -106,8 +106,6 @@ class RecordErasure:
                 log.info("images_erased", user=user_id, images=images)
 
     def _erase_predictions(self, user_id: str) -> int:
-        if self._signer is None:
-            return 0
         engine = open_blocking_engine(self._url, LOCK_TIMEOUT_S, self._login)
         try:
             return sum(Eraser(engine.execution_options(**WRITING), self._signer, datetime.now(UTC)).erase(user_id))

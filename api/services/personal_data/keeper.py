@@ -58,10 +58,12 @@ class ImageKeeper:
         limit_bytes: int,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        processes: int = 1,
     ) -> None:
         self._archive = archive
         self._allows = allows
-        self._space = SpaceLimit(archive.measure, limit_bytes)
+        self._space = SpaceLimit(archive.measure, limit_bytes, processes=processes)
         self._metrics = metrics
         self._clock = clock
         self._waiting: SimpleQueue[_Image | None] = SimpleQueue()

@@ -40,7 +40,8 @@ async def open_image_services(
         return
     store = StoreThread(archive)
     consents = ImageConsents(UserStore(engine).list_image_permissions)
-    keeper = ImageKeeper(archive, consents.allows, settings.images.megabytes * 1_000_000, metrics)
+    limit, processes = settings.images.megabytes * 1_000_000, settings.web_concurrency
+    keeper = ImageKeeper(archive, consents.allows, limit, metrics, processes=processes)
     async with (
         run_in_background(consents.follow(activity.sleep)),
         run_in_background(follow_image_upkeep(settings, engine, store, activity.sleep)),

@@ -13,6 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from api.errors import SecretsUnavailable
 from api.settings.names import list_secret_names
 
+# All but the first come from files, programs, variables, and malformed credentials, which botocore does not check.
+_FAILURES = (BotoCoreError, OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 _LIMITS = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
 
 
@@ -33,7 +35,7 @@ class AwsSecret:
         except ClientError as error:
             reason = error.response.get("Error", {}).get("Code", "unknown error")
             raise SecretsUnavailable(f"AWS Secrets Manager refused {self._name}: {reason}.") from None
-        except (BotoCoreError, OSError, ValueError) as error:  # the last two for the files, programs and variables
+        except _FAILURES as error:
             raise SecretsUnavailable(
                 f"AWS Secrets Manager cannot be used: {type(error).__name__}. Check the region, the credentials and, "
                 "if it is set, AWS_ENDPOINT_URL."

@@ -11,6 +11,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.errors import ExportRefused, ImageRejected
+from model.imaging.bounds import read_image_file
 from model.imaging.decode import decode_image, sniff_format
 from model.imaging.input_spec import InputSpec
 from model.offline.export.patterns import generate_images
@@ -87,7 +88,7 @@ def _decode_folder(folder: Path, spec: InputSpec) -> list[NDArray[np.uint8]]:
     images = []
     for path in paths[:: max(1, -(-len(paths) // _MAX_REAL_IMAGES))]:
         with suppress(ImageRejected):
-            images.append(decode_image(path.read_bytes(), spec).pixels)
+            images.append(decode_image(read_image_file(path), spec).pixels)
     return images
 
 

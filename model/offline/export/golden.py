@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.onnx import OnnxBackend
-from model.imaging.decode import decode_image
 from model.imaging.input_spec import InputSpec
-from model.offline.dataset import LabelledFiles, find_test_folder, list_images
+from model.offline.dataset import LabelledFiles, find_test_folder, list_images, read_image
 from model.offline.evaluate import evaluate, predict_images
 from model.offline.export.patterns import generate_images
 from model.offline.fitting.sources import FittingSources
@@ -70,7 +69,7 @@ def _load_timed_images(files: LabelledFiles | None, spec: InputSpec) -> list[NDA
     if files is None:
         return generate_images(_TIMED_IMAGES, spec.size)
     step = -(-len(files) // _TIMED_IMAGES)
-    return [decode_image(path.read_bytes(), spec).pixels for path in files.paths[::step]]
+    return [read_image(path, spec).pixels for path in files.paths[::step]]
 
 
 def _time_predictions(

@@ -13,13 +13,14 @@ from model.backends.base import Backend
 from model.drift.metrics import Observations, measure
 from model.drift.reference import MIN_IMAGES, Reference, build_reference
 from model.errors import DatasetError, ImageRejected
+from model.imaging.bounds import read_image_file
 from model.serving.prediction import Prediction, predict_image
 
 
 def measure_reference(backend: Backend, paths: Sequence[Path], threads: int = 1) -> Reference | None:
     """Predict each file as the gateway does, and build the reference; None for too few files.
 
-    Raises DatasetError if a file cannot be decoded.
+    Raises DatasetError if a file is too large or cannot be decoded.
     """
     if len(paths) < MIN_IMAGES:
         return None
@@ -48,6 +49,6 @@ def observe_predictions(predictions: Sequence[Prediction]) -> Observations:
 
 def _predict(backend: Backend, path: Path) -> Prediction:
     try:
-        return predict_image(backend, path.read_bytes())
+        return predict_image(backend, read_image_file(path))
     except ImageRejected as error:
         raise DatasetError(f"{path}: {error} Repair or remove the file.") from error

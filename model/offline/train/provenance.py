@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from model.registry.artefact import MANIFEST, read_manifest
 
 
 def describe_init(init: str) -> dict[str, str]:
-    """Return the name and source of the starting weights, and the SHA-256 in hex if they come from a file."""
+    """Return the name and source of the starting weights, and the SHA-256 in hex if they come from a file.
+
+    Bytes of the name that are not UTF-8 are replaced, because the model card is UTF-8.
+    """
     if init == "imagenet":
         return {"name": "imagenet", "source": "keras.applications"}
     path = Path(init)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"name": path.name, "sha256": digest, "source": _read_source(path)}
+    name = os.fsencode(path.name).decode("utf-8", "replace")
+    return {"name": name, "sha256": digest, "source": _read_source(path)}
 
 
 def _read_source(weights: Path) -> str:

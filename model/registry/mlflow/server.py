@@ -25,6 +25,8 @@ _ARTIFACTS = "api/2.0/mlflow-artifacts/artifacts/"
 _ARTIFACT_SCHEME = "mlflow-artifacts"
 _TIMEOUT = httpx.Timeout(10.0, read=60.0)  # the server may first fetch a file from its own storage
 _SHOWN_CHARACTERS = 200
+# What httpx and the socket module raise for a host that is no name, such as a..b.
+_INVALID_HOST = (httpx.InvalidURL, UnicodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class MlflowServer:
         auth = httpx.BasicAuth(credentials.username, credentials.password or "") if credentials.username else None
         bearer = {"Authorization": f"Bearer {credentials.token}"} if credentials.token and not auth else {}
         # httpx does not follow redirects, so the credentials are never sent to another server.
-        self._client = httpx.Client(base_url=url, auth=auth, headers=bearer, timeout=_TIMEOUT)
+        with self._reporting_errors():
+            self._client = httpx.Client(base_url=url, auth=auth, headers=bearer, timeout=_TIMEOUT)
 
     def close(self) -> None:
         self._client.close()
@@ -147,7 +150,7 @@ class MlflowServer:
     def _reporting_errors(self) -> Iterator[None]:
         try:
             yield
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, *_INVALID_HOST) as error:
             reason = str(error) or type(error).__name__
             raise RegistryUnavailable(f"{self._url} cannot be reached: {reason}. Check that it runs.") from error
 

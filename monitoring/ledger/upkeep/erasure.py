@@ -11,7 +11,7 @@ from sqlalchemy import Engine, delete, func, select
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.tables import caller_sums
-from monitoring.errors import LedgerDamaged
+from monitoring.errors import LedgerDamaged, LedgerKeyMissing
 from monitoring.ledger.entries import LedgerEntry, Payload, sanitize_name
 from monitoring.ledger.payloads import find_payload_problem
 from monitoring.ledger.tables import ledger_entries, ledger_payloads
@@ -35,9 +35,11 @@ class Eraser:
 
     An erasure can be interrupted at any time and run again. `engine` must have the execution options WRITING. Every
     method raises LedgerUnavailable. Entries in a spool are erased when their process delivers them.
+
+    A gateway without a ledger may have no `signer`: then there are no payloads, unless it had a ledger earlier.
     """
 
-    def __init__(self, engine: Engine, signer: Signer, now: datetime) -> None:
+    def __init__(self, engine: Engine, signer: Signer | None, now: datetime) -> None:
         self._engine = engine
         self._signer = signer
         self._now = format_timestamp(now)
@@ -52,7 +54,8 @@ class Eraser:
         """Yield how many payloads each transaction has erased; at the end SQLite's files contain none of their text.
 
         A payload that was changed is kept, because it may be another person's. Raises LedgerInUse if a reader keeps the
-        text in the files, and LedgerDamaged, for changed payloads, once everything else is done.
+        text in the files, LedgerDamaged, for changed payloads, once everything else is done, and LedgerKeyMissing if
+        there are payloads, but no signer.
         """
         name = sanitize_name(principal)
         with ledger_transaction(self._engine) as connection:
@@ -87,6 +90,8 @@ class Eraser:
             rows = connection.execute(statement if after is None else statement.where(payloads.id > after)).all()
             if not rows:
                 return None
+            if self._signer is None:
+                raise LedgerKeyMissing
             intact, changed = list[LedgerEntry](), list[LedgerEntry]()
             for _, *row in rows:
                 entry, payload = LedgerEntry(*row[:6]), Payload(*row[6:])

@@ -25,9 +25,12 @@ def remember_erasure(connection: Connection, principal: str, at: str) -> None:
 
 
 def replace_payloads(connection: Connection, entries: Sequence[LedgerEntry], signer: Signer, at: str) -> None:
-    """Delete the entries' payloads, and what was derived from them; sign a statement for each at the time `at`."""
+    """Delete the entries' payloads, and what was derived from them; sign a statement for each at the time `at`.
+
+    The statement of an earlier erasure is replaced, if the payload has been put back since then.
+    """
     keys = [(entry.writer, entry.seq) for entry in entries]
-    for table in (ledger_payloads, ledger_labels):
+    for table in (ledger_payloads, ledger_labels, ledger_erasures):
         connection.execute(delete(table).where(tuple_(table.c.writer, table.c.seq).in_(keys)))
     connection.execute(delete(canary_pairs).where(canary_pairs.c.prediction.in_([entry.id for entry in entries])))
     connection.execute(insert(ledger_erasures), [_build_row(entry, signer, at) for entry in entries])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from api.cli import run
+from auth.tokens.jws import generate_signing_key
 from tests.support.gateway import create_database
 
 Captured = pytest.CaptureFixture[str]
@@ -20,6 +21,7 @@ URLS = ("http://[::1", "http://a..b", "http://host:99999", "http://\N{LATIN SMAL
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
+    monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -30,13 +32,21 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--url", ["label", "--token", "x", "1", "forest"]),
         ("--url", ["top", "--once"]),
         ("--alerts-url", ["top", "--once"]),
+        ("--url", ["token", "--user", "ana"]),
     ],
-    ids=["classify", "label", "top", "alerts"],
+    ids=["classify", "label", "top", "alerts", "token"],
 )
 def test_a_malformed_url_is_a_usage_error(url: str, option: str, arguments: list[str], capsys: Captured) -> None:
     """A URL that no HTTP client can use is a usage error that names the option and the URL."""
     assert run([*arguments, option, url]) == 2
     assert capsys.readouterr().err.startswith(f"error: Invalid value: {option}: {url} is not a URL: ")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a..b", "http://host:99999"])
+def test_a_malformed_address_of_mlflow_is_a_usage_error(url: str, capsys: Captured) -> None:
+    """The address of an MLflow server that no HTTP client can use is a usage error."""
+    assert run(["models", "publish", "artefact", "--to", f"mlflow+{url}"]) == 2
+    assert capsys.readouterr().err.startswith("error: Invalid value")
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64])
@@ -58,6 +68,7 @@ def test_a_host_that_is_no_name_is_an_error_of_the_setting(
         ("--scope", ["clients", "add", "x", "--scope", "predict", "--scope", NOT_UTF8]),
         ("ID", ["ledger", "replay", NOT_UTF8, "a.jpg"]),
         ("--principal", ["ledger", "export", "e.jsonl", "--principal", NOT_UTF8]),
+        ("[VERSION]", ["models", "verify", "x", NOT_UTF8]),
         ("LABEL", ["label", "--url", "http://127.0.0.1:1", "--token", "x", "1", NOT_UTF8]),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
@@ -66,6 +77,17 @@ def test_text_that_is_not_utf8_is_a_usage_error(name: str, arguments: list[str],
     """Bytes that are not UTF-8 are a usage error, which names the argument or the option."""
     assert run(arguments) == 2
     assert capsys.readouterr().err == f"error: Invalid value for '{name}': This is not UTF-8.\n"
+
+
+def test_weights_may_have_a_name_of_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of the starting weights may have a name that is not UTF-8; the training process receives its bytes."""
+    python = Path("python")
+    python.write_text('#!/bin/sh\nprintf "%s" "$3" > options.json\n')
+    python.chmod(0o700)
+    monkeypatch.setenv("MODEL__KERAS_PYTHON", str(python.resolve()))
+    monkeypatch.setenv("MODEL__URL", "stub://")
+    assert run(["train", "--data", "data", "--out", "run", "--init", f"{NOT_UTF8}.keras"]) == 0
+    assert json.loads(Path("options.json").read_text())["init"] == f"{NOT_UTF8}.keras"
 
 
 def test_a_path_may_have_any_bytes(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

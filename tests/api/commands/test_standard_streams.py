@@ -61,6 +61,12 @@ def test_a_file_name_is_printed_as_it_is(tmp_path: Path) -> None:
     assert (status, out.endswith(f": {name}\n"), err) == (0, True, "")
 
 
+def test_a_folder_whose_name_is_not_utf8_can_be_verified(tmp_path: Path) -> None:
+    """`models verify` takes a folder with any name, although its argument may also be the name of a model."""
+    status, _, err = run_closed(tmp_path, "", "models", "verify", os.fsdecode(b"b\xff"))
+    assert (status, "is not signed: it has no model.sig" in err) == (1, True)
+
+
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_the_gateway_starts_with_closed_streams(closed: str, tmp_path: Path) -> None:
     """`serve`, whose log has queues for the standard streams, gets as far as to its listening sockets."""

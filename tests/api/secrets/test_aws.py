@@ -86,6 +86,8 @@ def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (list_variables("aws.example:443"), "ValueError"),
         ({"AWS_PROFILE": "junk"}, "JSONDecodeError"),
+        ({"AWS_PROFILE": "list"}, "AttributeError"),
+        ({"AWS_PROFILE": "number"}, "AttributeError"),
         (
             {"AWS_WEB_IDENTITY_TOKEN_FILE": "/absent/pa55word", "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"},
             "FileNotFoundError",
@@ -97,7 +99,9 @@ def test_a_wrong_configuration(
 ) -> None:
     """Variables, programs and files of boto3 that do not work are an error with only the class of the failure."""
     configuration = tmp_path / "config"
-    configuration.write_text("[profile junk]\ncredential_process = /bin/echo pa55word\n")
+    printed = {"junk": "pa55word", "list": r"[\"pa55word\"]", "number": "4711"}
+    profiles = (f"[profile {name}]\ncredential_process = /bin/echo {text}\n" for name, text in printed.items())
+    configuration.write_text("".join(profiles))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(configuration))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials of earlier tests
     for name, value in variables.items():

@@ -102,6 +102,16 @@ def test_files_of_other_models_are_passed_over(reference: Reference, tmp_path: P
         find_reference([path], "ab12")
 
 
+def test_a_damaged_file_does_not_hide_those_after_it(reference: Reference, tmp_path: Path) -> None:
+    """A reference is found even if another file is damaged; a model without a reference is reported with that file."""
+    damaged, intact = tmp_path / "a.json", tmp_path / "b.json"
+    damaged.write_text("{")
+    intact.write_text(json.dumps(describe_reference_file(reference, "land-v1", "ab12")))
+    assert find_reference([damaged, intact], "ab12") == reference
+    with pytest.raises(ArtefactError, match=r"a\.json is not a reference"):
+        find_reference([damaged, intact], "cd34")
+
+
 def test_equal_values_have_one_quantile() -> None:
     """If a measure has a single value, the rank is one half at that value, 0 below it and 1 above it."""
     measure = MeasureReference(256.0, (256.0,))

@@ -223,3 +223,16 @@ def test_checkpoints_name_signed_heads(url: str) -> None:
         store.close()
     fill_ledger(url, 1, NOW)
     assert verify_intact(url).checkpoints == 3
+
+
+def test_a_payload_that_was_put_back_is_erased_again(url: str) -> None:
+    """A payload that somebody copied back after its erasure is erased like any other, and the chain verifies."""
+    fill_ledger(url, 2, NOW)
+    change_rows(url, "CREATE TABLE copies AS SELECT * FROM ledger_payloads WHERE principal = 'ana'")
+    with open_database(url) as engine:
+        eraser = Eraser(engine, Signer(KEY), NOW)
+        assert sum(eraser.erase("ana")) == 1
+        change_rows(url, "INSERT INTO ledger_payloads SELECT * FROM copies", "DROP TABLE copies")
+        assert sum(eraser.erase("ana")) == 1
+        assert eraser.count("ana") == 0
+    assert verify_intact(url).erased == 1

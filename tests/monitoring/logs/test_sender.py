@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from monitoring.logs.formats import LogFormat
 from monitoring.logs.line_queue import QueueLimits
@@ -179,6 +180,18 @@ def test_a_receiver_may_go_and_come_back() -> None:
         wait_until(lambda: numbers(receiver) == [1, 2, 3])
         assert sending.dropped == 0
         assert sending.sender.drain(PATIENCE_S)
+
+
+def test_a_host_that_is_no_name_is_reported() -> None:
+    """Lines for a host that IDNA cannot encode are dropped and counted, and the failure is logged."""
+    dropped = list[int]()
+    receiver = Receiver("http://a..b", {})
+    sender = LogSender(receiver, dropped.append, dropped.append, limits=LIMITS, retry_delays_s=QUICK)
+    with capture_logs() as logs:
+        sender.put(b"{}\n")
+        wait_until(lambda: dropped)
+    assert [(line["event"], line["reason"]) for line in logs] == [("log_receiver_failing", "UnicodeError")]
+    assert sender.drain(PATIENCE_S)
 
 
 def test_the_end_of_a_process_waits_for_the_lines_but_not_for_ever(receiver: LogReceiver) -> None:

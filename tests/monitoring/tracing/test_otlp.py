@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from structlog.testing import capture_logs
@@ -32,7 +33,8 @@ def collector() -> Iterator[Collector]:
 def ended_threads() -> Iterator[None]:
     """Wait for the sender's thread to end: it could log an outage during the next test."""
     yield
-    wait_until(lambda: not any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()))
+    names = ("OtelBatch", "otlp-request")
+    wait_until(lambda: not any(thread.name.startswith(names) for thread in threading.enumerate()))
 
 
 class Dropped:
@@ -148,6 +150,29 @@ def test_unavailable_collector(hangs: bool) -> None:
         while measure_close(f"http://127.0.0.1:{port}") > 5:  # the time limit of a request to the collector
             attempts += 1  # a pause of this process can delay one attempt, but hardly each of them
             assert attempts <= 3
+
+
+def test_a_collector_that_sends_its_response_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response that arrives byte by byte ends no request in time: its spans and the later ones are dropped."""
+    monkeypatch.setattr("monitoring.tracing.otlp._RESPONSE_LIMIT_S", 0.2)
+    dropped, ended = Dropped(), threading.Event()
+
+    def respond(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ended.wait(0.01):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool, capture_logs() as logs:
+        pool.submit(respond, server)
+        exporter = open_exporter(f"http://127.0.0.1:{server.getsockname()[1]}", dropped)
+        for batch in (1, 2):
+            exporter.export(make_trace(), PREDICTION)
+            wait_until(lambda: dropped.unsent == batch * SPANS)  # noqa: B023  (called in this iteration)
+        ended.set()
+    exporter.close()
+    assert [line["event"] for line in logs] == ["traces_not_sent"]
 
 
 def measure_close(endpoint: str) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,7 @@ from storage.images.errors import ImageStoreUnavailable
 from storage.images.opening import open_blobs
 from storage.images.sealing import ImageSeal
 from tests.support.servers.aws import list_variables, running_aws
+from tests.support.servers.running import running
 
 ANA, BOB = str(uuid4()), str(uuid4())
 IMAGE = b"an image of a forest" * 20
@@ -189,6 +191,69 @@ def test_wrong_credentials_of_a_bucket(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/gateway")
     with pytest.raises(ImageStoreUnavailable, match=r"cannot be used: FileNotFoundError\. Correct this"):
         open_blobs("s3://absent?region=us-east-1").list_owners()
+
+
+@pytest.mark.parametrize(
+    ("printed", "kind"),
+    [
+        ('["pa55word"]', "AttributeError"),
+        ('{"Version": 1, "AccessKeyId": ["pa55word"], "SecretAccessKey": 4711}', "TypeError|AttributeError"),
+    ],
+)
+def test_credentials_of_another_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, kind: str) -> None:
+    """A program whose JSON is not what botocore expects is an error with only the class of the failure."""
+    (tmp_path / "printed").write_text(printed)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = /bin/cat {tmp_path}/printed\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(ImageStoreUnavailable, match=rf"cannot be used: ({kind})\. Correct this"):
+        open_blobs("s3://absent?region=us-east-1").write(ANA, name_at(NOW), b"")
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blobs]:
+    """A bucket whose address is that of a server with the same page for every request."""
+    with running(HTTPServer(("127.0.0.1", 0), _Page)) as server:
+        for name, value in list_variables(f"http://127.0.0.1:{server.server_port}").items():
+            monkeypatch.setenv(name, value)
+        yield open_blobs("s3://kept?region=us-east-1")
+
+
+class _Page(BaseHTTPRequestHandler):
+    """Responds with a page of XHTML, which botocore parses as XML without any of the members that it looks for."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        body = b"<html><body>Log in to the network</body></html>"
+        self.send_header("Content-Type", "application/xhtml+xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda blobs: blobs.write(ANA, name_at(NOW), b"image"), id="write"),
+        pytest.param(lambda blobs: blobs.read(ANA, name_at(NOW)), id="read"),
+        pytest.param(lambda blobs: blobs.list_owners(), id="list-owners"),
+        pytest.param(lambda blobs: list(blobs.list(ANA)), id="list"),
+        pytest.param(lambda blobs: blobs.measure(), id="measure"),
+        pytest.param(lambda blobs: blobs.remove(ANA, [name_at(NOW)]), id="remove"),
+    ],
+)
+def test_a_server_that_is_not_s3(page: Blobs, use: Callable[[Blobs], object]) -> None:
+    """A page with the status 200, as the login page of a network, is an error for every operation on a bucket."""
+    with pytest.raises(ImageStoreUnavailable, match="the response is not that of S3"):
+        use(page)
 
 
 def test_files_are_private(tmp_path: Path) -> None:

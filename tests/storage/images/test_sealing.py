@@ -76,13 +76,16 @@ def test_a_full_store_admits_nothing() -> None:
     assert limit.admits(30)
 
 
-def test_processes_share_the_space() -> None:
-    """Four processes that fill the store together stop within a tenth of its limit."""
+@pytest.mark.parametrize("processes", [4, 64])
+def test_processes_share_the_space(processes: int) -> None:
+    """Processes that fill the store together stop within a tenth of its limit."""
     stored = 0
-    limits = [SpaceLimit(lambda: stored, 1000) for _ in range(4)]
-    for limit in limits * 50:
+    limits = [SpaceLimit(lambda: stored, 10_000, processes=processes) for _ in range(processes)]
+    for limit in limits:  # each measures the empty store
         stored += 10 * limit.admits(10)
-    assert 900 <= stored <= 1100
+    for limit in limits * 300:
+        stored += 10 * limit.admits(10)
+    assert 9_000 <= stored <= 11_000
 
 
 def test_slow_measuring_is_rare() -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from api.commands.gateway.failures import check_url
 from api.services.mirror.opening import open_server
 from api.settings import Settings
 from model.registry.errors import RegistryError
@@ -65,6 +66,8 @@ def _log(server: MlflowServer, experiment: str, name: str, metrics: dict[str, An
 
 
 def _check_url(url: str) -> str:
+    """Return the address without a final slash. Raises BadParameter."""
+    check_url(url, "--tracking")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or parts.username is not None:
         raise typer.BadParameter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def test_a_folder_of_validation_images_is_used(
     capsys.readouterr()
     assert run(["models", "reference", "--data", str(divided), "--model", str(model)]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 60
+
+
+def test_a_file_that_is_too_large_is_named(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is larger than images may be is not read into memory, and is an error that names it."""
+    large = data / CLASSES[0] / "0.png"
+    os.truncate(large, 1 << 40)
+    options = ["--data", str(data), "--model", str(model), "--validation", "1"]
+    capsys.readouterr()
+    assert run(["models", "reference", *options]) == 1
+    assert f"{large}: The image has {1 << 40} bytes" in capsys.readouterr().err
 
 
 def test_few_images_are_an_error(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, event, text
 
 from api.cli import run
 from api.commands.backup.archive import KEYS, Manifest, read_archive, writing_archive
@@ -67,6 +67,29 @@ def test_keys_are_included_only_when_encrypted(
     lines = Path("keys.env").read_text()
     assert f"AUTH__DATA_KEY={data_key}\n" in lines
     assert Path("keys.env").stat().st_mode & 0o077 == 0
+
+
+def test_the_rows_are_restored_last(
+    environment: Settings, passphrase: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """When the rows are committed, keys and models are in place: a restore that is killed before can be repeated."""
+    FileRegistry(tmp_path / "models").add(ARTEFACT)
+    monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/models")
+    assert run(["backup", "b", "--with-keys", passphrase]) == 0
+    lose_database(environment)
+    restored = FileRegistry(tmp_path / "restored")
+    monkeypatch.setenv("MODEL__REGISTRY", f"file://{restored.root}")
+    found = list[tuple[bool, list[str]]]()
+
+    def look(_: Connection) -> None:
+        found.append((Path("keys.env").exists(), list(restored.list_models())))
+
+    event.listen(Engine, "commit", look)
+    try:
+        assert run(["restore", "b", passphrase, "--keys-to", "keys.env"]) == 0
+    finally:
+        event.remove(Engine, "commit", look)
+    assert found[0] == (True, ["efficientnetb0"])
 
 
 def test_an_unusable_file_for_keys_is_refused_first(environment: Settings, fail: Fail, passphrase: str) -> None:

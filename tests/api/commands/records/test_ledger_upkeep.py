@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from api.cli import run
+from api.commands.database import run_with_accounts
 from api.settings import Settings
+from auth.principal import Role
 from monitoring.ledger.tables import ledger_entries
 from storage.engine import open_blocking_engine
 from tests.api.commands.ledgers import Run, exported, find_ana
@@ -84,3 +86,21 @@ def test_interrupted_upkeep_is_recorded_in_the_audit_log(
     assert run(["audit", "--event", "ledger", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["outcome"] == outcome
+
+
+def test_a_user_with_predictions_is_not_deleted_without_the_key(
+    ledger: Run, environment: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the ledger disabled and no key, a user whose earlier predictions cannot be erased is not deleted."""
+    run_with_accounts(environment, lambda accounts: accounts.add("bob", Role.CLIENT, "correct horse battery"))
+    key = environment.ledger_key()
+    monkeypatch.setenv("LEDGER__ENABLED", "false")
+    monkeypatch.delenv("LEDGER__SIGNING_KEY")
+    capsys.readouterr()
+    assert run(["users", "delete", "bob", "--yes"]) == 0
+    assert run(["users", "delete", "ana", "--yes"]) == 1
+    assert "needs LEDGER__SIGNING_KEY" in capsys.readouterr().err
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", key)
+    assert run(["users", "delete", "ana", "--yes"]) == 0
+    assert "ana: deleted; erased 3 predictions" in capsys.readouterr().out
+    assert ledger("verify")[0] == 0

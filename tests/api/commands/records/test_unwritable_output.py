@@ -12,6 +12,7 @@ from typing import TextIO
 import pytest
 
 from api.cli import run
+from api.commands.database import CommandEvent, write_event
 from api.settings import Settings
 from model.registry.files import FileRegistry
 from tests.support.paths import ARTEFACT
@@ -78,6 +79,16 @@ def test_a_full_disk_is_named(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_export_of_the_audit_log_to_a_full_disk_is_not_reported_as_done(
+    environment: Settings, full: TextIO, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """`audit --export -` reports the number of exported entries only if standard output has taken all of them."""
+    write_event(environment, CommandEvent("dataset", "built"))
+    assert run_with_output(full, monkeypatch, "audit", "--export", "-") == 1
+    assert capsys.readouterr().err == FULL
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_file_that_cannot_grow_is_named(registry: FileRegistry, capsys: Captured) -> None:
     """A backup that fails while it copies a model to a file names that file, and neither the database nor the model."""
     assert registry.list_models()
@@ -113,10 +124,13 @@ def test_a_backup_is_not_written_to_a_terminal(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_folder_that_does_not_exist_is_named(environment: Settings, capsys: Captured) -> None:
-    """An export to a folder that does not exist is an error of the file, not of the ledger."""
+@pytest.mark.parametrize("command", [("ledger", "export"), ("audit", "--export")], ids=" ".join)
+def test_a_folder_that_does_not_exist_is_named(
+    command: tuple[str, ...], environment: Settings, capsys: Captured
+) -> None:
+    """An export to a folder that does not exist is an error of the file, not of the ledger or the audit log."""
     assert environment.ledger_key()
-    assert run(["ledger", "export", "nowhere/e.jsonl"]) == 1
+    assert run([*command, "nowhere/e.jsonl"]) == 1
     assert capsys.readouterr().err == "error: nowhere/e.jsonl cannot be written: No such file or directory.\n"
 
 

@@ -22,17 +22,20 @@ from api.services.personal_data.erasure import RecordErasure
 from api.services.personal_data.store_thread import StoreThread
 from api.services.personal_data.upkeep import RemovedImages, follow_erasures, remove_images
 from api.settings import Settings
+from api.settings.records import LedgerSettings
 from auth.accounts.deletion import AccountDeletion
 from auth.accounts.erasures import PendingErasures
 from auth.accounts.store import UserChange, UserStore
 from auth.principal import Role
 from auth.tables import pending_erasures
 from monitoring.audit.store import AuditStore
+from monitoring.chains.signing import Signer
 from storage.engine import open_engine
 from storage.images.archive import ImageArchive
 from storage.images.opening import open_blobs
 from storage.images.sealing import ImageSeal
 from storage.logins import DatabaseLogin
+from tests.monitoring.ledger.ledgers import KEY, fill_ledger
 from tests.support.polling import wait_until_async
 
 UNKNOWN = "0a54f4b8-bc9a-4019-bf0d-15032078e849"
@@ -131,6 +134,30 @@ async def test_an_interrupted_erasure_is_completed(settings: Settings, monkeypat
     await engine.dispose()
     assert [line["event"] for line in logs] == ["user_not_erased", "user_erased"]
     assert logs[0]["retry"] == f"atalaya users delete {ana.id}"
+
+
+async def test_earlier_predictions_wait_for_the_key(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the ledger disabled and no key, a user with earlier predictions stays to be erased until there is a key."""
+    monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
+    url = settings.database_url.get_secret_value()
+    engine = open_engine(url)
+    pending, users = PendingErasures(engine), await UserStore(engine).list()
+    ana, olga = (next(user for user in users if user.name == name) for name in ("ana", "olga"))
+    fill_ledger(url, 2, datetime.now(UTC), ana.id)
+    disabled = settings.model_copy(update={"ledger": LedgerSettings(enabled=False)})
+    erasing = RecordErasure(disabled, AuditStore(engine), pending, DatabaseLogin(url), None)
+    with capture_logs() as logs:
+        for user in (ana, olga):
+            await AccountDeletion(engine).delete(user.id, "adam")
+            await erasing.erase(user.id, "adam")
+        waiting = [each.user_id for each in await pending.take_due(datetime.now(UTC) + DAY)]
+        erasing.use_signer(Signer(KEY))
+        await erasing.erase(ana.id, "adam")
+    assert waiting == [ana.id]
+    assert await pending.take_due(datetime.now(UTC) + 2 * DAY) == []
+    await engine.dispose()
+    assert [line["event"] for line in logs] == ["user_not_erased", "user_erased", "user_erased"]
+    assert (logs[0]["code"], logs[2]["predictions"]) == ("ledger_key_missing", 2)
 
 
 async def _sleep_briefly(_seconds: float) -> None:

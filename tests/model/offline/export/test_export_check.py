@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ def test_real_images_are_found_at_any_depth_and_completed_with_generated_ones(tm
     Image.new("RGB", (30, 20), (10, 20, 30)).save(tmp_path / "a" / "b" / "one.png")
     Image.new("RGB", (30, 20), (90, 80, 70)).save(tmp_path / "two.tif")
     (tmp_path / "two.tfw").write_text("0.3\n")
-    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    for name in ("cut.png", "large.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    os.truncate(tmp_path / "large.png", 1 << 40)  # larger than images may be
     images = collect_images(tmp_path, DEFAULT_INPUT)
     assert images.real == 2
     assert images.pixels.shape == (64, 256, 256, 3)

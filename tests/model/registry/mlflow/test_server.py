@@ -91,6 +91,13 @@ def test_unreachable_server_is_reported() -> None:
         read_model(url)
 
 
+@pytest.mark.parametrize("host", ["a..b", "\N{LATIN SMALL LETTER E WITH ACUTE}..b"])
+def test_a_host_that_is_no_name_is_reported(host: str) -> None:
+    """A host that IDNA cannot encode is reported with the address, like a server that cannot be reached."""
+    with pytest.raises(RegistryUnavailable, match=rf"http://{host} cannot be reached: "):
+        read_model(f"http://{host}")
+
+
 @pytest.mark.parametrize("credentials", [Credentials(), Credentials(USER, "wrong"), Credentials(token="wrong")])
 def test_refused_credentials_name_their_settings(mlflow: RunningMlflow, credentials: Credentials) -> None:
     """If a real MLflow server rejects the credentials, the error names their settings, but not their values."""
