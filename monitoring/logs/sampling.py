@@ -17,7 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 REFUSALS_PER_S = 100  # lines of a gateway, over all of its processes
 REPORT_AFTER_S = 1.0
-_MOST_KINDS = 10  # in one report
+_MAX_KINDS = 10  # in one report
 
 CallLater = Callable[[float, Callable[[], object]], object]
 _Kind = tuple[object, object, object]
@@ -63,7 +63,7 @@ class RefusalSampler:
         dropped, self._dropped = self._dropped, Counter()
         most = [
             {"http.route": route, "http.response.status_code": status, "error.type": code, "count": count}
-            for (route, status, code), count in dropped.most_common(_MOST_KINDS)
+            for (route, status, code), count in dropped.most_common(_MAX_KINDS)
         ]
         log.warning("refusals_not_logged", count=dropped.total(), most=most)
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Shares of the images that the gate refuses.
-_WANTED_PHOTOGRAPHS, _LEAST_PHOTOGRAPHS = 0.93, 0.91
-_MOST_CLEAN, _MOST_CHANGED = 0.02, 0.03
-WANTED_ACCURACY, MOST_UNSURE = 0.98, 0.05
+_WANTED_PHOTOGRAPHS, _MIN_PHOTOGRAPHS = 0.93, 0.91
+_MAX_CLEAN, _MAX_CHANGED = 0.02, 0.03
+WANTED_ACCURACY, MAX_UNSURE = 0.98, 0.05
 
 Scores = NDArray[np.floating]  # [n]
 
@@ -21,10 +21,10 @@ def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -
     """
     wanted = min(
         float(np.quantile(photographs, _WANTED_PHOTOGRAPHS)),
-        float(np.quantile(clean, _MOST_CLEAN)),
-        float(np.quantile(changed, _MOST_CHANGED)),
+        float(np.quantile(clean, _MAX_CLEAN)),
+        float(np.quantile(changed, _MAX_CHANGED)),
     )
-    return max(wanted, float(np.quantile(photographs, _LEAST_PHOTOGRAPHS)))
+    return max(wanted, float(np.quantile(photographs, _MIN_PHOTOGRAPHS)))
 
 
 def choose_min_confidence(clean: Scores, changed: Scores, changed_correct: NDArray[np.bool_]) -> float:
@@ -40,5 +40,5 @@ def choose_min_confidence(clean: Scores, changed: Scores, changed_correct: NDArr
     enough = np.flatnonzero(accuracy >= WANTED_ACCURACY)
     if len(enough) and enough[0] == 0:
         return 0.0  # all of them are accepted
-    limit = float(np.quantile(clean, MOST_UNSURE, method="lower"))
+    limit = float(np.quantile(clean, MAX_UNSURE, method="lower"))
     return min(limit, float(ascending[enough[0]])) if len(enough) else limit

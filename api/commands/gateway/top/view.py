@@ -11,7 +11,7 @@ WIDTH = 80
 _LABEL_WIDTH = 13
 _BAR_WIDTH = 20
 _MEBIBYTE = 1 << 20
-_MOST_ALERTS = 5
+_MAX_ALERTS = 5
 _UNKNOWN = "-"
 
 
@@ -90,10 +90,10 @@ def _describe_alerts(alerts: Sequence[Mapping[str, str]] | None) -> Iterator[str
         return
     if not alerts:
         yield "none firing"
-    for alert in alerts[:_MOST_ALERTS]:
+    for alert in alerts[:_MAX_ALERTS]:
         yield f"{alert['severity'] or 'firing'}  {alert['name']}: {alert['summary']}"
-    if len(alerts) > _MOST_ALERTS:
-        yield f"and {len(alerts) - _MOST_ALERTS} more"
+    if len(alerts) > _MAX_ALERTS:
+        yield f"and {len(alerts) - _MAX_ALERTS} more"
 
 
 def _cut(line: str) -> str:
