@@ -1,4 +1,4 @@
-"""`atalaya evaluate --gate`: which images a model refuses as not aerial."""
+"""`atalaya evaluate --gate`: which images a model rejects as not aerial."""
 
 from __future__ import annotations
 

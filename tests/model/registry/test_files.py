@@ -49,7 +49,7 @@ def test_an_added_version_is_a_copy_of_the_artefact(registry: FileRegistry, make
 def test_a_version_never_changes(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
     """The same version cannot be added twice, and a changed manifest is detected."""
     registry.add(make_artefact("1.0"))
-    with pytest.raises(VersionExists, match=r"tiny 1\.0 exists already"):
+    with pytest.raises(VersionExists, match=r"tiny 1\.0 already exists"):
         registry.add(make_artefact("1.0", b"other bytes"))
     folder = registry.find_folder(MODEL, "1.0")
     assert (folder / "model.onnx").read_bytes() == b"a graph"

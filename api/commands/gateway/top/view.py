@@ -86,7 +86,7 @@ def _describe_records(records: Mapping[str, Any]) -> str:
 
 def _describe_alerts(alerts: Sequence[Mapping[str, str]] | None) -> Iterator[str]:
     if alerts is None:
-        yield "not read; --alerts-url names a Prometheus or an Alertmanager"
+        yield "not read; set --alerts-url to a Prometheus or Alertmanager server"
         return
     if not alerts:
         yield "none firing"

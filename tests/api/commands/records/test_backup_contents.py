@@ -72,11 +72,11 @@ def test_keys_are_included_only_when_encrypted(
 def test_an_unusable_file_for_keys_is_refused_first(environment: Settings, fail: Fail, passphrase: str) -> None:
     """A restore fails first if the file for the keys exists; a failed restore leaves no such file."""
     assert run(["backup", "b", "--with-keys", passphrase]) == 0
-    assert "has tables already" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
+    assert "already has tables" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
     assert sorted(path.name for path in Path().glob("*keys.env*")) == []
     lose_database(environment)
     Path("keys.env").write_text("mine")
-    assert "keys.env exists already" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
+    assert "keys.env already exists" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
     assert Path("keys.env").read_text() == "mine"
     assert run(["restore", "b", passphrase, "--keys-to", "new.env"]) == 0
 
@@ -172,7 +172,7 @@ def test_a_database_in_use_is_not_overwritten(environment: Settings, fail: Fail)
     """A restore into a database that has tables fails and changes nothing."""
     assert run(["backup", "b"]) == 0
     rows = read_rows(environment)
-    assert "has tables already" in fail("restore", "b")
+    assert "already has tables" in fail("restore", "b")
     assert read_rows(environment) == rows
 
 
@@ -200,7 +200,7 @@ def test_the_registry_is_included(
     lose_database(environment)
     capsys.readouterr()
     assert run(["restore", "b"]) == 0
-    assert "Models left out, because the registry has them already: efficientnetb0." in capsys.readouterr().out
+    assert "Models left out, because the registry already has them: efficientnetb0." in capsys.readouterr().out
     lose_database(environment)
     monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/restored")
     assert run(["restore", "b"]) == 0
