@@ -16,7 +16,7 @@ from monitoring.ledger.reader import LedgerReader
 from monitoring.metrics import Metrics
 
 MAX_LABELS = 20
-"""The most labels of one prediction. Responses show all of them."""
+"""The maximum number of labels of one prediction. Responses show all of them."""
 
 
 class RecordedLabel(Struct, frozen=True):

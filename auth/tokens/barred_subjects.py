@@ -52,7 +52,7 @@ class BarredSubjects:
         return _barred(row)
 
     async def unbar(self, issuer: str, subject: str, *, record: Record[None] = record_nothing) -> None:
-        """Lift the bar of a user. Raises SubjectNotBarred."""
+        """Stop barring a user. Raises SubjectNotBarred."""
         target = subject_target(issuer, subject)
         async with writing(self._engine) as connection:
             removed = await connection.execute(delete(barred_subjects).where(*_match(issuer, subject)))

@@ -24,7 +24,7 @@ from promql import (
 
 PREDICTIONS = "atalaya_predictions_total"
 ABSTENTIONS = "atalaya_abstentions_total"
-# Unlike the confidence, it counts an image also if its prediction is refused (MODEL__ABSTAIN=refuse).
+# Unlike the confidence, it also counts an image whose prediction is rejected (MODEL__ABSTAIN=refuse).
 INFERENCES = ("atalaya_prediction_stage_seconds_count", "", 'stage="infer"')
 CONFIDENCE = "atalaya_prediction_confidence"
 FINITE = 'le!="+Inf"'

@@ -111,7 +111,7 @@ class Trial:
         return findings
 
     def put_back(self, findings: Findings) -> None:
-        """Take back findings that could not be written."""
+        """Put back findings that could not be written."""
         with self._lock:
             self._findings = findings + self._findings
 

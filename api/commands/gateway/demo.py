@@ -205,7 +205,7 @@ def _print_result(prediction: dict[str, Any]) -> None:
     typer.echo(f"\n{_sample_path()}: {prediction['label']}, probability {prediction['confidence']:.4f} ({name})")
     if prediction["abstained"]:
         reason = _ABSTENTIONS[prediction["reason"]]
-        typer.echo(f"The model abstains: {reason}. Do not rely on this land use.")
+        typer.echo(f"The model abstains: {reason}. Do not rely on this label.")
     typer.echo()
 
 

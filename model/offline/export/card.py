@@ -47,7 +47,7 @@ def _describe_abstention(confidence: ConfidenceModel, record: Mapping[str, Any])
     return f"""## Abstention
 `low_confidence`: the largest calibrated probability is below {confidence.abstention.min_confidence:g}. This is the
 smallest value at which {WANTED_ACCURACY:.0%} of the accepted changed validation images are correct, but no more than
-{MAX_UNSURE:.0%} of the unchanged ones are refused. It refuses {low["clean"]:.1%} of the unchanged validation
+{MAX_UNSURE:.0%} of the unchanged ones are rejected. It rejects {low["clean"]:.1%} of the unchanged validation
 images{test}, and {low["changed"]:.1%} of the changed validation images; of the
 changed ones that it accepts, {low["accuracy_of_accepted"]:.1%} are correct.
 """
@@ -71,7 +71,7 @@ Share classified as not aerial, of the images that determined the threshold and 
 Classified as not aerial by `atalaya evaluate --gate`, on photographs of other categories and on generated images of all
 kinds (scenes of other sensors were used in the fit):
 
-| images | should be refused | number | refused |
+| images | should be rejected | number | rejected |
 |---|---|---|---|
 {rows}
 

@@ -1,4 +1,4 @@
-"""`atalaya models quality`: how good a model is on live traffic."""
+"""`atalaya models quality`: the quality of a model on live traffic."""
 
 from __future__ import annotations
 

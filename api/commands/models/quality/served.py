@@ -130,7 +130,7 @@ def print_served(result: ServedEvaluation) -> None:
             f"{comparison.gained} became correct (p = {comparison.p_value:.3g})."
         )
     typer.echo(
-        f"  It took {result.seconds:.0f} s, {result.paused_s:.0f} s of them waiting for others, "
+        f"  It took {result.seconds:.0f} s, of which it waited {result.paused_s:.0f} s for other processes, "
         f"and at most {_read_peak_bytes() >> 20} MB of memory."
     )
 
