@@ -79,7 +79,7 @@ def test_prediction_requests_are_posts() -> None:
 
 
 def test_share_of_abstentions_is_that_of_the_alert() -> None:
-    """The share of abstentions counts the same series as the alert: it never exceeds 1, even if they are refused."""
+    """The share of abstentions counts the same series as the alert: it never exceeds 1, even if they are rejected."""
     (panel,) = (panel for _, panel in all_panels() if panel["title"] == "Share of abstentions")
     (rule,) = (rule for _, rule in read_alerts() if rule["alert"] == "AtalayaAbstentionSurge")
     (target,) = panel["targets"]

@@ -100,7 +100,7 @@ async def test_an_engine_that_is_killed_fails_no_request(gateway: Gateway, engin
     wait_until(lambda: '"engine_ejected"' in gateway.log())
 
 
-def test_without_engines_requests_are_refused(engines: list[RunningEngine], gateway: Gateway) -> None:
+def test_without_engines_requests_are_rejected(engines: list[RunningEngine], gateway: Gateway) -> None:
     """While no engine works and there is no local model, the gateway is not ready and rejects predictions."""
     for engine in engines:
         engine.kill()

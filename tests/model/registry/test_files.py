@@ -98,7 +98,7 @@ def test_a_decision_moves_aliases_once(registry: FileRegistry, make_artefact: Ca
     assert registry.read(MODEL).aliases == {"production": "1.0"}
 
 
-def test_names_that_do_not_exist_are_refused(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+def test_names_that_do_not_exist_are_rejected(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
     """An unknown model, version or alias raises its own error, and changes nothing."""
     with pytest.raises(UnknownModel):
         registry.read("other")

@@ -51,8 +51,8 @@ class Caller:
         return self._client.request("DELETE", "/v1/me/totp", json={"code": code})
 
 
-def test_a_refused_scope_does_not_use_up_the_code(gateway: Gateway) -> None:
-    """T40: a login that requests a scope beyond the role is refused; the same code then logs in, once."""
+def test_a_rejected_scope_does_not_use_up_the_code(gateway: Gateway) -> None:
+    """T40: a login that requests a scope beyond the role is rejected; the same code then logs in, once."""
     caller = Caller(gateway, "cleo", "127.5.6.1")
     totp = pyotp.TOTP(caller.begin().raise_for_status().json()["secret"])
     caller.confirm(totp.now()).raise_for_status()

@@ -84,7 +84,7 @@ def test_the_steps_from_a_version_to_production_and_back(atalaya: Atalaya, datab
     assert "it confuses beaches" in table
     assert "since (UTC)" in table
     for moment, expected in (
-        (before - timedelta(hours=1), "nothing on record"),
+        (before - timedelta(hours=1), "no record"),
         (between, f"1.1, since {document['periods'][1]['since'][:10]}"),
         (datetime.now(UTC), f"decided by {who}: it confuses beaches"),
     ):
@@ -139,7 +139,7 @@ def test_list_and_show(atalaya: Atalaya, registry: FileRegistry) -> None:
         (("verify", MODEL, "1.1"), "is not signed"),
     ],
 )
-def test_a_refusal_is_one_line_and_changes_nothing(
+def test_a_rejection_is_one_line_and_changes_nothing(
     atalaya: Atalaya, registry: FileRegistry, arguments: tuple[str, ...], problem: str
 ) -> None:
     """An invalid command exits with 1, prints one line that names the problem, and changes nothing."""

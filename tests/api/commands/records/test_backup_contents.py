@@ -69,7 +69,7 @@ def test_keys_are_included_only_when_encrypted(
     assert Path("keys.env").stat().st_mode & 0o077 == 0
 
 
-def test_an_unusable_file_for_keys_is_refused_first(environment: Settings, fail: Fail, passphrase: str) -> None:
+def test_an_unusable_file_for_keys_is_rejected_first(environment: Settings, fail: Fail, passphrase: str) -> None:
     """A restore fails first if the file for the keys exists; a failed restore leaves no such file."""
     assert run(["backup", "b", "--with-keys", passphrase]) == 0
     assert "already has tables" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
@@ -111,8 +111,10 @@ def test_all_keys_of_the_machine_are_included(
     assert {f"LEDGER__PUBLIC_KEYS={earlier}", f"IMAGES__KEY={images}"} <= set(Path("keys.env").read_text().splitlines())
 
 
-@pytest.mark.parametrize(("announced", "problem"), [(True, "has keys but no passphrase"), (False, "'keys.env'")])
-def test_keys_that_are_not_encrypted_are_refused(
+@pytest.mark.parametrize(
+    ("announced", "problem"), [(True, "contains keys but is not encrypted"), (False, "'keys.env'")]
+)
+def test_keys_that_are_not_encrypted_are_rejected(
     environment: Settings, fail: Fail, announced: bool, problem: str
 ) -> None:
     """A restore rejects keys in an unencrypted backup, because anyone could have put them there."""
@@ -124,7 +126,7 @@ def test_keys_that_are_not_encrypted_are_refused(
     assert problem in fail("restore", "b")
 
 
-def test_a_weak_passphrase_is_refused(fail: Fail) -> None:
+def test_a_weak_passphrase_is_rejected(fail: Fail) -> None:
     """A common passphrase is rejected, and no file is left."""
     Path("weak").write_text("password\n")
     assert "passphrase is too weak" in fail("backup", "b", "--passphrase-file", "weak")
@@ -142,7 +144,7 @@ def test_a_damaged_backup_changes_nothing(environment: Settings, fail: Fail, pas
     assert run(["restore", "b", passphrase]) == 0
 
 
-def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
+def test_a_newer_backup_is_rejected(environment: Settings, fail: Fail) -> None:
     """A backup with migrations that this release does not know is rejected, and the target stays empty."""
     assert run(["backup", "b"]) == 0
     manifest = Manifest("9.0", "2026-11-26T00:00:00+00:00", dict.fromkeys(MIGRATIONS, "9999"), {}, {}, False)
@@ -154,7 +156,7 @@ def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
 
 
 @pytest.mark.parametrize("member", ["notes.txt", "tables/unknown/0.jsonl", "registry/unknown/state.json", KEYS])
-def test_an_unknown_member_is_refused(environment: Settings, fail: Fail, member: str) -> None:
+def test_an_unknown_member_is_rejected(environment: Settings, fail: Fail, member: str) -> None:
     """A backup with a member that its manifest does not announce is rejected, and the target stays empty."""
     assert run(["backup", "b"]) == 0
     with Path("b").open("rb") as backup, Path("more").open("wb") as file, writing_archive(file, None) as writer:
