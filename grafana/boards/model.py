@@ -127,7 +127,7 @@ def prediction_panels() -> Iterable[Builder[Panel]]:
     ).max(1)
     yield graph(
         "Abstentions",
-        "Predictions per second on which the model advises not to rely, by reason. Many images that are not aerial "
+        "Predictions per second on which the model abstains, by reason. Many images that are not aerial "
         "indicate a misconfigured client; more low confidence indicates a new region, season or sensor.",
         "ops",
         query(or_none(rate(ABSTENTIONS, "reason"), "reason"), "{{reason}}"),

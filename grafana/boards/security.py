@@ -31,7 +31,7 @@ def credential_panels() -> Iterable[Builder[Panel]]:
         graph(
             "Refused and throttled logins, last 5 minutes",
             "Refused: a wrong password, an unknown user, or too many attempts. Throttled: 429 before the password is "
-            "checked. Above 100 refused for five minutes an alert fires.",
+            "checked. An alert fires above 100 refused logins in five minutes.",
             "short",
             query(or_zero(increase(EVENTS, "5m", "", 'event="token"', 'outcome="refused"')), "refused", "A"),
             query(or_zero(increase(f"{REQUESTS}_count", "5m", "", *THROTTLED)), "throttled", "B"),
