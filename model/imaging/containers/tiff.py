@@ -17,7 +17,7 @@ from model.imaging.containers.reduced import ReducedFile
 from model.imaging.containers.tiff_directory import MAX_BLOCKS, Tag, Values, read_directory, write_tiff
 
 _UNCOMPRESSED, _JPEG = 1, 7
-_PLANES_APART = 2
+_SEPARATE_PLANES = 2
 _BLACK_IS_ZERO, _YCBCR = 1, 6
 # The samples of a pixel and the bits of a sample; supported files have fewer.
 _MAX_SAMPLES, _MAX_BITS = 4_096, 64
@@ -95,7 +95,7 @@ def _describe_blocks(tags: Values, width: int, height: int, size: int) -> _Block
     if min(columns, rows) < 1:
         raise CorruptImage("The TIFF has strips or tiles without a size. Check that the file is complete.")
     samples, bits_per_sample = max(1, _first(tags, Tag.SAMPLES, 1)), max(1, *tags.get(Tag.BITS, (1,)))
-    planes = samples if _first(tags, Tag.PLANAR, 1) == _PLANES_APART else 1
+    planes = samples if _first(tags, Tag.PLANAR, 1) == _SEPARATE_PLANES else 1
     bits = bits_per_sample * samples // planes
     blocks = _Blocks(tiled, columns, rows, ceil(width / columns), ceil(height / rows), planes, bits)
     raw_tiles = tiled and _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
