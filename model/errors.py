@@ -116,8 +116,7 @@ class LowConfidence(PredictionRefused):
     def __init__(self) -> None:
         super().__init__(
             "The model's confidence in the land use is too low, so it abstains. Send a sharper image, or a section "
-            "that "
-            "shows a single land use."
+            "that shows a single land use."
         )
 
 

@@ -23,8 +23,7 @@ class LogSettings(SettingsGroup, title="Logs"):
     format: Literal["otel", "ecs", "datadog", "logfmt", "console"] | None = Field(
         None,
         description="The format of a line: JSON with OpenTelemetry's, Elastic's (`ecs`) or Datadog's names, logfmt, "
-        "or text for people (`console`). "
-        "When empty: `console` on a terminal, else `otel`.",
+        "or text for people (`console`). When empty: `console` on a terminal, else `otel`.",
     )
     file: HomePath | None = Field(
         None,

@@ -32,7 +32,7 @@ class AwsSecret:
             text = client.get_secret_value(SecretId=self._name).get("SecretString", "")
         except ClientError as error:
             reason = error.response.get("Error", {}).get("Code", "unknown error")
-            raise SecretsUnavailable(f"AWS Secrets Manager denied access to {self._name}: {reason}.") from None
+            raise SecretsUnavailable(f"AWS Secrets Manager did not return {self._name}: {reason}.") from None
         except (BotoCoreError, OSError, ValueError) as error:  # the last two for the files, programs and variables
             raise SecretsUnavailable(
                 f"AWS Secrets Manager cannot be used: {type(error).__name__}. Check the region, the credentials and, "

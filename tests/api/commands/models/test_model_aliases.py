@@ -70,7 +70,7 @@ def test_the_steps_from_a_version_to_production_and_back(atalaya: Atalaya, datab
     status, out, _ = atalaya("models", "promote", MODEL, "1.1", "--why", "better", "--expect", "1.0")
     assert (status, out.splitlines()) == (
         0,
-        ["production of tiny points to 1.1 now (before: 1.0).", "previous of tiny points to 1.0 now."],
+        ["production of tiny now points to 1.1 (before: 1.0).", "previous of tiny now points to 1.0."],
     )
     between = datetime.now(UTC)
     roll_back = ("models", "rollback", MODEL, "--expect", "1.1", "--why", "it confuses beaches")
