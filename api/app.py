@@ -110,7 +110,7 @@ def create_app(
     limits = CallerLimits(make_windows(settings, metrics, activity), settings.limits.requests, settings.limits.predict)
     app = Gateway(
         title="Atalaya",
-        summary="A secured prediction gateway: the land use in an aerial image.",
+        summary="A secured prediction gateway, which classifies the land use in aerial images.",
         version=version("atalaya"),
         lifespan=make_lifespan(settings, telemetry, draining, activity, limits, open_model, tls),
         openapi_url="/openapi.json" if settings.docs_enabled else None,

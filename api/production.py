@@ -17,7 +17,7 @@ from monitoring.errors import BadLedgerKey
 from storage.filesystems import EPHEMERAL_FILESYSTEMS, find_filesystem
 from storage.private_files import restrict_file
 
-_LASTING_STORAGE = "Mount a volume there, or use PostgreSQL."
+_DURABLE_STORAGE = "Mount a volume there, or use PostgreSQL."
 
 
 def find_start_problems(settings: Settings) -> Sequence[str]:
@@ -35,11 +35,11 @@ def find_storage_risk(settings: Settings) -> str | None:
         volume = settings.railway_volume_mount_path
         if volume is not None and path.absolute().is_relative_to(volume):
             return None
-        return f"DATABASE_URL: {path} is not on a Railway volume, so each deployment deletes it. {_LASTING_STORAGE}"
+        return f"DATABASE_URL: {path} is not on a Railway volume, so each deployment deletes it. {_DURABLE_STORAGE}"
     filesystem = find_filesystem(path.absolute())
     if filesystem not in EPHEMERAL_FILESYSTEMS:
         return None
-    return f"DATABASE_URL: {path} is on {filesystem}, which a container loses when it is replaced. {_LASTING_STORAGE}"
+    return f"DATABASE_URL: {path} is on {filesystem}, which a container loses when it is replaced. {_DURABLE_STORAGE}"
 
 
 def find_secret_problems(settings: Settings) -> Sequence[str]:

@@ -193,4 +193,4 @@ class ChangeFeed:
 
 
 def _describe_policy(*, paused: bool) -> str:
-    return "accept no credentials until they are read" if paused else "use the last known state"
+    return "credentials are rejected until they are read" if paused else "the last known state stays in use"

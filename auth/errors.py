@@ -254,7 +254,7 @@ class SubjectBarred(AuthError):
     code = "subject_barred"
 
     def __init__(self, subject: str) -> None:
-        super().__init__("This user is barred from this gateway. Ask an administrator to lift the bar.")
+        super().__init__("This user is barred from this gateway. Ask an administrator to restore access.")
         self.subject = subject
 
 

@@ -24,13 +24,13 @@ from tests.support.gateway import Gateway
 from tests.support.paths import ROOT
 
 THIS, REFERENCE = "this tree", "reference"
-LEAST_RATIO, CONFIDENCE, LEAST_PAIRS = 0.95, 0.95, 7
+MIN_RATIO, CONFIDENCE, MIN_PAIRS = 0.95, 0.95, 7
 WARM_UP_S = 1.0
 
 
 def is_slower(interval: Interval) -> bool:
     """Whether even the upper end of the interval is below the accepted ratio."""
-    return interval.high < LEAST_RATIO
+    return interval.high < MIN_RATIO
 
 
 def format_comparison(results: Rounds, connections: Iterable[int] = CONNECTIONS) -> list[str]:
@@ -72,11 +72,11 @@ def restart(gateways: Iterable[Gateway], measures: Iterable[Measure]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reference", nargs="?", help="a git reference; default: the newest release in CHANGELOG.md")
-    parser.add_argument("--pairs", type=int, default=9, help=f"at least {LEAST_PAIRS}")
+    parser.add_argument("--pairs", type=int, default=9, help=f"at least {MIN_PAIRS}")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
     options = parser.parse_args()
-    if options.pairs < LEAST_PAIRS:
-        parser.error(f"--pairs must be at least {LEAST_PAIRS}: fewer cannot show a difference with this confidence")
+    if options.pairs < MIN_PAIRS:
+        parser.error(f"--pairs must be at least {MIN_PAIRS}: fewer cannot show a difference with this confidence")
     try:
         reference = options.reference or find_previous_release()
         print(f"comparing with {reference[:12]}", flush=True)

@@ -16,7 +16,7 @@ REQUESTS = "http_server_request_duration_seconds"
 SERVED = 'http_route!~"/livez|/readyz|/metrics|/v2/health/.+"'  # all requests but probes and scrapes
 # GET /v1/predictions lists predictions.
 PREDICTION_REQUESTS = 'http_request_method="POST",http_route=~"/predict-land-use/?|/v1/predictions|/v2/models/.+/infer"'
-MOST_SERIES = 12
+MAX_SERIES = 12
 RATE_WINDOW = "$__rate_interval"
 
 
@@ -61,19 +61,19 @@ def or_none(expression: str, label: str) -> str:
     return f'{expression} or on () label_replace({up_zero()}, "{label}", "none", "", "")'
 
 
-def busiest(expression: str, label: str, counter: str, most: int = MOST_SERIES) -> str:
+def busiest(expression: str, label: str, counter: str, most: int = MAX_SERIES) -> str:
     """The expression for the label values with the most events in the time range, which are the same at each step."""
     ranking = total(f"increase({select(counter)}[$__range] @ end())", label)
     return f"{expression} and on ({label}) topk({most}, {ranking})"
 
 
-def largest(expression: str, label: str, gauge: str, most: int = MOST_SERIES) -> str:
+def largest(expression: str, label: str, gauge: str, most: int = MAX_SERIES) -> str:
     """The expression for the label values with the highest gauge in the time range, which are the same at each step."""
     ranking = f"max by ({label}) (max_over_time({select(gauge)}[$__range] @ end()))"
     return f"{expression} and on ({label}) topk({most}, {ranking})"
 
 
-def instances(expression: str, most: int = MOST_SERIES) -> str:
+def instances(expression: str, most: int = MAX_SERIES) -> str:
     """The expression for the instances that use the most memory. It must have the label `instance`."""
     return largest(expression, "instance", "process_resident_memory_bytes", most)
 

@@ -1,7 +1,7 @@
 """The errors of the model package, each with a stable code.
 
     ModelError
-    ├── ImageRejected                the image is at fault; nothing was predicted
+    ├── ImageRejected                the image cannot be classified
     │   ├── EmptyImage               empty_image
     │   ├── UnsupportedImage         unsupported_image
     │   ├── ImageTooManyBytes        image_too_many_bytes
@@ -10,7 +10,7 @@
     │   ├── UnsupportedPixelFormat   unsupported_pixel_format
     │   ├── CorruptImage             corrupt_image
     │   └── WrongTensorShape         tensor_shape
-    ├── PredictionRefused            the model abstains, and the gateway refuses such predictions
+    ├── PredictionRefused            the model abstains, and MODEL__ABSTAIN is `refuse`
     │   ├── NotAnAerialImage         not_an_aerial_image
     │   └── LowConfidence            low_confidence
     ├── SetsUnavailable              prediction_sets_unavailable
@@ -115,7 +115,7 @@ class LowConfidence(PredictionRefused):
 
     def __init__(self) -> None:
         super().__init__(
-            "The model is not sure which land use the image shows, so it abstains. Send a sharper image, or a section "
+            "The model's confidence in the land use is too low, so it abstains. Send a sharper image, or a section "
             "that shows a single land use."
         )
 
@@ -139,8 +139,8 @@ class ExplanationUnavailable(ModelError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This model cannot explain its predictions, because its artefact has no head.npz. Ask for no explanation, "
-            "or export the model again: only dense layers may follow the global average pooling."
+            "This model cannot explain its predictions, because its artefact has no head.npz. Send the request without "
+            "`explain`, or export the model again: only dense layers may follow the global average pooling."
         )
 
 
@@ -161,7 +161,10 @@ class Overloaded(ModelError):
 
 
 class MemoryFull(ModelError):
-    """Other requests hold the memory. `retry_after_s` is about how long a request holds its own, at least 1 second."""
+    """Other requests have reserved the memory.
+
+    `retry_after_s` is about how long a request holds its own, at least 1 second.
+    """
 
     code = "memory_full"
 

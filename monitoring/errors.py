@@ -55,7 +55,7 @@ class LedgerFull(MonitoringError):
     retry_after_s = 5
 
     def __init__(self) -> None:
-        super().__init__("Predictions cannot be recorded now, and are not returned unrecorded. Try again later.")
+        super().__init__("Predictions cannot be recorded at the moment, so none is returned. Try again later.")
 
 
 class LedgerInUse(MonitoringError):
@@ -110,12 +110,12 @@ class PredictionPruned(MonitoringError):
 
 
 class NothingToLabel(MonitoringError):
-    """The entry records a request that was refused without a prediction."""
+    """The entry records a request that was rejected without a prediction."""
 
     code = "nothing_to_label"
 
     def __init__(self) -> None:
-        super().__init__("This request was refused without a prediction, so it has nothing to label. Check the id.")
+        super().__init__("This request was rejected without a prediction, so there is nothing to label. Check the id.")
 
 
 class TooManyLabels(MonitoringError):
@@ -134,7 +134,7 @@ class ModelNotRecorded(MonitoringError):
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            f"The ledger has no predictions of {model} in that time. Check the name, the version and the time."
+            f"The ledger has no predictions of {model} from that period. Check the name, the version and the time."
         )
 
 

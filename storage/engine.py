@@ -179,7 +179,7 @@ def _prepare_postgres(engine: Engine, wait_s: int | None, schema: str | None, lo
 def _set_in_transactions(engine: Engine, settings: Mapping[str, str]) -> None:
     """Apply PostgreSQL's settings to every transaction, in one statement.
 
-    Neither start-up parameters nor session settings work behind PgBouncer: it refuses the former, and in transaction
+    Neither start-up parameters nor session settings work behind PgBouncer: it rejects the former, and in transaction
     mode the next transaction may run on another server connection.
     """
     calls = ", ".join(f"set_config('{name}', {_quote(value)}, true)" for name, value in settings.items())

@@ -70,12 +70,14 @@ def verify(
     anchor: Annotated[
         Anchor | None,
         typer.Option(
-            parser=parse_anchor, metavar="SEQ:HASH", help="Require this entry, which an earlier verification printed."
+            parser=parse_anchor,
+            metavar="SEQ:HASH",
+            help="Require that the log contains this entry, which an earlier verification printed.",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify the hash of every entry and their order; name the first wrong entry."""
+    """Verify the hash and the order of all entries; report the first invalid one."""
     with recorded_run(Task.AUDIT_VERIFY):
         report = _with_store(lambda store: store.verify(anchor))
         last = report.anchor
@@ -102,14 +104,13 @@ def _check_report(report: VerificationReport) -> None:
 
 
 def _format_report(report: VerificationReport) -> str:
-    return (
-        f"{format_entries(report.entries)}, unchanged. Keep this elsewhere: {report.anchor.number}:{report.anchor.hash}"
-    )
+    anchor = f"{report.anchor.number}:{report.anchor.hash}"
+    return f"{format_entries(report.entries)}, unchanged. Keep this anchor outside the database: {anchor}"
 
 
 @app.command("prune")
 def prune(yes: Yes = False, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
-    """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; the rest still verifies."""
+    """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; the remaining ones stay verifiable."""
     settings = load_settings()
     age = f"older than {format_count(settings.monitoring.audit_keep_days, 'day')}"
     count = count_older_entries(settings)

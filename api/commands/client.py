@@ -26,7 +26,7 @@ _MAX_ATTEMPTS = 10
 _STOP = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)
 
 
-UrlOption = Annotated[str, typer.Option("--url", help="The gateway, for example http://127.0.0.1:8000.")]
+UrlOption = Annotated[str, typer.Option("--url", help="URL of the gateway, for example http://127.0.0.1:8000.")]
 TokenOption = Annotated[str, typer.Option("--token", help="An access token.", envvar="ATALAYA_TOKEN")]
 KeyOption = Annotated[str, typer.Option("--key", help="An API key, instead of a token.", envvar="ATALAYA_KEY")]
 
@@ -57,7 +57,7 @@ def classify(
 
 def label(
     prediction_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the prediction.")],
-    true_label: Annotated[str, typer.Argument(metavar="LABEL", help="What the image really shows.")],
+    true_label: Annotated[str, typer.Argument(metavar="LABEL", help="The true label of the image.")],
     url: UrlOption,
     token: TokenOption = "",
     key: KeyOption = "",

@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("api.commands.gateway.demo:demo", "Start a gateway and make one authenticated prediction."),
     "healthcheck": ("api.commands.gateway.healthcheck:healthcheck", "Check that the local gateway is ready."),
     "top": ("api.commands.gateway.top.command:top", "Show what a running gateway is doing."),
-    "token": ("api.commands.accounts.users:token", "Log a user in and print the access token."),
+    "token": ("api.commands.accounts.users:token", "Log in as a user and print the access token."),
     "classify": ("api.commands.client:classify", "Classify local images with a running gateway."),
     "label": ("api.commands.client:label", "Send the true label of a past prediction to a running gateway."),
     "predict": ("api.commands.models.predict:predict", "Classify local images without a gateway."),
@@ -53,19 +53,22 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "api.commands.models.keras:export",
         "Convert a .keras file to ONNX and verify that both predict the same.",
     ),
-    "dataset": ("api.commands.models.quality.dataset:app", "Make a data set of labelled predictions, for training."),
-    "models": ("api.commands.models.group:app", "Import, sign, promote and judge models; show what served when."),
+    "dataset": ("api.commands.models.quality.dataset:app", "Build a training data set from labelled predictions."),
+    "models": ("api.commands.models.group:app", "Import, sign, promote and evaluate models, and show their history."),
     "users": ("api.commands.accounts.users:app", "Add, list, change, disable and delete users."),
     "clients": ("api.commands.accounts.clients:app", "Add, list, change and delete OAuth clients."),
     "keys": ("api.commands.accounts.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
     "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),
-    "proxies": ("api.commands.gateway.proxies:app", "Install lists of the networks of proxies."),
+    "proxies": ("api.commands.gateway.proxies:app", "Update the lists of proxy networks."),
     "db": ("api.commands.db:app", "Create the database, or update its tables."),
     "cost": ("api.commands.reporting.cost:cost", "Show what the predictions of a month cost."),
-    "report": ("api.commands.reporting.report:report", "Write a report on a quarter."),
+    "report": ("api.commands.reporting.report:report", "Write a quarterly report."),
     "backup": ("api.commands.backup.backup:backup", "Back up the database, the registry of models and the keys."),
-    "restore": ("api.commands.backup.restore:restore", "Restore a backup to an empty database, and verify it."),
-    "upkeep": ("api.commands.upkeep:upkeep", "Remove what has expired, verify what is due, and print the calendar."),
+    "restore": ("api.commands.backup.restore:restore", "Restore a backup into an empty database, and verify it."),
+    "upkeep": (
+        "api.commands.upkeep:upkeep",
+        "Remove expired entries, run the checks that are due, and print the calendar.",
+    ),
     "audit": ("api.commands.audit:app", "Print, verify, export and prune the audit log."),
     "ledger": ("api.commands.ledger:app", "Verify, reproduce, export, prune and erase recorded predictions."),
 }
@@ -139,7 +142,7 @@ def _check_encoding(follow: Callable[..., Any] | None, context: Any, parameter: 
             if isinstance(each, str):
                 each.encode()  # Python represents other bytes by lone surrogates
     except UnicodeEncodeError:
-        raise typer.BadParameter("This is not UTF-8.", context, parameter) from None
+        raise typer.BadParameter("This is not valid UTF-8.", context, parameter) from None
     return value if follow is None else follow(context, parameter, value)
 
 

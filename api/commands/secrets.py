@@ -35,7 +35,7 @@ _ALGORITHM = "AUTH__SIGNING_ALGORITHM"
 
 @app.command("init")
 def init() -> None:
-    """Add the keys that a gateway needs to .env, unless it has them; nothing else in the file changes."""
+    """Add the keys that are missing from .env; nothing else in the file changes."""
     if not add_secrets(_KEYS):
         typer.echo(f"{env_file()} already has the secrets.", err=True)
 
@@ -110,7 +110,7 @@ def _write_env_file(values: Mapping[str, str]) -> None:
 
 @app.command("check")
 def check(as_json: JsonFlag = False) -> None:
-    """Read the secrets as `serve` does, and name every one that is missing or weak, without showing it."""
+    """Check the secrets that `serve` would use, and list those that are missing or weak, without showing them."""
     problems: Sequence[str] = ()
     try:
         load_settings(lambda settings: [*find_secret_problems(settings), *_describe_missing(settings)])
@@ -121,7 +121,7 @@ def check(as_json: JsonFlag = False) -> None:
     if problems:
         raise SettingsError(*problems)
     if not as_json:
-        typer.echo("All secrets are there, and none is weak.")
+        typer.echo("All secrets are set, and none is weak.")
 
 
 def _describe_missing(settings: Settings) -> list[str]:

@@ -39,10 +39,10 @@ from auth.accounts.store import UserStore
 from auth.login.upkeep import remove_expired
 from monitoring.tasks.runs import Task
 
-DueFlag = Annotated[bool, typer.Option("--due", help="Only print the maintenance calendar: what is due, and when.")]
+DueFlag = Annotated[bool, typer.Option("--due", help="Only print the maintenance calendar.")]
 DoneOption = Annotated[
     str | None,
-    typer.Option("--done", metavar="TASK", help="Only record that a task of the calendar was done by hand."),
+    typer.Option("--done", metavar="TASK", help="Only record that you have done this task of the calendar."),
 ]
 
 
@@ -53,7 +53,7 @@ def upkeep(
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove what has expired, as `audit prune` and `ledger prune` do; then verify and evaluate what is due."""
+    """Remove expired entries, as `audit prune` and `ledger prune` do, then run the checks that are due."""
     settings = load_settings()
     if done is not None:
         mark_as_done(settings, done)

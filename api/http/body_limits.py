@@ -15,9 +15,9 @@ from api.errors import BodyTooLarge, RequestTooSlow, UnsupportedEncoding
 from model.serving.memory_budget import MemoryBudget
 
 MAX_DOCUMENT_BYTES = 64 * 1024
-# The seconds a client has to send a body, plus one second for each BODY_BYTES_A_SECOND received.
+# The seconds that a client has to send a body, plus one second for each BODY_BYTES_PER_S received.
 BODY_GRACE_S = 10.0
-BODY_BYTES_A_SECOND = 64 * 1024
+BODY_BYTES_PER_S = 64 * 1024
 # A document is in memory twice: in chunks, and joined.
 _DOCUMENT_COPIES = 2
 # The caller that all documents are charged to, because their senders may be unknown. They share one part of the memory.
@@ -106,7 +106,7 @@ def limit_body(headers: Headers, receive: Receive, max_bytes: int) -> Receive:
             _check_headers(headers, max_bytes)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(BODY_GRACE_S + received_bytes / BODY_BYTES_A_SECOND - waited_s):
+            async with asyncio.timeout(BODY_GRACE_S + received_bytes / BODY_BYTES_PER_S - waited_s):
                 message = await receive()
         except TimeoutError:
             raise RequestTooSlow(

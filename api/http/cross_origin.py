@@ -1,6 +1,6 @@
 """Cross-origin requests: which pages of other sites may read responses (CORS, part of the Fetch standard).
 
-This replaces Starlette's middleware, whose refusals are plain text instead of problem documents. The response to an
+This replaces Starlette's middleware, whose rejections are plain text instead of problem documents. The response to an
 unexpected error would be made outside of that middleware, without CORS headers, so pages could not read its request id.
 """
 

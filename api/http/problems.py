@@ -15,7 +15,7 @@ from api.schemas.problems import Problem
 
 _MEDIA_TYPE = "application/problem+json"
 # In characters. A longer detail may contain text from the client, which must not stay in the cache.
-_LONGEST_KEPT_DETAIL = 500
+_MAX_KEPT_DETAIL = 500
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Responses = dict[int | str, dict[str, Any]]
@@ -25,7 +25,7 @@ def problem(
     status: HTTPStatus, code: str, detail: str, request_id: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
     """Make a response with a problem document; `more` are further members."""
-    render = _render_often if len(detail) <= _LONGEST_KEPT_DETAIL else _render_fixed_members
+    render = _render_often if len(detail) <= _MAX_KEPT_DETAIL else _render_fixed_members
     fixed = render(status, code, detail)
     own = _encode({"request_id": request_id, **more})
     return Response(f"{fixed[:-1]},{own[1:]}", status.value, headers, _MEDIA_TYPE)

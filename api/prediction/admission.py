@@ -20,7 +20,7 @@ MAX_BODY_BYTES = MAX_BYTES + 64 * 1024
 
 
 def compute_deadline(timeout_s: float | None, longest_s: float) -> float:
-    """Return when a response becomes useless, in time.monotonic() seconds: after `timeout_s`, at most `longest_s`."""
+    """Return the deadline of a response, in time.monotonic() seconds: after `timeout_s`, but at most `longest_s`."""
     return time.monotonic() + min(timeout_s or longest_s, longest_s)
 
 

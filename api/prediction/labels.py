@@ -18,7 +18,7 @@ from monitoring.ledger.reader import LedgerReader
 from monitoring.metrics import Metrics
 
 MAX_LABELS = 20
-"""The most labels of one prediction. Responses show all of them."""
+"""The maximum number of labels of one prediction. Responses show all of them."""
 
 # One for each prediction that is being labelled, so that concurrent requests to one process keep MAX_LABELS. Each
 # further process can exceed it by one.

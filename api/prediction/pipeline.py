@@ -1,7 +1,7 @@
 """Predictions from request to ledger, in this order: principal, admission, decode, infer, ledger.
 
 Transports authenticate the principal and format the response; everything in between happens here. The pipeline records
-every refused request in the ledger.
+every rejected request in the ledger.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class PredictionPipeline:
         return _Outcome(prediction, charges[0], image if is_kept and isinstance(image, bytes) else None)
 
     async def _with_image(self, request: PredictionRequest[bytes], process: Process[T]) -> T:
-        """Read the body, and process the image with a method of the service. Record the request if it is refused.
+        """Read the body, and process the image with a method of the service. Record the request if it is rejected.
 
         The deadline starts when the body has arrived. The upload has its own time limit, which depends on its size, so
         that a slow upload is not reported as a slow gateway.
@@ -227,9 +227,9 @@ class PredictionPipeline:
         return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 
     async def _record(self, request: PredictionRequest[Any], outcome: _Outcome) -> RecordedPrediction:
-        """Record, charge and count the prediction. Raises PredictionRefused if the policy refuses an abstention.
+        """Record, charge and count the prediction. Raises PredictionRefused if the policy rejects an abstention.
 
-        Callers must not record its errors as refusals: the transaction that refuses a charge records the refusal
+        Callers must not record its errors as rejections: the transaction that rejects a charge records the rejection
         itself, and a ledger that cannot be written cannot record one.
         """
         prediction, charge, kept_image = outcome

@@ -1,4 +1,4 @@
-"""Builds the ledger's records of predictions and of refused requests."""
+"""Builds the ledger's records of predictions and of rejected requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSION = 2
 def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: AbstentionPolicy) -> dict[str, Any]:
     """Return the facts of a prediction, ready for JSON: raw probabilities at full precision, times in microseconds.
 
-    Under the policy `refuse`, an abstention is recorded as a refused request with a prediction.
+    Under the policy `refuse`, an abstention is recorded as a rejected request with a prediction.
     """
     info, image, reason = prediction.model, prediction.image, prediction.reason
     code = reason.value if reason is not None and policy is AbstentionPolicy.REFUSE else None

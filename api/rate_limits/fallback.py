@@ -86,7 +86,9 @@ class FallbackWindows:
     def _start_recovery(self, error: StoreUnavailable | TimeoutError) -> None:
         if self._recovery is None:  # if several requests fail together, only the first reports it
             reason = str(error) or type(error).__name__
-            log.error("limits_reduced", store=self._store, reason=reason, policy="half of each rate, counted here")
+            log.error(
+                "limits_reduced", store=self._store, reason=reason, policy="each process allows half of each rate"
+            )
             self._on_change(False)
             # An empty context, so that the task's log lines carry no request's id.
             self._recovery = asyncio.create_task(self._recover(), context=Context())

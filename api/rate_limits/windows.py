@@ -18,7 +18,7 @@ from msgspec import Struct
 SLICES = 60
 # A request that only tests whether a store responds.
 PROBE = RateLimitItemPerSecond(1_000_000), "probe", "gateway"
-_EXPIRED_A_HIT = 10  # the most expired callers that a hit removes: more than it can add, and few enough to be quick
+_MAX_EXPIRED_PER_HIT = 10  # more than a hit can add, and few enough to remove quickly
 
 
 class StoreUnavailable(Exception):
@@ -109,7 +109,7 @@ class LocalWindows:
         callers.move_to_end(key)
         while slices and slices[0].ends_at <= now:
             slices.pop(0)
-        for _ in range(_EXPIRED_A_HIT):
+        for _ in range(_MAX_EXPIRED_PER_HIT):
             oldest, oldest_slices = next(iter(callers.items()))
             if oldest == key or (oldest_slices and oldest_slices[-1].ends_at > now):
                 break

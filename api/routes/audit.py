@@ -61,7 +61,7 @@ class AuditQuery(BaseModel):
 
 @router.get("/v1/audit")
 async def audit(audit_log: AuditLog, query: Annotated[AuditQuery, Query()]) -> AuditPageResponse:
-    """Every login, refused request and administrative action, in the order of the hash chain."""
+    """Every login, rejected request and administrative action, in the order of the hash chain."""
     selected = AuditFilter(query.event, query.outcome, query.actor, query.since, query.until)
     before = int(query.cursor) if query.cursor else None
     entries = await audit_log.list_newest(selected, query.limit + 1, before)

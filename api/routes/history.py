@@ -38,7 +38,7 @@ async def past_predictions(
     limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT)] = 50,
     cursor: Annotated[str | None, Query(pattern=ENTRY_ID, description="`next` of the previous page")] = None,
 ) -> PastPage:
-    """Your requests, newest first, including refused ones."""
+    """Your requests, newest first, including rejected ones."""
     recorded = await history.list_newest(principal.subject, limit + 1, cursor)
     page = recorded[:limit]
     labels = await history.list_labels([item.entry.id for item in page])

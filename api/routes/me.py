@@ -49,7 +49,7 @@ OwnAccount = Annotated[User, Depends(_get_own_account)]
 
 @asynccontextmanager
 async def _record_refusals(request: Request, event: str) -> AsyncIterator[None]:
-    """Record a refusal in the audit log if an AuthError ends the context."""
+    """Record a rejection in the audit log if an AuthError ends the context."""
     try:
         yield
     except AuthError as error:

@@ -74,7 +74,7 @@ async def revoke(request: Request, auth: Auth) -> Response:
         if token is not None:
             await _revoke(request, auth, inquirer, token)
     except tuple(OAUTH_ERRORS) as error:
-        return await _refuse(request, "revocation", error)
+        return await _reject(request, "revocation", error)
     return Response()
 
 
@@ -85,7 +85,7 @@ async def introspect(request: Request, auth: Auth, settings: SettingsDep) -> Res
         inquirer = await _authenticate_inquirer(request, auth, form)
         token = await _find_token(auth, form["token"])
     except tuple(OAUTH_ERRORS) as error:
-        return await _refuse(request, "introspection", error)
+        return await _reject(request, "introspection", error)
     if token is not None and (inquirer.client_id is not None or inquirer.owns(token)):
         result = _describe_token(token, auth.tokens.issuer, settings.auth.audience)
     else:
@@ -118,7 +118,7 @@ async def metadata(tokens: Tokens, settings: SettingsDep) -> Response:
     return JSONResponse(document, headers=_METADATA_CACHE)
 
 
-async def _refuse(request: Request, event: str, error: Exception) -> Response:
+async def _reject(request: Request, event: str, error: Exception) -> Response:
     if not isinstance(error, InvalidToken):  # already recorded when the token was checked
         await record_event(request, event, "refused", code=getattr(error, "code", ""))
     return build_oauth_error(request, error)

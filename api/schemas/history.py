@@ -48,13 +48,13 @@ class PastLabel(ResponseBody):
 
 
 class PastPrediction(ResponseBody):
-    """A recorded request. One that was refused has a `code`, and null for everything that it lacks."""
+    """A recorded request. A rejected one has a `code`, and null for everything that it lacks."""
 
     id: str = Field(description="UUIDv7")
     at: str = Field(description="UTC, to the microsecond")
     status: int
     code: str | None
-    count: int = Field(description="how many equal refusals this entry represents")
+    count: int = Field(description="how many equal rejections this entry represents")
     label: str | None
     confidence: float | None = Field(description="calibrated probability of the label")
     abstained: bool | None

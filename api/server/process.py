@@ -145,7 +145,7 @@ class GatewayServer(uvicorn.Server):
     def _force_replacement(self) -> None:
         if not self.replacing:
             return
-        log.error("process_not_closed", policy="it is replaced with requests in flight")
+        log.error("process_not_closed", policy="the process is replaced, and requests in flight are lost")
         if self._successor is not None:
             self._successor.start()
         drain_logs()

@@ -40,7 +40,7 @@ class WorkerSlot(Struct, frozen=True):
 
     def _stop_orphan(self) -> None:
         asyncio.get_running_loop().remove_reader(self.parent_pipe)
-        log.error("parent_died", policy="shut down gracefully")
+        log.error("parent_died", policy="the worker shuts down gracefully")
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -13,7 +13,7 @@ SESSION_BYTES = 40 << 20
 # is enough, because some 50 MB of what an idle process uses are library pages, which the kernel can drop.
 GROWTH_BYTES = 30 << 20
 # Enough to decode photographs of a few megapixels: with less, the gateway would reject nearly every image.
-LEAST_BYTES = 32 << 20
+MIN_BYTES = 32 << 20
 # These threads mostly wait for inference engines, so their number does not depend on the machine.
 ENGINE_THREADS = 16
 
@@ -44,7 +44,7 @@ def count_local_threads(settings: Settings) -> int:
 def fit_inference_threads(processors: int, limit_bytes: int, workers: int) -> int:
     """Return one thread per processor of a worker process, which has an even share of processors and memory.
 
-    Return fewer if their sessions would leave less than twice LEAST_BYTES of memory for images.
+    Return fewer if their sessions would leave less than twice MIN_BYTES of memory for images.
     """
-    for_sessions = limit_bytes // workers - BASE_BYTES - GROWTH_BYTES - 2 * LEAST_BYTES
+    for_sessions = limit_bytes // workers - BASE_BYTES - GROWTH_BYTES - 2 * MIN_BYTES
     return max(1, min(processors // workers, for_sessions // SESSION_BYTES))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from model.backends.oip.backend import EngineOptions
 
 # The longest a prediction waits for engines: always less than MODEL__STUCK_SECONDS, after which the process ends.
-_LONGEST_S = 30.0
+_MAX_S = 30.0
 
 
 def open_model(settings: Settings) -> Backend:
@@ -61,7 +61,7 @@ def read_engine_options(settings: Settings) -> EngineOptions:
     model = settings.model
     token = None if model.engine_token is None else model.engine_token.get_secret_value()
     transport = Transport(_open_tls(model) if model.url.startswith("oip+https:") else None, token)
-    longest_s = min(_LONGEST_S, model.stuck_seconds / 2)
+    longest_s = min(_MAX_S, model.stuck_seconds / 2)
     return EngineOptions(model.manifest, transport, model.engine_requests, longest_s=longest_s)
 
 

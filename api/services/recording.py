@@ -40,8 +40,8 @@ EVENT_WAIT_S = 10  # how long a command waits for the lock that a gateway holds 
 class RecordingServices(Struct, frozen=True):
     """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it.
 
-    `quality` computes from the ledger how good the models are, and `cost` what their predictions cost. `images` keeps
-    images; None without a store for them.
+    `quality` computes the quality of the models from the ledger, and `cost` the cost of their predictions. `images`
+    keeps images; None without a store for them.
     """
 
     audit: AuditRecorder

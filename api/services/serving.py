@@ -18,7 +18,7 @@ from api.services.aliases.following import follow_alias
 from api.services.background import run_in_background
 from api.services.background.activity import Activity
 from api.services.background.idle_memory import release_idle_memory
-from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
+from api.services.capacity import GROWTH_BYTES, MIN_BYTES, count_inference_threads
 from api.services.measuring.engines import observe_engines
 from api.services.mirror.process import count_puller_bytes, keep_pulling
 from api.services.personal_data.keeper import KEEPING_BYTES
@@ -127,6 +127,6 @@ def image_memory_bytes(settings: Settings, backend: Backend) -> int:
         shared += resident_bytes(os.getppid()) + (backend.weights.shared_bytes if backend.weights else 0)
     growth = GROWTH_BYTES if settings.images.url is None else GROWTH_BYTES + KEEPING_BYTES
     left = (limit - shared) // workers - at_rest - growth
-    write = log.info if left >= LEAST_BYTES else log.warning
-    write("memory_for_images", bytes=max(left, LEAST_BYTES), limit_bytes=limit, at_rest_bytes=at_rest)
-    return max(left, LEAST_BYTES)
+    write = log.info if left >= MIN_BYTES else log.warning
+    write("memory_for_images", bytes=max(left, MIN_BYTES), limit_bytes=limit, at_rest_bytes=at_rest)
+    return max(left, MIN_BYTES)

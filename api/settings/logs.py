@@ -22,8 +22,8 @@ class LogSettings(SettingsGroup, title="Logs"):
 
     format: Literal["otel", "ecs", "datadog", "logfmt", "console"] | None = Field(
         None,
-        description="The format of a line: OpenTelemetry's names as JSON, Elastic's, Datadog's, logfmt, or for people. "
-        "When empty: `console` on a terminal, else `otel`.",
+        description="The format of a line: JSON with OpenTelemetry's, Elastic's (`ecs`) or Datadog's names, logfmt, "
+        "or text for people (`console`). When empty: `console` on a terminal, else `otel`.",
     )
     file: HomePath | None = Field(
         None,

@@ -74,7 +74,7 @@ class ModelSettings(SettingsGroup, title="Model"):
     )
     prepare: bool = Field(
         True,
-        description="Whether the gateway opens, and builds, a "
+        description="Whether the gateway builds and uses a "
         "[copy of the model for this machine](deploy/processes.md#the-prepared-copy-of-the-model).",
     )
     prepared_folder: HomePath = Field(
@@ -92,7 +92,10 @@ class ModelSettings(SettingsGroup, title="Model"):
         "with the model in `MODEL__MANIFEST`, which then takes memory at all times.",
     )
     engine_requests: int = Field(
-        16, ge=1, le=1024, description="The most requests that a worker process has in flight on one engine."
+        16,
+        ge=1,
+        le=1024,
+        description="The maximum number of requests that a worker process has in flight on one engine.",
     )
     engine_token: SecretStr | None = Field(None, description="A bearer token that the engines require.")
     engine_ca: HomePath | None = Field(
@@ -127,7 +130,7 @@ class ModelSettings(SettingsGroup, title="Model"):
         2.0,
         gt=0,
         le=60,
-        description="The longest estimated wait in seconds; a request that would wait longer gets 503.",
+        description="The maximum estimated wait in seconds; a request that would wait longer gets 503.",
     )
     deadline_seconds: float = Field(
         30.0, gt=0, le=300, description="The default and the maximum of `X-Request-Timeout`, in seconds."

@@ -40,7 +40,7 @@ def describe_problem(error: ErrorDetails) -> str:
 def _describe(error: ErrorDetails, name: str) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":
-        return str(context["error"]).rstrip(".") or "has the wrong form"
+        return str(context["error"]).rstrip(".") or "is malformed"
     if kind == "extra_forbidden":
         meant = find_similar(name)
         return f"is not a setting. Did you mean {meant}" if meant else "is not a setting"

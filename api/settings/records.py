@@ -90,7 +90,7 @@ class LedgerSettings(SettingsGroup, title="Ledger"):
         "prints the public key that verifies it.",
     )
     public_keys: tuple[str, ...] = Field(
-        (), description="Earlier public keys, separated by commas: what they have signed still verifies."
+        (), description="Earlier public keys, separated by commas. Their signatures stay valid."
     )
     keep_days: int = Field(
         3650, ge=1, le=36_500, description="How many days `atalaya ledger prune` and `atalaya upkeep` keep predictions."
@@ -99,7 +99,7 @@ class LedgerSettings(SettingsGroup, title="Ledger"):
         Path("var/spool"),
         description="Where entries wait while the database is unavailable; use a disk that survives a restart.",
     )
-    spool_megabytes: int = Field(64, ge=1, le=100_000, description="The largest size of that folder.")
+    spool_megabytes: int = Field(64, ge=1, le=100_000, description="The maximum size of that folder.")
 
     _split_keys = field_validator("public_keys", mode="before")(split_commas)
 
@@ -109,7 +109,7 @@ class ImageSettings(SettingsGroup, title="Images"):
 
     url: Annotated[str, AfterValidator(resolve_image_store_url)] | None = Field(
         None,
-        description="`file://FOLDER`, or `s3://BUCKET[/PREFIX][?region=REGION]` of S3 or a service like it. "
+        description="`file://FOLDER`, or `s3://BUCKET[/PREFIX][?region=REGION]` of S3 or a compatible service. "
         "One store for each database: images whose owner is not in the database are removed. Off when empty.",
     )
     key: SecretStr | None = Field(
@@ -119,7 +119,7 @@ class ImageSettings(SettingsGroup, title="Images"):
     )
     keep_days: int = Field(365, ge=1, le=36_500, description="How many days an image is kept; checked every hour.")
     megabytes: int = Field(
-        1000, ge=1, le=100_000_000, description="The largest size of the store. While it is full, no image is added."
+        1000, ge=1, le=100_000_000, description="The maximum size of the store. While it is full, no image is added."
     )
 
     @field_validator("key")

@@ -25,7 +25,7 @@ class LoginService:
     """Every method raises LoginThrottled, HashingBusy, DatabaseUnavailable.
 
     An attempt that ends with an error other than a wrong password or code is counted as neither failed nor successful.
-    Log-ins have their own slots: account changes occupy at most one of the two hashing threads.
+    Logins have their own slots: account changes occupy at most one of the two hashing threads.
     """
 
     def __init__(self, accounts: AccountService, throttle: LoginThrottle, codes: OneTimeCodes) -> None:

@@ -33,7 +33,7 @@ from storage.transactions import reading, writing
 FREE_FAILURES = 3
 MAX_WAIT_S = 60
 RESET_AFTER = timedelta(minutes=15)
-NETWORK_KNOWN_FOR = timedelta(days=30)
+KNOWN_NETWORK_LIFETIME = timedelta(days=30)
 _REFRESH_NETWORK_AFTER = timedelta(days=1)
 _SWEEP_EVERY = timedelta(minutes=1)
 _CLOCK_TOLERANCE = timedelta(seconds=5)  # the largest difference expected between the clocks of two machines
@@ -186,7 +186,7 @@ class LoginThrottle:
         )
         keys = [known.user_id, known.address]
         await connection.execute(row.on_conflict_do_update(index_elements=keys, set_={"last_at": now}))
-        outdated = known.user_id == user_id, known.last_at < now - NETWORK_KNOWN_FOR
+        outdated = known.user_id == user_id, known.last_at < now - KNOWN_NETWORK_LIFETIME
         await connection.execute(delete(known_addresses).where(*outdated))
 
 
@@ -244,11 +244,11 @@ def _count_limiting(rows: Iterable[Row[Any]], attempt: Attempt) -> int:
 
 
 async def _find_last_success(connection: AsyncConnection, name: str, network: str, now: datetime) -> datetime | None:
-    """Return when the user last logged in from the network, or None if that was not within NETWORK_KNOWN_FOR."""
+    """Return when the user last logged in from the network, or None if that was not within KNOWN_NETWORK_LIFETIME."""
     if not is_user_name(name):
         return None
     known = known_addresses.c
-    recent = users.c.name == name, known.address == network, known.last_at > now - NETWORK_KNOWN_FOR
+    recent = users.c.name == name, known.address == network, known.last_at > now - KNOWN_NETWORK_LIFETIME
     statement = select(known.last_at).join(users, users.c.id == known.user_id).where(*recent)
     last_at: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
     return last_at

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import ColumnElement, Table, delete, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.login.throttle import NETWORK_KNOWN_FOR, RESET_AFTER
+from auth.login.throttle import KNOWN_NETWORK_LIFETIME, RESET_AFTER
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import changes, known_addresses, login_failures, refresh_tokens, sessions, upkeep
 from storage.engine import dialect_insert
@@ -75,7 +75,7 @@ async def remove_expired(engine: AsyncEngine, now: datetime) -> Mapping[str, int
         sessions: ended,
         changes: changes.c.expires_at <= now,
         login_failures: login_failures.c.last_at <= now - RESET_AFTER,
-        known_addresses: known_addresses.c.last_at <= now - NETWORK_KNOWN_FOR,
+        known_addresses: known_addresses.c.last_at <= now - KNOWN_NETWORK_LIFETIME,
     }
     return {table.name: await _delete_in_batches(engine, table, condition) for table, condition in expired.items()}
 

@@ -18,7 +18,7 @@ from storage.engine import dialect_insert
 from storage.transactions import Record, reading, record_nothing, writing
 
 # Every process reads the barred subjects from the feed of changes, which keeps a change until it expires.
-_FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 # A process that cannot read the feed for this long keeps rejecting the subject until it restarts.
 _ANNOUNCED = timedelta(days=30)
 
@@ -46,13 +46,13 @@ class BarredSubjects:
         async with writing(self._engine) as connection:
             insert = dialect_insert(barred_subjects, connection.dialect).values(**values).on_conflict_do_nothing()
             if (await connection.execute(insert)).rowcount:
-                await announce(connection, subject_target(issuer, subject), revoked=True, expires_at=_FOR_EVER)
+                await announce(connection, subject_target(issuer, subject), revoked=True, expires_at=_NEVER)
             row = (await connection.execute(select(barred_subjects).where(*_match(issuer, subject)))).one()
             await record(connection, _barred(row))
         return _barred(row)
 
     async def unbar(self, issuer: str, subject: str, *, record: Record[None] = record_nothing) -> None:
-        """Lift the bar of a user. Raises SubjectNotBarred."""
+        """Stop barring a user. Raises SubjectNotBarred."""
         target = subject_target(issuer, subject)
         async with writing(self._engine) as connection:
             removed = await connection.execute(delete(barred_subjects).where(*_match(issuer, subject)))

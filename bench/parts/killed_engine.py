@@ -27,8 +27,8 @@ from tests.support.paths import FOREST
 from tests.support.servers.engines.running import MODEL, RunningEngine, running_engines
 
 WARM_UP_S = 5.0
-MOST_FACTOR, MOST_DISTURBED_S = 3.0, 2.0
-LEAST_SHARE, MOST_SHARE = 0.45, 0.55
+MAX_FACTOR, MAX_DISTURBED_S = 3.0, 2.0
+MIN_SHARE, MAX_SHARE = 0.45, 0.55
 _WINDOW_S = 0.5
 
 
@@ -96,14 +96,14 @@ async def load(gateway: Gateway, engines: Sequence[RunningEngine], connections: 
 def report(results: Results) -> bool:
     """Print the results; return whether they are within the limits."""
     normal = find_p99(results.normal())
-    disturbed = results.disturbed_s(MOST_FACTOR * normal)
+    disturbed = results.disturbed_s(MAX_FACTOR * normal)
     worst = max(latency for started, latency in results.requests if started + latency > results.killed_at)
     print(f"requests            {len(results.requests)}, failed {dict(results.failures) or 0}")
     print(f"shares              {', '.join(f'{share:.1%}' for share in results.shares)}")
     print(f"p99 before          {normal * 1000:.0f} ms; longest after the kill {worst * 1000:.0f} ms")
-    print(f"p99 over {MOST_FACTOR:.0f} times    until {disturbed:.1f} s after the kill")
-    even = all(LEAST_SHARE <= share <= MOST_SHARE for share in results.shares)
-    return not results.failures and even and disturbed <= MOST_DISTURBED_S
+    print(f"p99 over {MAX_FACTOR:.0f} times    until {disturbed:.1f} s after the kill")
+    even = all(MIN_SHARE <= share <= MAX_SHARE for share in results.shares)
+    return not results.failures and even and disturbed <= MAX_DISTURBED_S
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ from promql import (
 
 PREDICTIONS = "atalaya_predictions_total"
 ABSTENTIONS = "atalaya_abstentions_total"
-# Unlike the confidence, it counts an image also if its prediction is refused (MODEL__ABSTAIN=refuse).
+# Unlike the confidence, it also counts an image whose prediction is rejected (MODEL__ABSTAIN=refuse).
 INFERENCES = ("atalaya_prediction_stage_seconds_count", "", 'stage="infer"')
 CONFIDENCE = "atalaya_prediction_confidence"
 FINITE = 'le!="+Inf"'
@@ -127,7 +127,7 @@ def prediction_panels() -> Iterable[Builder[Panel]]:
     ).max(1)
     yield graph(
         "Abstentions",
-        "Predictions per second on which the model advises not to rely, by reason. Many images that are not aerial "
+        "Predictions per second on which the model abstains, by reason. Many images that are not aerial "
         "indicate a misconfigured client; more low confidence indicates a new region, season or sensor.",
         "ops",
         query(or_none(rate(ABSTENTIONS, "reason"), "reason"), "{{reason}}"),

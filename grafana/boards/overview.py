@@ -47,7 +47,7 @@ def build_overview() -> Dashboard:
 def status_panels() -> Iterable[Builder[Panel]]:
     yield states(
         "Service status",
-        "What users find. Online: it responds. Failing: more than half of the responses of the last minute, except "
+        "What users see. Online: it responds. Failing: more than half of the responses of the last minute, except "
         "to probes, were 5xx. Sleeping: the platform stopped an idle instance, and the next request starts it. "
         "Down: Prometheus cannot reach it.",
         STATUS,

@@ -31,7 +31,7 @@ def credential_panels() -> Iterable[Builder[Panel]]:
         graph(
             "Refused and throttled logins, last 5 minutes",
             "Refused: a wrong password, an unknown user, or too many attempts. Throttled: 429 before the password is "
-            "checked. Above 100 refused for five minutes an alert fires.",
+            "checked. An alert fires above 100 refused logins in five minutes.",
             "short",
             query(or_zero(increase(EVENTS, "5m", "", 'event="token"', 'outcome="refused"')), "refused", "A"),
             query(or_zero(increase(f"{REQUESTS}_count", "5m", "", *THROTTLED)), "throttled", "B"),
@@ -49,7 +49,7 @@ def credential_panels() -> Iterable[Builder[Panel]]:
     )
     yield graph(
         "Events of logins and credentials",
-        "The most frequent events. Many refused checks indicate password guessing or an expired key of a client.",
+        "The most frequent events. Many rejected checks indicate password guessing or an expired key of a client.",
         "ops",
         query(
             or_none(f"{rate(EVENTS, 'event, outcome')} and on (event, outcome) topk(11, {RANKED_EVENTS})", "event"),
@@ -59,7 +59,8 @@ def credential_panels() -> Iterable[Builder[Panel]]:
     )
     yield graph(
         "Reads of the secrets that failed, last 5 minutes",
-        "Unavailable: the provider did not respond or refused. Rejected: a value is missing or weak. Meanwhile the "
+        "Unavailable: the provider did not respond or denied access. Rejected: a value is missing or weak. "
+        "Meanwhile the "
         "gateway uses the values that it has.",
         "short",
         *(

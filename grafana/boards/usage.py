@@ -1,4 +1,4 @@
-"""The usage dashboard: who uses how much."""
+"""The usage dashboard: usage and cost by caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promql import busiest, or_zero, query, rate, select
 def build_usage() -> Dashboard:
     return build_dashboard(
         "usage",
-        "Who uses how much, what it costs, and who reaches a quota.",
+        "Usage and cost by caller, and quotas that are nearly used up.",
         [("Callers", caller_panels()), ("Cost", cost_panels()), ("Quotas", quota_panels())],
     )
 

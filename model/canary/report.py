@@ -22,7 +22,7 @@ _NAMES = {
     Metric.LATENCY: "share of slow requests",
     Metric.ACCURACY: "loss of accuracy",
 }
-_LARGEST_LOG = 700.0  # exp() of more overflows
+_MAX_LOG = 700.0  # exp() of more overflows
 
 
 class EvidenceRow(Struct, frozen=True):
@@ -78,9 +78,9 @@ def _build_row(judgement: Judgement, evidence: MetricEvidence) -> EvidenceRow:
         upper=mean.find_upper_bound(counts, rules.metric_promote_level),
         tolerated=limit.tolerated,
         margin=limit.margin,
-        take_back_e=math.exp(min(evidence.take_back_log_e, _LARGEST_LOG)),
+        take_back_e=math.exp(min(evidence.take_back_log_e, _MAX_LOG)),
         take_back_e_required=1 / rules.metric_take_back_level,
-        promote_e=math.exp(min(evidence.promote_log_e, _LARGEST_LOG)),
+        promote_e=math.exp(min(evidence.promote_log_e, _MAX_LOG)),
         promote_e_required=1 / rules.metric_promote_level,
         finding=evidence.finding,
     )

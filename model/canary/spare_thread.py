@@ -11,7 +11,7 @@ from typing import NamedTuple
 from model.serving.workers import lower_priority
 
 # The worker threads have a higher priority, so that a request that arrives during the work runs first.
-LOWEST_NICENESS = 19
+MAX_NICENESS = 19
 _POLL_S = 0.005
 
 
@@ -33,7 +33,7 @@ class SpareThread:
         *,
         backlog: int = 8,
         patience_s: float = 1.0,
-        niceness: int = LOWEST_NICENESS,
+        niceness: int = MAX_NICENESS,
     ) -> None:
         self._niceness = niceness
         self._is_spare = is_spare

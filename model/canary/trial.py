@@ -21,7 +21,7 @@ ChooseArm = Callable[[str], Arm | None]
 
 _NO_COMPARISON: AbstractContextManager[None] = nullcontext()
 # The maximum number of label pairs to keep while the database is unavailable. Counts are always kept.
-_MOST_PAIRS = 10_000
+_MAX_PAIRS = 10_000
 
 
 class ShadowOutcome(StrEnum):
@@ -57,7 +57,7 @@ class Findings(Struct, frozen=True):
     pairs: tuple[LabelPair, ...] = ()
 
     def __add__(self, other: Findings) -> Findings:
-        return Findings(self.evidence + other.evidence, (self.pairs + other.pairs)[:_MOST_PAIRS])
+        return Findings(self.evidence + other.evidence, (self.pairs + other.pairs)[:_MAX_PAIRS])
 
     def __bool__(self) -> bool:
         return bool(self.evidence.tallies)
@@ -111,7 +111,7 @@ class Trial:
         return findings
 
     def put_back(self, findings: Findings) -> None:
-        """Take back findings that could not be written."""
+        """Put back findings that could not be written."""
         with self._lock:
             self._findings = findings + self._findings
 

@@ -14,7 +14,7 @@ from model.sequential.changes import STAKE_SHARES
 
 _MEMORY = 100  # the recent means cover about this many predictions
 _DECAY = 1 - 1 / _MEMORY
-_LONGEST_MINUTES = 65_535
+_MAX_MINUTES = 65_535
 _STAKES = len(STAKE_SHARES)
 
 
@@ -84,7 +84,7 @@ class DriftState(Struct, eq=False):
 
     def encode(self) -> str:
         """Encode all but `predictions` and `seen_at`. Times are stored in whole minutes and go back 45 days at most."""
-        minutes = np.clip((self.seen_at - self.since) / 60, 0, _LONGEST_MINUTES)
+        minutes = np.clip((self.seen_at - self.since) / 60, 0, _MAX_MINUTES)
         parts = (
             self.wealth.astype("<f4"),
             minutes.astype("<u2"),

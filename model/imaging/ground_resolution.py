@@ -21,7 +21,7 @@ _METRES_PER_DEGREE = _EARTH_RADIUS_M * math.pi / 180
 # From a micrograph to a single pixel of the whole Earth; other values are errors in the file.
 _PLAUSIBLE_M = (1e-4, 1e6)
 _DIGITS = 4
-_LARGEST_FACTOR = 2.0
+_MAX_FACTOR = 2.0
 
 
 def read_ground_resolution(metadata: Metadata, height: int) -> float | None:
@@ -54,7 +54,7 @@ def describe_mismatch(resolution_m: float | None, width: int, height: int, spec:
         return None
     trained = spec.ground_resolution_m
     scaled = compute_scaled_resolution(resolution_m, width, height, spec)
-    if trained / _LARGEST_FACTOR <= scaled <= trained * _LARGEST_FACTOR:
+    if trained / _MAX_FACTOR <= scaled <= trained * _MAX_FACTOR:
         return None
     return (
         f"A pixel of the scaled image covers {scaled:.2g} m on the ground, but {trained:.2g} m in the images that the "

@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-LARGEST_SAMPLE = 65_535
+MAX_SAMPLE = 65_535
 # One sample in a thousand may be brighter than white, so that hot pixels, glints and clouds do not darken the image.
 _OUTLIERS_PER_THOUSAND = 1
 
@@ -19,12 +19,12 @@ class SampleRange(Struct, frozen=True):
 
     def make_table(self) -> NDArray[np.uint8]:
         """Return the 8-bit sample for each 16-bit one, uint8 [65536]. For the full range, it is the high byte."""
-        samples = np.arange(LARGEST_SAMPLE + 1, dtype=np.uint32)
+        samples = np.arange(MAX_SAMPLE + 1, dtype=np.uint32)
         scaled = samples >> 8 if self == FULL_RANGE else (samples * 255 + self.white // 2) // self.white
         return np.minimum(scaled, 255).astype(np.uint8)
 
 
-FULL_RANGE = SampleRange(LARGEST_SAMPLE, "16_to_8")
+FULL_RANGE = SampleRange(MAX_SAMPLE, "16_to_8")
 # The bit depths of sensors, and reflectance in units of 1/10,000, as in Sentinel-2 products.
 _PARTIAL_RANGES = (
     SampleRange(255, "8_to_8"),
@@ -60,7 +60,7 @@ def find_range(high_bytes: NDArray[np.int64], hints: RangeHints = NO_HINTS) -> S
         counts[255] = 0
     used = int(np.argmax(1000 * np.cumsum(counts) >= (1000 - _OUTLIERS_PER_THOUSAND) * counts.sum()))
     # Writers that do not know the range declare the largest 16-bit number.
-    if hints.maximum is not None and hints.maximum < LARGEST_SAMPLE:
+    if hints.maximum is not None and hints.maximum < MAX_SAMPLE:
         used = max(used, hints.maximum >> 8)
     return next((partial for partial in _PARTIAL_RANGES if used <= partial.white >> 8), FULL_RANGE)
 

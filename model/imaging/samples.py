@@ -7,7 +7,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from model.imaging.containers.tiff_metadata import Metadata, MetadataTag
-from model.imaging.sample_range import LARGEST_SAMPLE, RangeHints
+from model.imaging.sample_range import MAX_SAMPLE, RangeHints
 
 _INDEXED = {"P", "PA"}
 # IHDR is the first chunk of a PNG: signature, length and name precede width and height.
@@ -36,11 +36,11 @@ def read_hints(metadata: Metadata) -> RangeHints:
     """Return what a TIFF declares about its 16-bit samples. Values that do not fit into 16 bits are ignored."""
     largest = [
         max(metadata[tag])
-        for tag in (MetadataTag.LARGEST_SAMPLES, MetadataTag.MAX_SAMPLE_VALUE)
-        if tag in metadata and 0 < max(metadata[tag]) <= LARGEST_SAMPLE
+        for tag in (MetadataTag.S_MAX_SAMPLE_VALUE, MetadataTag.MAX_SAMPLE_VALUE)
+        if tag in metadata and 0 < max(metadata[tag]) <= MAX_SAMPLE
     ]
     nodata = metadata.get(MetadataTag.NODATA, (-1.0,))[0]
     return RangeHints(
         maximum=int(largest[0]) if largest else None,
-        nodata=int(nodata) if 0 <= nodata <= LARGEST_SAMPLE else None,
+        nodata=int(nodata) if 0 <= nodata <= MAX_SAMPLE else None,
     )

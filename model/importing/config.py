@@ -62,7 +62,7 @@ class _Checker:
             self._check_class(value, where)
         for name, child in value.items():
             if name not in MEMBERS and member not in NAMED_BY_AUTHOR:
-                _refuse(f"{where} has the member {_quote(name)}")
+                _reject(f"{where} has the member {_quote(name)}")
             if value.get("class_name") == "function" and name == "config":
                 continue  # the name of the function, which is checked with its module
             self.check(child, f"{where}.{_shorten(name)}", name, depth + 1)
@@ -70,37 +70,37 @@ class _Checker:
     def _check_class(self, value: Mapping[str, Any], where: str) -> None:
         module, name, registered = value.get("module"), value.get("class_name"), value.get("registered_name")
         if not isinstance(name, str) or not isinstance(module, str | None):
-            _refuse(f"{where} has a class or a module whose name is not text")
+            _reject(f"{where} has a class or a module whose name is not text")
         if name == "__keras_tensor__":
             config = value.get("config")
             if module is not None or not isinstance(config, dict) or config.keys() - _TENSOR_MEMBERS:
-                _refuse(f"{where} is not a symbolic tensor")
+                _reject(f"{where} is not a symbolic tensor")
             return
         if name == "function":
             self._check_function(module, value.get("config"), registered, where)
             return
         full_name = name if module is None else f"{module}.{name}"
         if (module is None and self._has_modules) or not is_allowed_class(module, name):
-            _refuse(f"{where} is of the class {_quote(full_name)}")
+            _reject(f"{where} is of the class {_quote(full_name)}")
         if registered not in (None, name):
-            _refuse(f"{where} is registered as {_quote(registered)}")
+            _reject(f"{where} is registered as {_quote(registered)}")
         if not isinstance(value.get("config"), dict | None):
-            _refuse(f"{where} has a configuration that is not an object")
+            _reject(f"{where} has a configuration that is not an object")
 
     def _check_function(self, module: str | None, name: Any, registered: Any, where: str) -> None:
         if not isinstance(name, str) or not is_allowed_function(module, name):
-            _refuse(f"{where} is the function {_quote(f'{module}.{name}')}")
+            _reject(f"{where} is the function {_quote(f'{module}.{name}')}")
         if registered not in (None, "function", name):
-            _refuse(f"{where} is registered as {_quote(registered)}")
+            _reject(f"{where} is registered as {_quote(registered)}")
 
 
 def _check_text(value: str, where: str, member: str) -> None:
     if len(value) > _MAX_TEXT:
-        _refuse(f"{where} has more than {_MAX_TEXT} characters")
+        _reject(f"{where} has more than {_MAX_TEXT} characters")
     if "://" in value or value.startswith(("/", "~", "\\")) or ".." in value.replace("\\", "/").split("/"):
-        _refuse(f"{where} refers to a file: {_quote(value)}")
+        _reject(f"{where} refers to a file: {_quote(value)}")
     if is_allowed_reference(member, value) is False:
-        _refuse(f"{where} refers to {_quote(value)}")
+        _reject(f"{where} refers to {_quote(value)}")
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _refuse(problem: str) -> NoReturn:
+def _reject(problem: str) -> NoReturn:
     raise UnsafeModelFile(
         f"{problem}, which is not on the allow-list. Build the classifier from Keras' own image layers, without "
         "Lambda, custom objects or lookup layers, and save it again."

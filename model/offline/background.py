@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from model.backends.base import Backend
 from model.offline.dataset import decode_file, read_file
 
-LEAST_SHARE = 0.7
+MIN_SHARE = 0.7
 """If the thread had a processor for a smaller share of an image's time, other threads need the processors."""
 
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 0.5
+_MAX_PAUSE_S = 0.5
 
 
 class BackgroundOutputs(Struct, frozen=True, eq=False):
@@ -48,10 +48,10 @@ class Pacer:
 
     def find_pause(self, elapsed_s: float, processor_s: float) -> float:
         """Return the pause after an image, from its elapsed and its processor time; all in seconds."""
-        if processor_s >= LEAST_SHARE * elapsed_s:
+        if processor_s >= MIN_SHARE * elapsed_s:
             self._pause_s = 0.0
         else:
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
+            self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S) or _FIRST_PAUSE_S
         return self._pause_s
 
 

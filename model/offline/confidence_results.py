@@ -1,4 +1,4 @@
-"""Measure how often a model abstains, and how good its prediction sets are."""
+"""Measure how often a model abstains, and the quality of its prediction sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure how many aerial and other images a model's gate refuses, on images that it was not fitted on."""
+"""Measure how many aerial and other images a model's gate rejects, on images that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def list_gate_images(
 def measure_gate(
     backend: Backend, groups: Sequence[GateImages], progress: Callable[[int], object] = lambda _: None, threads: int = 1
 ) -> GateReport:
-    """Count the refused images of each group. Raises DatasetError if the model has no gate.
+    """Count the rejected images of each group. Raises DatasetError if the model has no gate.
 
     Calls `progress` with the number of predictions done so far.
     """

@@ -111,7 +111,7 @@ class FileRegistry:
 
         def store(state: ModelState, home: Path) -> ModelState:
             if name in state.versions:
-                raise VersionExists(f"{model} {name} exists already. A version never changes: choose another one.")
+                raise VersionExists(f"{model} {name} already exists. A version never changes: choose another one.")
             _remove_incomplete(home / VERSIONS)
             digest = _store_artefact(folder, manifest, home / VERSIONS / name)
             return state.add(Version(name, digest, datetime.now(UTC).isoformat(timespec="seconds")))

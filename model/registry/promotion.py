@@ -67,7 +67,8 @@ class AliasMover:
         previous = self.registry.read(model).aliases.get(name_previous(alias))
         if previous is None:
             raise AliasUnchanged(
-                f"{model} has no alias {name_previous(alias)!r}, so there is no version to go back to. Promote one."
+                f"{model} has no alias {name_previous(alias)!r}, so there is no previous version to roll back to. "
+                "Promote one."
             )
         return self.promote(model, previous, who=who, why=why, alias=alias, expected=expected)
 

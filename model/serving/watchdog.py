@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 J = TypeVar("J", bound=Hashable)
 
-_LONGEST_INTERVAL_S = 0.25
+_MAX_INTERVAL_S = 0.25
 _MIN_CHECKS = 4  # within `limit_s`
 
 
@@ -19,7 +19,7 @@ class Watchdog(Generic[J]):
     """
 
     def __init__(self, limit_s: float) -> None:
-        self.interval_s = min(_LONGEST_INTERVAL_S, limit_s / _MIN_CHECKS)
+        self.interval_s = min(_MAX_INTERVAL_S, limit_s / _MIN_CHECKS)
         self._allowed_checks = math.ceil(limit_s / self.interval_s)
         self._checks: dict[J, int] = {}
 

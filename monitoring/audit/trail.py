@@ -1,6 +1,6 @@
-"""Writes to the audit log: actions before they are acknowledged, and refused requests in the background.
+"""Writes to the audit log: actions before they are acknowledged, and rejected requests in the background.
 
-Any number of refused requests can neither block the service nor fill the disk: they are aggregated, and written twice
+Any number of rejected requests can neither block the service nor fill the disk: they are aggregated, and written twice
 a second. When the aggregator has spent its budget, it counts further ones only by event and outcome.
 """
 
@@ -52,11 +52,11 @@ class AuditTrail:
             await append_within(connection, [event])
 
     def record_refusal(self, event: AuditEvent) -> None:
-        """Queue a refused request to be written within a second; never waits and never raises."""
+        """Queue a rejected request to be written within a second; never waits and never raises."""
         self._refusals.add(event)
 
     async def flush(self) -> None:
-        """Write the waiting refusals. If that fails, they keep waiting, in bounded memory."""
+        """Write the waiting rejections. If that fails, they keep waiting, in bounded memory."""
         batch = self._refusals.take()
         if not batch:
             return
@@ -69,7 +69,7 @@ class AuditTrail:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[AuditTrail]:
-        """Write refusals in the background, and the remaining ones on exit."""
+        """Write rejections in the background, and the remaining ones on exit."""
         stopping = asyncio.Event()
         task = asyncio.create_task(self._flush_until(stopping))
         try:
@@ -84,7 +84,7 @@ class AuditTrail:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await stopping.wait()
-            # Read before the flush: refusals that are recorded during it need another one.
+            # Read before the flush: rejections that are recorded during it need another one.
             stopped = stopping.is_set()
             await self.flush()
         if lost := self._refusals.waiting:
@@ -115,7 +115,10 @@ class AuditTrail:
         except AuditUnavailable:
             self._on_failure()
             if self._writable:
-                log.error("audit_unwritable", policy="reject requests that must be recorded, keep refusals in memory")
+                log.error(
+                    "audit_unwritable",
+                    policy="requests that must be recorded are rejected, and rejections wait in memory",
+                )
             self._writable = False
             raise
         self._writable = True

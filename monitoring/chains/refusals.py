@@ -1,4 +1,4 @@
-"""Aggregates refused requests until they are recorded, so that any number of them takes little memory and few rows."""
+"""Aggregates rejected requests until they are recorded, so that any number of them takes little memory and few rows."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-BURST = 200  # refusals that can be recorded in detail at once
+BURST = 200  # rejections that can be recorded in detail at once
 REFILL_PER_S = 10.0
 
 V = TypeVar("V")
 
 
 class RefusalAggregator(Generic[V]):
-    """Collects refusals until they are written, and merges those with equal keys.
+    """Collects rejections until they are written, and merges those with equal keys.
 
-    Each waiting refusal spends one token of a budget of BURST, which refills at REFILL_PER_S. While the budget lasts,
-    refusals wait under their `exact_key`. Afterwards `coarsen` replaces each new one by a less detailed refusal and its
-    key, under which many are merged. `merge(first, second)` adds up two refusals with the same key.
+    Each waiting rejection spends one token of a budget of BURST, which refills at REFILL_PER_S. While the budget lasts,
+    rejections wait under their `exact_key`. Afterwards `coarsen` replaces each new one by a less detailed one and its
+    key, under which many are merged. `merge(first, second)` adds up two rejections with the same key.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class RefusalAggregator(Generic[V]):
         if key not in self._waiting and not self._has_budget():
             key, refusal = self._coarsen(refusal)
         if key not in self._waiting:
-            # Coarse refusals may overdraw the budget, but by no more than it refills within seconds.
+            # Coarse rejections may overdraw the budget, but by no more than it refills within seconds.
             self._tokens = max(self._tokens - 1, -BURST)
         self._insert(key, refusal)
 
     def take(self) -> list[V]:
-        """Return all waiting refusals, to be written; `confirm` or `put_back` must follow."""
+        """Return all waiting rejections, to be written; `confirm` or `put_back` must follow."""
         self._in_flight, self._waiting = self._waiting, {}
         return list(self._in_flight.values())
 
     def confirm(self) -> None:
-        """Drop the refusals that were taken, now that they are written."""
+        """Drop the rejections that were taken, now that they are written."""
         self._in_flight = {}
 
     def put_back(self) -> None:
-        """Queue again the refusals that `take` returned, because they could not be written."""
+        """Queue again the rejections that `take` returned, because they could not be written."""
         newer, self._waiting, self._in_flight = self._waiting, self._in_flight, {}
         for key, refusal in newer.items():
             self._insert(key, refusal)
@@ -68,7 +68,7 @@ class RefusalAggregator(Generic[V]):
         self._waiting[key] = self._merge(self._waiting[key], refusal) if key in self._waiting else refusal
 
     def _has_budget(self) -> bool:
-        # Unwritten refusals keep their tokens, so that at most BURST of them wait in detail while writing fails.
+        # Unwritten rejections keep their tokens, so that at most BURST of them wait in detail while writing fails.
         limit = BURST - len(self._waiting) - len(self._in_flight)
         now = self._clock()
         self._tokens = min(self._tokens + (now - self._refilled_at) * REFILL_PER_S, limit)

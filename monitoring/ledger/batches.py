@@ -38,7 +38,7 @@ class Batch:
         return [charge for charge in self.optional_charges if charge is not None]
 
     def apply_refusals(self, refusals: Sequence[ChargeRefusal | None]) -> None:
-        """Turn the entries whose charge was refused into entries of refused requests, without a charge.
+        """Turn the entries whose charge was rejected into entries of rejected requests, without a charge.
 
         `refusals` corresponds to `charges`.
         """

@@ -24,7 +24,7 @@ class ChargeRecorder(Protocol):
     """Charges quotas for predictions."""
 
     def charge(self, connection: DriverConnection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
-        """Record the charges. Return for each one its refusal, or None if it was recorded."""
+        """Record the charges. Return for each one its rejection, or None if it was recorded."""
         ...
 
     def charge_deferred(self, connection: DriverConnection, charges: Sequence[Charge]) -> None:

@@ -41,7 +41,7 @@ class EntryDraft(Struct, frozen=True):
     facts: dict[str, Any]
 
     def as_refusal(self, status: int, code: str) -> EntryDraft:
-        """Return a draft that records the request as refused, without its image, model and prediction."""
+        """Return a draft that records the request as rejected, without its image, model and prediction."""
         return replace(self, facts=self.facts | {"status": status, "code": code} | _NO_PREDICTION)
 
 

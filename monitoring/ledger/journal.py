@@ -86,7 +86,11 @@ class Journal:
         try:
             self._deliver_to_own_chain(entries)
         except ChainConflict:
-            log.error("ledger_out_of_step", writer=entries[0].linked.entry.writer, policy="continue in a new chain")
+            log.error(
+                "ledger_out_of_step",
+                writer=entries[0].linked.entry.writer,
+                policy="the process continues in a new chain",
+            )
             self._deliver_to_new_chain(entries)
         spool.remove_first(len(entries))  # if a crash prevents this, they are delivered again, which is detected
         if not spool.waiting and spool is not self._spools[-1]:
@@ -108,7 +112,7 @@ class Journal:
         except ChainConflict:
             # Either the database was restored from a backup, or it committed a batch, but the acknowledgement was lost
             # and the spool was full.
-            log.error("ledger_out_of_step", writer=self._chain.writer, policy="continue in a new chain")
+            log.error("ledger_out_of_step", writer=self._chain.writer, policy="the process continues in a new chain")
             batch.reset()
             self._begin_chain()
             self._append(batch)

@@ -1,7 +1,7 @@
 """The ledger of one process: a prediction is returned once its entry is durable, in the database or the spool.
 
 While one transaction runs, new entries wait for the next one and share it. An entry can also linger: it waits some
-milliseconds for others. Under load the commits are shared, and without load no entry waits. Refused requests are
+milliseconds for others. Under load the commits are shared, and without load no entry waits. Rejected requests are
 written with the next entries, or by themselves a little later.
 """
 
@@ -116,7 +116,7 @@ class Ledger:
         """Return the entry's id once it is durable.
 
         The entry waits for `linger_for` others, at most LINGER_S for each, to share their transaction. Raises
-        LedgerFull, and the error of a charge that is refused.
+        LedgerFull, and the error of a charge that is rejected.
         """
         draft = self._build_draft(facts)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -161,12 +161,12 @@ class Ledger:
             self._writer = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
-        """Commit until nothing waits. Refusals that cannot be written keep waiting, in bounded memory."""
+        """Commit until nothing waits. Rejections that cannot be written keep waiting, in bounded memory."""
         while self._waiting or (self._refusals_due and self._refusals.waiting):
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             # A caller who has disconnected gets no entry and no charge.
             batch = [waiting for waiting in batch if not waiting.done.done()]
-            # Refusals get their ids last, after all waiting entries.
+            # Rejections get their ids last, after all waiting entries.
             refusals = [] if self._waiting else self._refusals.take()
             self._refusals_due = self._refusals_due and bool(self._waiting)
             drafts = [PendingEntry(self._build_draft(facts), None) for facts in refusals]
@@ -239,7 +239,7 @@ class Ledger:
             self._on_checkpoint_failure()
             log.error(
                 "ledger_checkpoint_failed",
-                policy="try again in a minute",
+                policy="the process tries again in a minute",
                 exc_info=not isinstance(error, LedgerUnavailable),
             )
 

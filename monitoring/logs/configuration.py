@@ -48,8 +48,8 @@ def configure_logging(
 
     Each line has the time (UTC, ISO 8601), the level, a message, the logger, the variables bound in
     `structlog.contextvars`, and an exception as text; credentials are masked. `queues` get the same lines, as JSON
-    whatever `log_format` is. At `debug`, only this project's own messages have that level. Refused requests are sampled
-    (RefusalSampler) so that all `processes` together log no more of them than a single process would.
+    whatever `log_format` is. At `debug`, only this project's own messages have that level. Rejected requests are
+    sampled (RefusalSampler) so that all `processes` together log no more of them than a single process would.
     A later call replaces the configuration. Raises ValueError for an unknown level.
     """
     root = logging.getLogger()

@@ -157,7 +157,7 @@ class LogFileWriter(LineQueue):
 
 
 def _log_failure(reason: str) -> None:
-    log.error("log_file_unwritable", reason=reason, policy="drop and count lines")
+    log.error("log_file_unwritable", reason=reason, policy="lines are dropped and counted")
 
 
 def _log_recovery() -> None:

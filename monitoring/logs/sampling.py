@@ -1,6 +1,6 @@
-"""Limits the log lines of refused requests: beyond a rate, only their number is logged.
+"""Limits the log lines of rejected requests: beyond a rate, only their number is logged.
 
-An attacker could otherwise fill a disk with refusals, or make a platform drop other lines: Railway drops lines beyond
+An attacker could otherwise fill a disk with rejections, or make a platform drop other lines: Railway drops lines beyond
 500 a second.
 """
 
@@ -17,7 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 REFUSALS_PER_S = 100  # lines of a gateway, over all of its processes
 REPORT_AFTER_S = 1.0
-_MOST_KINDS = 10  # in one report
+_MAX_KINDS = 10  # in one report
 
 CallLater = Callable[[float, Callable[[], object]], object]
 _Kind = tuple[object, object, object]
@@ -26,7 +26,7 @@ log = structlog.get_logger("atalaya.access")
 
 
 class RefusalSampler:
-    """A structlog processor that passes at most `limit` lines of refused requests per second.
+    """A structlog processor that passes at most `limit` lines of rejected requests per second.
 
     It drops and counts the others. A second after the first dropped line it logs `refusals_not_logged` with their
     number and the most frequent kinds.
@@ -43,7 +43,7 @@ class RefusalSampler:
         self._dropped: Counter[_Kind] = Counter()
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Return the event. Raises DropEvent for a refused request beyond the limit."""
+        """Return the event. Raises DropEvent for a rejected request beyond the limit."""
         if _is_refusal(event) and not self._admit():
             if not self._dropped:
                 self._call_later(REPORT_AFTER_S, self._report)
@@ -63,7 +63,7 @@ class RefusalSampler:
         dropped, self._dropped = self._dropped, Counter()
         most = [
             {"http.route": route, "http.response.status_code": status, "error.type": code, "count": count}
-            for (route, status, code), count in dropped.most_common(_MOST_KINDS)
+            for (route, status, code), count in dropped.most_common(_MAX_KINDS)
         ]
         log.warning("refusals_not_logged", count=dropped.total(), most=most)
 

@@ -131,7 +131,7 @@ class LogSender(LineQueue):
 
 
 def _log_failure(reason: str) -> None:
-    log.warning("log_receiver_failing", reason=reason, policy="try again, then drop and count lines")
+    log.warning("log_receiver_failing", reason=reason, policy="the lines are sent again, then dropped and counted")
 
 
 def _log_recovery() -> None:

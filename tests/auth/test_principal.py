@@ -33,7 +33,7 @@ def test_a_missing_scope_is_named() -> None:
 
 
 def test_only_a_login_changes_credentials() -> None:
-    """A caller who logged in may change credentials; API keys and other callers are refused with different errors."""
+    """A caller who logged in may change credentials; API keys and other callers are rejected with different errors."""
     caller = Principal("id", "ada", Role.ADMIN, frozenset(Scope), datetime.now(UTC))
     replace(caller, logged_in=True).require_login()
     with pytest.raises(LoginRequired):

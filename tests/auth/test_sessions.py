@@ -47,8 +47,8 @@ async def test_reuse_ends_the_session(store: SessionStore, session: Session) -> 
 
 
 @pytest.mark.parametrize("scope", ["predict users:admin", "predictions:read", "nonsense"])
-async def test_a_refused_scope_does_not_use_the_token(store: SessionStore, session: Session, scope: str) -> None:
-    """A scope that the session lacks is refused before the exchange, so that the token can still be exchanged."""
+async def test_a_rejected_scope_does_not_use_the_token(store: SessionStore, session: Session, scope: str) -> None:
+    """A scope that the session lacks is rejected before the exchange, so that the token can still be exchanged."""
     with pytest.raises(UnknownScope):
         await store.rotate(session.refresh_token, None, scope)
     assert (await store.rotate(session.refresh_token, None, "predict")).scopes == SCOPES
@@ -66,7 +66,7 @@ async def test_a_reused_token_is_reported_whatever_scope_it_requests(store: Sess
 async def test_a_disabled_user_s_token_is_neither_used_nor_reported(
     engine: AsyncEngine, store: SessionStore, user: User, session: Session
 ) -> None:
-    """While a user is disabled, a refresh token is refused and stays unused, even if its session was not ended."""
+    """While a user is disabled, a refresh token is rejected and stays unused, even if its session was not ended."""
     for disabled_at in (session.expires_at, None):
         async with engine.begin() as connection:
             await connection.execute(update(users).where(users.c.id == user.id).values(disabled_at=disabled_at))

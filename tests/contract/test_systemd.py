@@ -17,7 +17,7 @@ from tests.support.requirements import find_program
 UNITS = ROOT / "deploy" / "systemd"
 COMMANDS = {"atalaya": "serve", "atalaya-upkeep": "upkeep --yes", "atalaya-backup": "backup "}
 TASKS = ["atalaya-upkeep", "atalaya-backup"]
-MOST_EXPOSED = 2.0  # of 10, as `systemd-analyze security` rates it
+MAX_EXPOSURE = 2.0  # of 10, as `systemd-analyze security` rates it
 
 
 def read_unit(name: str) -> dict[str, list[str]]:
@@ -62,7 +62,7 @@ def test_systemd_accepts_each_timer(name: str, tmp_path: Path) -> None:
 
 def test_systemd_rates_the_gateway_s_exposure_as_low(tmp_path: Path) -> None:
     """systemd rates the exposure of the gateway's service as low."""
-    analyze(copy_service("atalaya", tmp_path), "security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}")
+    analyze(copy_service("atalaya", tmp_path), "security", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:.0f}")
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS.items())

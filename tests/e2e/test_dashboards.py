@@ -25,7 +25,7 @@ from tests.support.requirements import missing
 pytestmark = pytest.mark.long
 PATIENCE_S = 600
 RATE_INTERVAL_S = 10
-MOST_SERIES = 12
+MAX_SERIES = 12
 # Queries that are expected to be empty here, with the reason.
 RIGHTLY_EMPTY = {
     ("Alerts that fire", "A"): "nothing is wrong",
@@ -110,7 +110,7 @@ def observed(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Obse
 def is_incomplete(prometheus: Prometheus, empty: set[Query]) -> bool:
     """Return whether a query still lacks data, or too few classes were predicted more than once."""
     classes = prometheus.query("count by (label) (increase(atalaya_predictions_total[5m]) > 0)")
-    return bool(empty - RIGHTLY_EMPTY.keys() - EMPTY_ON_SOME_MACHINES) or len(classes) <= MOST_SERIES
+    return bool(empty - RIGHTLY_EMPTY.keys() - EMPTY_ON_SOME_MACHINES) or len(classes) <= MAX_SERIES
 
 
 def fill_in(expression: str) -> str:
@@ -154,8 +154,8 @@ def test_each_query_returns_data(observed: Observed) -> None:
 
 def test_no_panel_draws_more_than_twelve_series(observed: Observed) -> None:
     """A panel draws at most twelve series, even when the stub predicts more than twelve classes."""
-    assert observed.series["Predictions by class"] == MOST_SERIES
-    assert {title: count for title, count in observed.series.items() if count > MOST_SERIES} == {}
+    assert observed.series["Predictions by class"] == MAX_SERIES
+    assert {title: count for title, count in observed.series.items() if count > MAX_SERIES} == {}
 
 
 def test_a_dead_gateway_never_reads_as_0(observed: Observed) -> None:

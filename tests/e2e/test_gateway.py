@@ -18,7 +18,7 @@ from tests.support.paths import ARTEFACT, ATALAYA, FOREST, ROOT
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
-MOST_RESIDENT_BYTES = 260 * 2**20
+MAX_RESIDENT_BYTES = 260 * 2**20
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ def test_memory_while_serving(gateway: Gateway) -> None:
     client = gateway.client()
     for _ in range(30):
         client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
-    assert gateway.resident_bytes() < MOST_RESIDENT_BYTES
+    assert gateway.resident_bytes() < MAX_RESIDENT_BYTES
 
 
 def test_private_metrics_port(gateway: Gateway, label: str) -> None:

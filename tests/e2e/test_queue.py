@@ -54,7 +54,7 @@ def open_upload(gateway: Gateway, token: str, path: str, length: int, data: byte
 
 
 def open_stalled_uploads(stack: ExitStack, gateway: Gateway, token: str, path: str) -> None:
-    """Open uploads that never end until they reserve most of one caller's share. Each is refused after ten seconds."""
+    """Open uploads that never end until they reserve most of one caller's share. Each is rejected after ten seconds."""
 
     def is_most_reserved() -> bool:
         for _ in range(60):

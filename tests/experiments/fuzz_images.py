@@ -32,10 +32,10 @@ from tests.experiments.structured.mutations import FORMATS, corpus, mutant
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
 
 # An image that exploits a decoder takes minutes; any other takes a second, or a few on a slow and busy machine.
-SLOWEST_S = 10.0
+MAX_SECONDS = 10.0
 # Honest images of 50 megapixels take up to 2.2 s.
-MOST_CPU_S, MOST_CPU_S_PER_PIXEL, MOST_MEMORY_SHARE = 2.0, 60e-9, 1.2
-MOST_GROWTH_BYTES = 48_000_000
+MAX_CPU_S, MAX_CPU_S_PER_PIXEL, MAX_MEMORY_SHARE = 2.0, 60e-9, 1.2
+MAX_GROWTH_BYTES = 48_000_000
 CONNECTIONS = 8
 _START_S = 120.0
 
@@ -53,7 +53,7 @@ class Report:
     def record(self, outcome: str, seconds: float, image: str) -> None:
         self.outcomes[outcome] += 1
         self.slowest_s = max(self.slowest_s, seconds)
-        if seconds > SLOWEST_S:
+        if seconds > MAX_SECONDS:
             self.faults.append(f"{image} took {seconds:.1f} s")
 
     def record_decoding(self, decoding: Decoding, image: str) -> None:
@@ -62,15 +62,15 @@ class Report:
         self.largest_memory_share = max(self.largest_memory_share, decoding.memory_share)
         found = {
             f"took {decoding.seconds:.1f} s of processor time": decoding.seconds
-            > max(MOST_CPU_S, MOST_CPU_S_PER_PIXEL * decoding.pixels),
-            f"took {decoding.memory_share:.2f} of its reserved memory": decoding.memory_share > MOST_MEMORY_SHARE,
+            > max(MAX_CPU_S, MAX_CPU_S_PER_PIXEL * decoding.pixels),
+            f"took {decoding.memory_share:.2f} of its reserved memory": decoding.memory_share > MAX_MEMORY_SHARE,
             decoding.outcome: decoding.outcome.startswith(("escaped", "wrong")),
         }
         self.faults += [f"{image} {fault}" for fault, is_true in found.items() if is_true]
 
     def close(self, early_bytes: int, late_bytes: int) -> None:
         early, late = self.resident_megabytes = round(early_bytes / 1e6), round(late_bytes / 1e6)
-        if late_bytes - early_bytes > MOST_GROWTH_BYTES:
+        if late_bytes - early_bytes > MAX_GROWTH_BYTES:
             self.faults.append(f"memory grew from {early} to {late} MB")
 
 
@@ -90,7 +90,7 @@ def fuzz_decoder(image: str, make: MakeImage, images: int) -> Report:
         number = begin - 1
         try:
             while (number := _receive(here, _START_S)) is not None:
-                decoding: Decoding = _receive(here, SLOWEST_S * 5)
+                decoding: Decoding = _receive(here, MAX_SECONDS * 5)
                 latest = decoding.resident_bytes
                 report.record_decoding(decoding, f"{image}:{number}")
                 early = latest if number == images // 10 else early

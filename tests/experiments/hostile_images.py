@@ -27,7 +27,7 @@ from tests.support.paths import FOREST, ROOT
 
 ORDINARY = "ordinary JPEG"
 CASES = ROOT / "tests" / "model" / "imaging" / "fixtures"
-MOST_LIVEZ_S, MOST_LIVEZ_TIMES_ORDINARY, MOST_SHUTDOWN_S, LEAST_SERVED = 0.05, 3.0, 10.0, 0.75
+MAX_LIVEZ_S, MAX_LIVEZ_TIMES_ORDINARY, MAX_SHUTDOWN_S, MIN_SERVED = 0.05, 3.0, 10.0, 0.75
 WARM_UP_S = 3.0
 LIVEZ_INTERVAL_S = 0.05
 
@@ -46,12 +46,12 @@ class Results:
     oom_kills: int
 
     def failures(self) -> list[str]:
-        most_livez_s = max(MOST_LIVEZ_S, MOST_LIVEZ_TIMES_ORDINARY * self.livez_ordinary_s)
+        most_livez_s = max(MAX_LIVEZ_S, MAX_LIVEZ_TIMES_ORDINARY * self.livez_ordinary_s)
         found = {
             "the kernel killed processes because memory ran out": self.oom_kills != 0,
-            f"only {self.ordinary_share:.0%} of the ordinary images were served": self.ordinary_share < LEAST_SERVED,
+            f"only {self.ordinary_share:.0%} of the ordinary images were served": self.ordinary_share < MIN_SERVED,
             f"/livez took {self.livez_s * 1000:.0f} ms": self.livez_s > most_livez_s,
-            f"the shutdown took {self.shutdown_s:.1f} s": self.shutdown_s > MOST_SHUTDOWN_S,
+            f"the shutdown took {self.shutdown_s:.1f} s": self.shutdown_s > MAX_SHUTDOWN_S,
             f"the gateway ended with status {self.exit_status}": self.exit_status != 0,
         }
         return [failure for failure, is_true in found.items() if is_true]

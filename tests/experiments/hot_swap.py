@@ -36,7 +36,7 @@ from tests.support.polling import wait_until
 
 INFERENCE_THREADS = 2  # of all workers together
 VERSIONS = 2
-MOST_GROWTH_BYTES = 10_000_000
+MAX_GROWTH_BYTES = 10_000_000
 SWITCHED = 'atalaya_model_loads_total{outcome="switched"}'
 WARM_UP_REQUESTS = 300
 _RELEASE_S = IDLE_S + 10.0  # by then both workers have returned the memory that only predictions need
@@ -64,7 +64,7 @@ class Results:
             f"failed requests: {dict(self.failures)}": bool(self.failures),
             f"{len(self.mixtures)} mixed responses, such as: {self.mixtures[:1]}": bool(self.mixtures),
             f"only these versions served: {dict(served)}": len(served) < VERSIONS,
-            f"the memory of a process at rest grew by {grown / 1e6:.1f} MB": grown > MOST_GROWTH_BYTES,
+            f"the memory of a process at rest grew by {grown / 1e6:.1f} MB": grown > MAX_GROWTH_BYTES,
         }
         return [failure for failure, is_true in found.items() if is_true]
 

@@ -36,7 +36,7 @@ from tests.support.paths import ATALAYA, FOREST
 SMALL = "small JPEG"
 # The longest gap between two small images served: three seconds, or on a slow machine three times what one large image
 # takes there alone. Of the small images at least three quarters must be served.
-MOST_SILENT_S, MOST_SILENT_TIMES_ALONE, LEAST_SERVED = 3.0, 3.0, 0.75
+MAX_SILENT_S, MAX_SILENT_TIMES_ALONE, MIN_SERVED = 3.0, 3.0, 0.75
 NO_MEMORY_GROUP = 77
 
 Picture = tuple[str, bytes]
@@ -93,7 +93,7 @@ class Results:
             "the kernel killed processes because memory ran out": self.oom_kills != 0,
             "the gateway ended": not self.alive,
             f"no small image was served for {self.small_silence_s:.1f} s": self.small_silence_s > self.most_silent_s,
-            f"only {share:.0%} of the small images were served": share < LEAST_SERVED,
+            f"only {share:.0%} of the small images were served": share < MIN_SERVED,
         }
         return [failure for failure, is_true in found.items() if is_true]
 
@@ -200,7 +200,7 @@ def run(seconds: float, connections: int, limit_bytes: int) -> Results:
                 kind: KindResult(dict(tally.statuses), tally.median_ms, tally.share) for kind, tally in tallies.items()
             },
             small_silence_s=tallies[SMALL].longest_silence(started, min(ended, started + seconds)),
-            most_silent_s=max(MOST_SILENT_S, MOST_SILENT_TIMES_ALONE * alone_s),
+            most_silent_s=max(MAX_SILENT_S, MAX_SILENT_TIMES_ALONE * alone_s),
             limit_bytes=limit_bytes,
             group_peak_bytes=group.peak_bytes(),
             resident_peak_bytes=resident,

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tests.experiments.memory import LEAST_SERVED, NO_MEMORY_GROUP, SMALL
+from tests.experiments.memory import MIN_SERVED, NO_MEMORY_GROUP, SMALL
 from tests.support.paths import ROOT
 from tests.support.requirements import missing
 
@@ -21,7 +21,7 @@ def test_images_that_do_not_fit_in_memory_kill_no_process() -> None:
     assert experiment.stdout, experiment.stderr
     results = json.loads(experiment.stdout)
     assert (results["oom_kills"], results["alive"]) == (0, True)
-    assert results["kinds"][SMALL]["share"] >= LEAST_SERVED
+    assert results["kinds"][SMALL]["share"] >= MIN_SERVED
     assert results["group_peak_bytes"] < results["limit_bytes"]
     # In so short a run chance decides which kind of JPEG fits beside a PNG that takes nearly all the memory (ADR 0012).
     jpegs = [results["kinds"][kind]["statuses"] for kind in ("48 MP JPEG", "48 MP progressive JPEG")]

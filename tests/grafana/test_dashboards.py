@@ -18,7 +18,7 @@ from tests.grafana.promql import find_selectors, max_series
 from tests.support.paths import ROOT
 
 DRAWN = ("timeseries", "state-timeline", "heatmap")
-MOST_SERIES = 12
+MAX_SERIES = 12
 # The most values that each label can have, because the code writes no others.
 VALUES = {"stage": 4, "reason": 6, "outcome": 4, "origin": 3, "limit": 7, "store": 2, "job": 1, "le": 12}
 VALUES |= {"database": 2, "window": 3, "certificate": 2, "correct": 2, "metric": 6, "direction": 2, "verdict": 3}
@@ -79,7 +79,7 @@ def test_prediction_requests_are_posts() -> None:
 
 
 def test_share_of_abstentions_is_that_of_the_alert() -> None:
-    """The share of abstentions counts the same series as the alert: it never exceeds 1, even if they are refused."""
+    """The share of abstentions counts the same series as the alert: it never exceeds 1, even if they are rejected."""
     (panel,) = (panel for _, panel in all_panels() if panel["title"] == "Share of abstentions")
     (rule,) = (rule for _, rule in read_alerts() if rule["alert"] == "AtalayaAbstentionSurge")
     (target,) = panel["targets"]
@@ -120,7 +120,7 @@ def test_panels_draw_few_series(name: str) -> None:
     """A panel draws at most twelve series, however many instances, callers, routes or classes there are."""
     drawn = [panel for panel in read_panels(name) if panel["type"] in DRAWN]
     counts = {panel["title"]: sum(max_series(each["expr"], VALUES) for each in panel["targets"]) for panel in drawn}
-    assert {title: count for title, count in counts.items() if count > MOST_SERIES} == {}
+    assert {title: count for title, count in counts.items() if count > MAX_SERIES} == {}
 
 
 def test_ranking_is_fixed_over_the_time_range() -> None:

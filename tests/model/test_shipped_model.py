@@ -71,7 +71,7 @@ def test_probabilities_are_calibrated(predictions: dict[str, Prediction]) -> Non
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_images_that_are_not_aerial_are_refused(backend: OnnxBackend, category: str) -> None:
+def test_images_that_are_not_aerial_are_rejected(backend: OnnxBackend, category: str) -> None:
     """The gate rejects at least 90 % of the generated images of each category, including kinds absent from the fit."""
     images = [image for image in list_generated(Role.TEST, 2, (256, 256)) if image.kind.category == category]
     gate = backend.info.confidence.abstention.gate

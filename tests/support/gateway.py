@@ -171,7 +171,7 @@ class Gateway:
     def complete_log(self) -> str:
         """Return the log once it has the lines of all responses so far, which are written later. For one process."""
         request_id = uuid.uuid4().hex
-        # A request that succeeds, because refused ones are sampled when there are many.
+        # A request that succeeds, because rejected ones are sampled when there are many.
         self.get("/.well-known/jwks.json", headers={"X-Request-ID": request_id}, verify=False)
         wait_until(lambda: request_id in self.log(), message=self.log)
         return self.log()

@@ -51,7 +51,7 @@ def disable(name: str) -> None:
 
 @app.command("enable")
 def enable(name: str) -> None:
-    """Let a disabled client log in again; tokens that have not expired are valid again, too."""
+    """Let a disabled client log in again; its unexpired tokens become valid again, too."""
     _run_with_clients(lambda clients: clients.enable(name, record=_recording("enabled")))
     typer.echo(f"{name}: enabled.")
 

@@ -31,7 +31,7 @@ from auth.principal import ROLE_SCOPES, Scope, select_scopes
 
 app = typer.Typer(no_args_is_help=True)
 Body = TypeVar("Body", bound=BaseModel)
-Days = typer.Option(help=f"Days until it expires, {MAX_DAYS} at most.")
+Days = typer.Option(help=f"Days until it expires, at most {MAX_DAYS}.")
 
 
 @app.command("create")
@@ -42,11 +42,12 @@ def create(  # noqa: PLR0913  (each is an option)
     scope: Annotated[str, typer.Option(help="Scopes of the owner, separated by spaces.")] = Scope.PREDICT.value,
     expires_days: Annotated[int, Days] = DEFAULT_DAYS,
     address: Annotated[
-        list[str] | None, typer.Option(metavar="NETWORK", help="An address or network to accept; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NETWORK", help="Accept the key only from this address or network. Can be repeated."),
     ] = None,
-    rate: Annotated[str | None, typer.Option(help="For example 60/minute.")] = None,
-    monthly_requests: Annotated[int | None, typer.Option(help="Requests per month.")] = None,
-    monthly_megapixels: Annotated[int | None, typer.Option(help="Megapixels per month.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Rate limit, for example 60/minute.")] = None,
+    monthly_requests: Annotated[int | None, typer.Option(help="Monthly quota of requests.")] = None,
+    monthly_megapixels: Annotated[int | None, typer.Option(help="Monthly quota of megapixels.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Create an API key and print it; it is shown only once."""
@@ -70,7 +71,7 @@ def create(  # noqa: PLR0913  (each is an option)
 
 @app.command("list")
 def list_keys(
-    user: Annotated[str | None, typer.Option(help="The owner's name; the keys of all users if absent.")] = None,
+    user: Annotated[str | None, typer.Option(help="The owner's name. Default: the keys of all users.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List API keys, without their secrets."""
@@ -92,14 +93,19 @@ def list_keys(
 
 @app.command("rotate")
 def rotate(
-    key_id: Annotated[str | None, typer.Argument(help="An API key; the gateway's signing key if absent.")] = None,
+    key_id: Annotated[
+        str | None, typer.Argument(help="The id of an API key. Default: the gateway's signing key.")
+    ] = None,
     overlap_hours: Annotated[
-        int, typer.Option(help=f"Hours that an API key's old secret stays valid, {MAX_OVERLAP_HOURS} at most.")
+        int, typer.Option(help=f"Hours for which an API key's old secret stays valid, at most {MAX_OVERLAP_HOURS}.")
     ] = DEFAULT_OVERLAP_HOURS,
     expires_days: Annotated[int | None, Days] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Rotate the signing key without asking.")] = False,
     show: Annotated[
-        bool, typer.Option("--print", help="Print the signing keys with a new one, to store elsewhere; change nothing.")
+        bool,
+        typer.Option(
+            "--print", help="Only print the signing keys with a new one added, so that you can store them elsewhere."
+        ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -127,13 +133,14 @@ def rotate(
 @app.command("revoke")
 def revoke(
     key_id: str,
-    leaked: Annotated[bool, typer.Option("--leaked", help="Others may have the key: implies --cascade.")] = False,
+    leaked: Annotated[bool, typer.Option("--leaked", help="The key may have leaked. Implies --cascade.")] = False,
     cascade: Annotated[
-        bool | None, typer.Option("--cascade/--no-cascade", help="Also revoke the keys created with it, and so on.")
+        bool | None,
+        typer.Option("--cascade/--no-cascade", help="Also revoke the keys created with this key, recursively."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Revoke an API key for ever; running gateways reject it within a second."""
+    """Revoke an API key permanently; running gateways reject it within a second."""
     scope = Revocation(leaked=leaked, cascade=cascade)
 
     async def record(connection: AsyncConnection, revoked: Sequence[ApiKey]) -> None:

@@ -29,7 +29,7 @@ def bar(issuer: Issuer, subject: Subject, as_json: JsonFlag = False) -> None:
 
 
 def unbar(issuer: Issuer, subject: Subject) -> None:
-    """Stop barring a user of an external issuer."""
+    """Let a barred user of an external issuer in again."""
     target = _name_subject(issuer, subject)
     record = recording(lambda _: CommandEvent("subject", "unbarred", target))
     run_with_engine(load_settings(), lambda engine: BarredSubjects(engine).unbar(issuer, subject, record=record))

@@ -170,13 +170,16 @@ def delete(
 def token(
     user: Annotated[str, typer.Option(help="The user's name.")],
     password_stdin: PasswordStdin = False,
-    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces; all of the role's if absent.")] = "",
-    totp: Annotated[str, typer.Option(help="The one-time code, for a user who has one-time codes.")] = "",
+    scope: Annotated[
+        str, typer.Option(help="Scopes, separated by spaces. Default: all scopes of the user's role.")
+    ] = "",
+    totp: Annotated[str, typer.Option(help="The one-time code, if the user has enabled one-time codes.")] = "",
     url: Annotated[
-        str | None, typer.Option(help="The gateway that the token is for; the one that runs here if absent.")
+        str | None,
+        typer.Option(help="URL of the gateway that the token is for. Default: the one running in this installation."),
     ] = None,
 ) -> None:
-    """Log a user in and print the access token, and nothing else."""
+    """Log in as a user and print only the access token."""
     settings = load_settings()
     keyring = open_keyring(settings)
     policy = replace(token_policy(settings), issuer=find_issuer(settings, keyring, url))

@@ -26,7 +26,7 @@ from storage.backups.stream import BackupReader, BackupWriter
 
 KEYS = "keys.env"
 _MANIFEST = "manifest.json"
-_KEYS_UNENCRYPTED = "The backup has keys but no passphrase, so somebody has changed it. Use another one."
+_KEYS_UNENCRYPTED = "The backup contains keys but is not encrypted, so it was tampered with. Use another one."
 _UNREADABLE = "The backup's content cannot be read. Use another one."
 
 

@@ -57,9 +57,9 @@ def backup(
         raise typer.BadParameter("--with-keys needs a passphrase: use --passphrase-file or --passphrase-stdin.")
     to_stdout = str(file) == "-"
     if to_stdout and as_json:
-        raise typer.BadParameter("--json needs standard output, too. Name a file.")
+        raise typer.BadParameter("--json also writes to standard output. Name a file.")
     if to_stdout and sys.stdout.isatty():
-        raise CommandFailed("A backup is not text for a terminal. Name a file, or redirect standard output.")
+        raise CommandFailed("A backup is binary data. Name a file, or redirect standard output.")
     settings = load_settings()
     with recorded_run(Task.BACKUP):
         rows = _back_up(settings, file, passphrase, with_keys=with_keys)

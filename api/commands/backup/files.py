@@ -22,12 +22,12 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
     Raises CommandFailed.
     """
     if os.path.lexists(path):
-        raise CommandFailed(f"{path} exists already. Name a new file.")
+        raise CommandFailed(f"{path} already exists. Name a new file.")
     partial = path.with_name(f".{path.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise CommandFailed(f"{partial} exists already. Remove it unless it is being written.") from None
+        raise CommandFailed(f"{partial} already exists. Remove it unless it is being written.") from None
     except OSError as error:
         raise CommandFailed(f"{path} cannot be created: {error.strerror}. Name another file.") from None
     try:

@@ -69,7 +69,7 @@ def _check_empty(connection: Connection, url: str) -> None:
     inspector = inspect(connection)
     if any(inspector.has_table(name) for name in list_tables()):
         raise RestoreTargetNotEmpty(
-            f"The database {describe_database(url)} has tables already. Move it away, or set DATABASE_URL to an empty "
+            f"The database {describe_database(url)} already has tables. Move it away, or set DATABASE_URL to an empty "
             "one."
         )
 

@@ -26,7 +26,7 @@ from monitoring.chains.signing import Verifier
 
 def restore(
     file: Annotated[
-        Path, typer.Argument(help="A file of `atalaya backup`; - for standard input, after the passphrase.")
+        Path, typer.Argument(help="A file that `atalaya backup` wrote; - for standard input, after the passphrase.")
     ],
     keys_to: Annotated[
         Path | None, typer.Option(help="Write the keys in the backup to this new file, as lines for .env.")
@@ -36,7 +36,7 @@ def restore(
     public_key: EarlierKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Restore a backup to an empty database, and verify the audit log and the ledger."""
+    """Restore a backup into an empty database, and verify the audit log and the ledger."""
     Verifier(public_key or ())  # rejects an invalid key before anything is restored
     passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
     settings = load_settings()
@@ -73,7 +73,7 @@ def restore(
     if added:
         typer.echo(f"Models restored to the registry: {', '.join(added)}.")
     if left_out:
-        reason = "no MODEL__REGISTRY is set" if models is None else "the registry has them already"
+        reason = "no MODEL__REGISTRY is set" if models is None else "the registry already has them"
         typer.echo(f"Models left out, because {reason}: {', '.join(left_out)}.")
 
 

@@ -45,7 +45,7 @@ _START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 15.0
 _ABSTENTIONS = {
     "not_an_aerial_image": "the image does not look like an aerial scene",
-    "low_confidence": "it is not sure which land use the image shows",
+    "low_confidence": "its confidence in the land use is too low",
 }
 
 
@@ -58,7 +58,7 @@ class _Account(Struct, frozen=True):
 
 def demo(
     stay: Annotated[bool, typer.Option("--stay", help="Keep serving until Ctrl-C.")] = False,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; $HOST, or 127.0.0.1, if absent.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: $HOST, or 127.0.0.1.")] = None,
 ) -> None:
     """Start a gateway and make one authenticated prediction on a sample image."""
     options: dict[str, Any] = {} if host is None else {"host": host}
@@ -87,7 +87,7 @@ def demo(
         if stay:
             typer.echo(describe_serving(url, settings))
             server.wait()
-            raise CommandFailed("The gateway has ended; it has printed the reason above.")
+            raise CommandFailed("The gateway has stopped; the reason is printed above.")
     command = f"make run{_format_port(settings.port)}"
     typer.echo(f"The demo has stopped its gateway. `{command}` starts one that keeps serving, for the commands above.")
 
@@ -149,7 +149,7 @@ def _wait_until_ready(url: str, server: _Server) -> None:
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline:
         if server.has_ended:
-            raise CommandFailed("The gateway stopped while starting; it has printed the reason above.")
+            raise CommandFailed("The gateway stopped during start-up; the reason is printed above.")
         try:
             if httpx.get(f"{url}/readyz", timeout=1).is_success:
                 return
@@ -205,7 +205,7 @@ def _print_result(prediction: dict[str, Any]) -> None:
     typer.echo(f"\n{_sample_path()}: {prediction['label']}, probability {prediction['confidence']:.4f} ({name})")
     if prediction["abstained"]:
         reason = _ABSTENTIONS[prediction["reason"]]
-        typer.echo(f"The model abstains: {reason}. Do not rely on this land use.")
+        typer.echo(f"The model abstains: {reason}. Do not rely on this label.")
     typer.echo()
 
 

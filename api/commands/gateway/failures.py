@@ -28,7 +28,7 @@ def explain_failure(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({cause.verify_message}); SSL_CERT_FILE can name another authority"
         if isinstance(cause, ssl.SSLError):
-            return "it does not speak TLS as expected; check whether the address begins with http:// or https://"
+            return "the TLS handshake failed; check whether the address begins with http:// or https://"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[0].lower() + cause.strerror[1:]
         cause = cause.__cause__ or cause.__context__

@@ -22,9 +22,11 @@ _PAUSE_S = 0.5
 
 
 def healthcheck(
-    url: Annotated[str | None, typer.Option(help="The gateway; the one that runs here if absent.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="URL of the gateway. Default: the one running in this installation.")
+    ] = None,
     wait: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for it, for example after a start.")
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait until the gateway is ready.")
     ] = 0.0,
     as_json: JsonFlag = False,
 ) -> None:

@@ -27,11 +27,11 @@ def refresh(
     service: Annotated[ProxyService, typer.Argument(help="The service whose networks the files contain.")],
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="Copies of what it publishes; - for standard input."),
+        typer.Argument(metavar="FILE…", help="Copies of the lists that the service publishes; - for standard input."),
     ],
     as_json: JsonFlag = False,
 ) -> None:
-    """Install a newer list of a service's networks, which LIMITS__TRUSTED_PROXIES can name."""
+    """Install a newer list of the networks of a service that LIMITS__TRUSTED_PROXIES can name."""
     try:
         networks = parse_published(service, "\n".join(_read(file) for file in files))
     except ValueError as error:

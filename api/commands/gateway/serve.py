@@ -33,8 +33,10 @@ log = structlog.get_logger("atalaya.serve")
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; $HOST, or 127.0.0.1, if absent.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; $PORT, or 8000, if absent.", min=0, max=65535)] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: $HOST, or 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on. Default: $PORT, or 8000.", min=0, max=65535)
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="Use TLS with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key.")] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help="Accept client certificates of this CA.")] = None,

@@ -45,7 +45,7 @@ def export(
     export_format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.JSONL,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the ledger, or a part of it, to a file that `atalaya ledger verify` can verify."""
+    """Export the ledger, or part of it, to a file that `atalaya ledger verify` can verify."""
     if str(path) == "-" and (as_json or export_format is ExportFormat.PARQUET):
         raise typer.BadParameter("Only JSON lines can be written to standard output: name a file, or omit --json.")
     if path.exists() and not path.is_file():

@@ -26,7 +26,7 @@ def replay(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Reproduce a prediction bit for bit, or name the differences."""
+    """Repeat a prediction and compare it bit for bit with the recorded one."""
     from api.services.registry import list_artefact_folders  # these load the model libraries
     from model.imaging.bounds import read_image_file
     from model.serving.replay import replay as repeat_prediction

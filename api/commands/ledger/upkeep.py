@@ -38,7 +38,7 @@ EarlierKeys = Annotated[
 
 
 def prune(public_key: EarlierKeys = None, yes: Yes = False, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
-    """Remove the predictions older than LEDGER__KEEP_DAYS; the rest still verifies."""
+    """Remove the predictions older than LEDGER__KEEP_DAYS; the remaining ones stay verifiable."""
     settings = load_settings()
     count = count_older_predictions(settings)
     age = f"older than {format_count(settings.ledger.keep_days, 'day')}"

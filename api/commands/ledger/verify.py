@@ -51,12 +51,12 @@ def verify(
         typer.Option(
             parser=parse_anchor,
             metavar="NUMBER:HASH",
-            help="Require this checkpoint, which an earlier verification printed.",
+            help="Require that the ledger contains this checkpoint, which an earlier verification printed.",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify every entry, every signed statement and their order; name what is wrong."""
+    """Verify all entries, all signed statements and their order; report what is wrong."""
     verifier = Verifier(public_key or read_configured_keys(of_export=export is not None))
     with recorded_run(Task.LEDGER_VERIFY) if export is None else nullcontext():
         with _open_records(export) as records:
@@ -115,7 +115,9 @@ def _open_records(export: Path | None) -> Iterator[Iterable[Record]]:
 
 def _format_report(report: LedgerReport) -> str:
     if not report.writers and not report.checkpoints:
-        return "The ledger is empty: nothing was ever written, or everything was deleted. --anchor can tell which."
+        return (
+            "The ledger is empty: nothing was ever written, or everything was deleted. Use --anchor to find out which."
+        )
     parts = [f"{format_entries(report.entries)} of {format_count(report.writers, 'writer')}, unchanged."]
     if report.erased:
         parts.append(f"{format_count(report.erased, 'was', 'were')} erased.")
@@ -124,7 +126,7 @@ def _format_report(report: LedgerReport) -> str:
         withheld = format_count(report.withheld, "is", "are")
         parts.append(f"{withheld} withheld: this export proves only what it contains{filters}.")
     if report.anchor.number and not report.header.has_window:
-        parts.append(f"Keep this elsewhere: {report.anchor.number}:{report.anchor.hash}")
+        parts.append(f"Keep this anchor outside the database: {report.anchor.number}:{report.anchor.hash}")
     return " ".join(parts)
 
 

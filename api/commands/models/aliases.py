@@ -33,12 +33,12 @@ def _check_reason(text: str) -> str:
 
 
 WhyOption = Annotated[
-    str, typer.Option(callback=_check_reason, metavar="TEXT", help="The reason, for the record in the ledger.")
+    str, typer.Option(callback=_check_reason, metavar="TEXT", help="The reason, which the ledger records.")
 ]
 
 
 ExpectOption = Annotated[
-    str | None, typer.Option(metavar="VERSION", help="Refuse unless the alias points to this version now.")
+    str | None, typer.Option(metavar="VERSION", help="Fail unless the alias currently points to this version.")
 ]
 
 
@@ -79,7 +79,7 @@ def tag(
     tags: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…", help="KEY= removes the tag.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Set or remove tags of a version. They are notes: nothing depends on them."""
+    """Set or remove tags of a version. Tags are notes: they do not affect serving."""
     settings = load_settings()
     state = open_registry(settings).tag(name, version, dict(map(_parse_tag, tags)))
     tagged = state.find(version)
@@ -136,7 +136,7 @@ def _print(name: str, changes: Mapping[str, Change], as_json: bool) -> None:
         return
     for each, change in changes.items():
         before = f" (before: {change.before})" if change.before else ""
-        typer.echo(f"{each} of {name} points to {change.after} now{before}.")
+        typer.echo(f"{each} of {name} now points to {change.after}{before}.")
 
 
 def _parse_tag(text: str) -> tuple[str, str | None]:

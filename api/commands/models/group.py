@@ -8,7 +8,7 @@ from api.commands.models import aliases, history, importing, listing, mlflow, pr
 from api.commands.models.quality import quality, reference, status
 
 # Printed after the list of commands: the order in which they are used.
-_STORY = """\b
+_EXAMPLES = """\b
 From a file to production, and back:
   atalaya models import FILE --name NAME --version 1.2 --data DATA --key KEY.pem
   atalaya models promote NAME 1.2 --why "4 points better on the new camera"
@@ -20,7 +20,7 @@ MODEL__URL=registry://NAME@production serve what `production` names.
 Each command explains its options with --help.
 """
 
-app = typer.Typer(no_args_is_help=True, epilog=_STORY)
+app = typer.Typer(no_args_is_help=True, epilog=_EXAMPLES)
 app.command("import")(importing.import_file)
 app.command("add")(importing.add)
 app.command("sign")(signing.sign)

@@ -148,10 +148,10 @@ def _describe_moment(name: str, timeline: AliasHistory, at: datetime) -> str:
     """Return one sentence about what the alias pointed to at that time."""
     then, period = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", timeline.find(at)
     if period is None:
-        return f"{timeline.alias} of {name} at {then}: nothing on record."
+        return f"{timeline.alias} of {name} at {then}: no record."
     move, version = period.move, period.version or "no version"
     if move is None:
-        return f"{timeline.alias} of {name} at {then}: {version}, since when is not on record."
+        return f"{timeline.alias} of {name} at {then}: {version}, but the ledger does not record since when."
     return (
         f"{timeline.alias} of {name} at {then}: {version}, since {format_time(period.since)} UTC, decided by "
         f"{move.who}: {move.why}"

@@ -37,17 +37,18 @@ def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
     password_stdin: PasswordStdin = False,
     images: Annotated[Path | None, typer.Option(help="Real images to compare the two models on.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled images that the model did not see, to fit and measure its confidence.")
+        Path | None,
+        typer.Option(help="Labelled images that the model was not trained on, to fit and measure its confidence."),
     ] = None,
     photos: PhotosOption = None,
     scenes: ScenesOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import a model file, which need not be trusted; takes a minute.
+    """Import a model file, which may come from an untrusted source. Takes about a minute.
 
-    The file is checked against an allow-list, and converted in a sandbox without network, secrets and other files. The
-    result becomes a version in MODEL__REGISTRY without an alias, or with --out an artefact folder. Fails with the
-    reason, and writes nothing, if the file is not allowed, exceeds a limit or cannot be served.
+    The file is checked against an allow-list, and converted in a sandbox without access to the network, secrets or
+    other files. The result becomes a version in MODEL__REGISTRY without an alias, or with --out an artefact folder.
+    Fails with the reason, and writes nothing, if the file is not allowed, exceeds a limit or cannot be served.
     """
     private_key = None if key is None else read_key_file(key, password_stdin)
     settings = load_settings()
@@ -101,7 +102,7 @@ def check_version_is_new(settings: Settings, name: str, version: str, *, signed:
     except UnknownModel:
         exists = False
     if exists:
-        raise VersionExists(f"{name} {version} exists already. A version never changes: choose another one.")
+        raise VersionExists(f"{name} {version} already exists. A version never changes: choose another one.")
     if not signed and settings.artefact_key() is not None:
         raise CommandFailed(
             "The versions of this registry must be signed. Add --key KEY.pem; see `atalaya models sign`."

@@ -23,23 +23,30 @@ DataOption = Annotated[
 def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     data: Annotated[Path, typer.Option(help="Folder with train/, validation/ and test/, or the original layout.")],
     init: Annotated[Path, typer.Option(help='"imagenet", a .weights.h5 file of the backbone, or an earlier .keras.')],
-    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run resumes there.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run. If it contains an interrupted run, that run is resumed.")
+    ],
     extra: Annotated[
-        Path | None, typer.Option(help="More training images from another camera, in folders named like classes.")
+        Path | None,
+        typer.Option(help="Additional training images from another camera, in folders named after the classes."),
     ] = None,
     stage: Annotated[
-        list[str] | None, typer.Option(metavar="PIXELS:EPOCHS", help="Repeat it for each stage of the run.")
+        list[str] | None,
+        typer.Option(
+            metavar="PIXELS:EPOCHS",
+            help="A training stage: image size and number of epochs. Repeat the option for each stage.",
+        ),
     ] = None,
-    input_size: Annotated[int, typer.Option(min=32, help="Pixels on each side of the images that it takes.")] = 256,
+    input_size: Annotated[int, typer.Option(min=32, help="Width and height of the model's input, in pixels.")] = 256,
     ground_resolution: Annotated[
-        float | None, typer.Option(min=0.001, help="Metres on the ground for each pixel that the model takes.")
+        float | None, typer.Option(min=0.001, help="Ground resolution of the model's input, in metres per pixel.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(help="The peak, after the warm-up.")] = 5e-4,
+    learning_rate: Annotated[float, typer.Option(help="The peak learning rate, reached after the warm-up.")] = 5e-4,
     seed: int = 20260101,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="For an ablation, leave out a part: light, colour, scale, noise, mixing or averaging."),
+        typer.Option(help="For an ablation study, disable one part: light, colour, scale, noise, mixing or averaging."),
     ] = None,
 ) -> None:
     """Fine-tune EfficientNetB0 on labelled aerial images; takes about an hour on two cores."""

@@ -18,7 +18,7 @@ from api.settings.home import read_mlflow_address, resolve_registry_url
 def publish(
     folder: Annotated[Path, typer.Argument(help="An artefact folder, signed if the gateway requires signatures.")],
     to: Annotated[
-        str | None, typer.Option(metavar="URL", help="mlflow+http://HOST:PORT; MODEL__REGISTRY if absent.")
+        str | None, typer.Option(metavar="URL", help="mlflow+http://HOST:PORT. Default: MODEL__REGISTRY.")
     ] = None,
     alias: Annotated[
         str | None, typer.Option(help="Point this alias to the new version, for example production.")
@@ -45,7 +45,7 @@ def publish(
 
 
 def pull(as_json: JsonFlag = False) -> int:
-    """Copy the versions that have an alias in MODEL__REGISTRY, an MLflow server, to MODEL__MIRROR_FOLDER.
+    """Copy the versions that have an alias from the MLflow server in MODEL__REGISTRY to MODEL__MIRROR_FOLDER.
 
     A running gateway does this every two seconds.
     """
@@ -58,7 +58,7 @@ def pull(as_json: JsonFlag = False) -> int:
         for alias, version in pulled.moved.items():
             typer.echo(f"{alias} now points to {version}." if version else f"{alias} was removed.")
         for alias, error in pulled.refused.items():
-            typer.echo(f"{alias} stays: {error}", err=True)
+            typer.echo(f"{alias} was not moved: {error}", err=True)
     return 1 if pulled.refused else 0
 
 

@@ -30,7 +30,7 @@ ExplainOption = Annotated[
 def predict(
     images: list[Path], model: ModelOption = None, explain: ExplainOption = None, as_json: JsonFlag = False
 ) -> None:
-    """Print the land use in local images."""
+    """Classify the land use shown in local images."""
     if explain is not None:
         _check_picture(explain, images)
     with closing(open_chosen_backend(model)) as backend:

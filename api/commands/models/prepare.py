@@ -19,7 +19,7 @@ from model.signing.required import verify_required
 
 
 def prepare(as_json: JsonFlag = False) -> None:
-    """Optimise the model of MODEL__URL for this machine, unless this was done before."""
+    """Optimise the model in MODEL__URL for this machine, unless that has already been done."""
     settings = load_settings()
     scheme, _, path = find_model_url(settings).partition("://")
     if scheme != "onnx":

@@ -56,13 +56,14 @@ def verify(
     version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="A version of NAME, or @ALIAS.")] = None,
     key: Annotated[
         Path | None,
-        typer.Option(metavar="PUB.pem", help="The public key in PEM; the one that production would use if absent."),
+        typer.Option(metavar="PUB.pem", help="The public key in PEM. Default: the one that production would use."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Verify that FOLDER, or a version in the registry, contains only signed files, and that they are unchanged.
 
-    Names signed files that are absent, like model.keras in the container image. Files that serving opens must be there.
+    Lists signed files that are absent, such as model.keras in the container image. Files that serving needs must be
+    present.
     """
     public_key = _read_public_key(key)
     folder = target if version is None else open_registry(load_settings()).find_folder(str(target), version)

@@ -10,7 +10,7 @@ import typer
 from api.errors import CommandFailed
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; for scripts and scheduled jobs.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print how many would be removed, and remove nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print how many entries would be removed.")]
 
 
 def confirm(question: str, *, yes: bool, needed: bool = True) -> None:
@@ -21,6 +21,8 @@ def confirm(question: str, *, yes: bool, needed: bool = True) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CommandFailed("Nothing was removed: there is no terminal to confirm it on. Use --yes in scripts.")
+        raise CommandFailed(
+            "Nothing was removed, because there is no terminal to ask for confirmation. Use --yes in scripts."
+        )
     if needed:
         typer.confirm(question, abort=True, err=True)

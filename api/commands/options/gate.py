@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 PhotosOption = Annotated[
-    Path | None, typer.Option(help="Photographs that are not aerial images, in a folder for each category.")
+    Path | None, typer.Option(help="Photographs that are not aerial images, in one folder per category.")
 ]
 ScenesOption = Annotated[
-    Path | None, typer.Option(help="Aerial images of other sensors, in a folder for each group; no labels needed.")
+    Path | None, typer.Option(help="Aerial images from other sensors, in one folder per group; no labels needed.")
 ]

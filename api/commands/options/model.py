@@ -12,7 +12,7 @@ from api.settings import load_settings
 from model.backends.base import Backend
 from model.backends.open import open_backend
 
-ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the one of MODEL__URL if absent.")]
+ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder. Default: the one in MODEL__URL.")]
 
 
 def open_chosen_backend(model: Path | None, threads: int = 1) -> Backend:

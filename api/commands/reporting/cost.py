@@ -33,7 +33,7 @@ def parse_month(text: str) -> str:
 def cost(
     month: Annotated[
         str | None,
-        typer.Option(parser=parse_month, metavar="MONTH", help="Such as 2026-11; by default this month, UTC."),
+        typer.Option(parser=parse_month, metavar="MONTH", help="Such as 2026-11. Default: this month, UTC."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -27,12 +27,12 @@ def report(
         typer.Option(parser=parse_quarter, metavar="QUARTER", help="A calendar quarter in UTC, such as 2026Q4."),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="The file to write; by default atalaya-QUARTER.LANG.html.")
+        Path | None, typer.Option(metavar="FILE.html", help="The file to write. Default: atalaya-QUARTER.LANG.html.")
     ] = None,
     lang: Annotated[Language, typer.Option(help="The language of the report.")] = Language.ENGLISH,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a report on a quarter: quality, drift, versions, traffic, errors, security, cost, and recommendations."""
+    """Write a quarterly report: quality, drift, versions, traffic, errors, security, cost, and recommendations."""
     if quarter.start > datetime.now(UTC):
         raise typer.BadParameter(f"{quarter} has not begun.")
     settings, path = load_settings(), out or Path(f"atalaya-{quarter}.{lang}.html")

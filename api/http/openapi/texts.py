@@ -9,7 +9,7 @@ from model.errors import UnsupportedImage
 from monitoring.errors import ModelNotRecorded
 
 INTRODUCTION = """\
-Atalaya names the land use in an aerial image. Every request needs a credential:
+Atalaya classifies the land use in an aerial image. Every request needs a credential:
 
 1. Press **Authorize**, enter your user name and password, and log in. Leave the client fields empty.
    With an API key, enter the key as *APIKeyHeader* instead.
@@ -29,11 +29,11 @@ Errors are problem documents (RFC 9457). Their `code` is stable, their `detail` 
 TAGS = {
     "predictions": "Classify images, and read past predictions.",
     "inference": "The Open Inference Protocol, version 2, for clients of KServe and Triton.",
-    "account": "Who the caller is, what it may do and has used; its password, one-time codes and images.",
+    "account": "The caller's identity, permissions, usage, password, one-time codes and images.",
     "keys": "API keys, for programs that should not log in.",
     "auth": "OAuth 2.0: tokens, their revocation and introspection, and the keys that verify them.",
     "users": "Users, their roles and their quotas. Requires `users:admin`.",
-    "models": "The registry of models, and how good they are. Requires `models:read`, and `models:write` for changes.",
+    "models": "The registry of models, and their quality. Requires `models:read`, and `models:write` for changes.",
     "monitoring": "Metrics and the audit log.",
     "health": "Whether the gateway is alive, and ready for requests.",
 }
@@ -44,7 +44,7 @@ SUMMARIES = {
     "GET /v1/predictions/{prediction_id}": "Read a past prediction",
     "POST /v1/predictions/{prediction_id}/label": "Send the true label of a prediction",
     "GET /v1/labels": "List what the model can predict, with names in English or Spanish",
-    "GET /v1/models/{name}/quality": "Show how good a model is on live traffic",
+    "GET /v1/models/{name}/quality": "Show a model's accuracy on live traffic",
     "GET /v1/drift": "Show which callers' images differ from those of training",
     "POST /predict-land-use": "Classify an image, with the response of the original script",
     "GET /v2": "Describe the server",

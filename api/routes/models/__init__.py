@@ -1,1 +1,1 @@
-"""`/v1/models` and `/v1/labels`: the registry, how good its models are on live traffic, and what they can predict."""
+"""`/v1/models` and `/v1/labels`: the registry, the quality of its models on live traffic, and their labels."""

@@ -1,4 +1,4 @@
-"""`GET /v1/models/{name}/quality`: how good a model is on live traffic."""
+"""`GET /v1/models/{name}/quality`: the quality of a model on live traffic."""
 
 from __future__ import annotations
 

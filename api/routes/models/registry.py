@@ -76,7 +76,7 @@ async def show_version(mover: Mover, name: Name, version: Name) -> VersionDetail
 
 @router.get("/{name}/status", dependencies=[_READER])
 async def status(mover: Mover, canary: Canary, settings: SettingsDep, name: Name) -> ModelStatusResponse:
-    """The candidate for a model, the evidence on it so far, and the verdict or what is missing for one."""
+    """The candidate for a model, the evidence so far, and the verdict or what is still missing for one."""
     state = await _run(lambda: mover.registry.read(name))
     return ModelStatusResponse.of(await read_status(settings, canary.store, name, state), settings.canary)
 
@@ -147,7 +147,7 @@ async def _run(function: Callable[[], T], name: str = "", version: str = "") -> 
             "is moved again, or when a gateway starts. The gateway's log says why."
         ) from error
     except RegistryUnavailable as error:
-        log.error("registry_unreadable", code=error.code, reason=str(error), policy="the request is refused")
+        log.error("registry_unreadable", code=error.code, reason=str(error), policy="the request is rejected")
         raise RegistryUnavailable(
             "The registry of models cannot be read or written. The gateway's log says why."
         ) from error

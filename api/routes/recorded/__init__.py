@@ -1,1 +1,1 @@
-"""Routes whose refusals are recorded in the ledger, like their predictions."""
+"""Routes whose rejections are recorded in the ledger, like their predictions."""

@@ -52,7 +52,7 @@ class _RefusedByPipeline(Exception):
 
 @contextmanager
 def recorded_by_pipeline() -> Iterator[None]:
-    """Enclose the use of the pipeline in an endpoint of a RecordedRoute, so that no refusal is recorded twice."""
+    """Enclose the use of the pipeline in an endpoint of a RecordedRoute, so that no rejection is recorded twice."""
     try:
         yield
     except ClientDisconnected:
@@ -62,10 +62,10 @@ def recorded_by_pipeline() -> Iterator[None]:
 
 
 class RecordedRoute(APIRoute):
-    """Records requests refused before the pipeline runs, such as for a missing scope, a rate limit or a bad parameter.
+    """Records requests rejected before the pipeline runs, such as for a missing scope, a rate limit or a bad parameter.
 
     The queue's capacity, the rate limits, the caller's scope and the declared length are checked before FastAPI
-    resolves anything, so that rejecting a request costs little. Every other refusal counts towards the rate limits.
+    resolves anything, so that rejecting a request costs little. Every other rejection counts towards the rate limits.
     """
 
     def get_route_handler(self) -> Handle:
@@ -94,7 +94,7 @@ class RecordedRoute(APIRoute):
 
 
 def _record_refusals(handle: Handle) -> Handle:
-    """Wrap `handle` to check the request first, and to record each refusal that the pipeline has not recorded."""
+    """Wrap `handle` to check the request first, and to record each rejection that the pipeline has not recorded."""
 
     async def handle_recorded(request: Request) -> Response:
         pipeline = get_pipeline(request)

@@ -16,7 +16,7 @@ MAX_IMAGES = 8
 INPUT = "image"
 _CHANNELS = 3
 _MICROSECONDS = 1_000_000
-_LONGEST_TIMEOUT = 10**12  # a longer timeout has no effect, and may overflow a float
+_MAX_TIMEOUT = 10**12  # a longer timeout has no effect, and may overflow a float
 
 
 def parse_images(header: str | None, body: bytes) -> tuple[InferRequest, ImageBatch]:
@@ -76,4 +76,4 @@ def _read_timeout(document: InferRequest) -> float | None:
     timeout = document.parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise BadInferRequest("The parameter timeout must be a number of microseconds.")
-    return min(timeout, _LONGEST_TIMEOUT) / _MICROSECONDS or None
+    return min(timeout, _MAX_TIMEOUT) / _MICROSECONDS or None

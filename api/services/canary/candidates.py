@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from api.server.allocator import return_free_memory
 from api.services.aliases.following import estimate_version_bytes
-from api.services.capacity import LEAST_BYTES, count_inference_threads
+from api.services.capacity import MIN_BYTES, count_inference_threads
 from api.services.opening import open_url
 from api.services.registry import find_model_folder, open_registry
 from api.services.serving import ServingServices
@@ -17,7 +17,7 @@ from api.settings import Settings
 from model.backends.base import Backend
 from model.canary.assignment import CallerAssignment, Mode, assign_callers, sample_requests
 from model.canary.contest import Contest, find_contest
-from model.canary.spare_thread import LOWEST_NICENESS, SpareThread
+from model.canary.spare_thread import MAX_NICENESS, SpareThread
 from model.canary.trial import ChooseArm, Trial, TrialObserver
 from model.errors import ImageTooLargeHere, ModelTooLarge
 from model.registry.reference import ModelReference
@@ -55,7 +55,7 @@ class RegistryCandidates:
         needed = await asyncio.to_thread(estimate_version_bytes, self._settings, contest.candidate, self._threads)
         async with memory.reserve(0, _CALLER) as reservation:
             try:
-                if needed + LEAST_BYTES > memory.total:
+                if needed + MIN_BYTES > memory.total:
                     raise ImageTooLargeHere
                 await reservation.resize(needed, while_waiting=0)
             except ImageTooLargeHere:
@@ -85,7 +85,7 @@ class RegistryCandidates:
             # In a canary, the thread uses one of production's sessions, so a request may have to wait for it.
             SpareThread(
                 lambda: not queue.busy and not memory.is_contended,
-                niceness=WORKER_NICENESS if serves_callers else LOWEST_NICENESS,
+                niceness=WORKER_NICENESS if serves_callers else MAX_NICENESS,
             ),
             self._observer,
             pairs_in_time=serves_callers,

@@ -34,7 +34,11 @@ class CanaryReports:
         log.error("candidate_not_tried", candidate=contest.candidate, code=code, reason=reason, policy=_POLICY)
 
     def on_error(self, error: Exception) -> None:
-        log.warning("candidate_failed", reason=describe_error(error)[1][0], policy="counted; production responds")
+        log.warning(
+            "candidate_failed",
+            reason=describe_error(error)[1][0],
+            policy="the failure is counted, and production responds",
+        )
 
     def on_evidence(self, evidence: Evidence) -> None:
         for metric, tally in evidence.tallies.items():

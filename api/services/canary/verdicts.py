@@ -57,7 +57,7 @@ class VerdictActions:
             await self._store.finish(names.id)
         except Exception as error:  # anything may be wrong with one record, such as counts from a later release
             code, (reason, *_) = describe_error(error)
-            log.error("canary_verdict_not_recorded", code=code, reason=reason, policy="try again later")
+            log.error("canary_verdict_not_recorded", code=code, reason=reason, policy="the gateway tries again later")
             return
         self._metrics.canary_verdicts.labels(record.verdict).inc()
         log.warning(

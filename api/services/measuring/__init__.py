@@ -1,1 +1,1 @@
-"""Measurements in the background: metrics that no request changes, and how good the models are on live traffic."""
+"""Measurements in the background: metrics that no request changes, and the quality of the models on live traffic."""

@@ -37,7 +37,7 @@ class Refreshing:
                 self._log.warning(f"{self._name}_not_refreshed", reason=_find_cause(error))
             self._is_failing = True
         except Exception:  # any error, such as from altered rows: predictions do not depend on this work
-            self._log.exception(f"{self._name}_not_refreshed", policy="try again later")
+            self._log.exception(f"{self._name}_not_refreshed", policy="the gateway tries again later")
         else:
             if self._is_failing:
                 self._log.info(f"{self._name}_refreshed")

@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def pull(mirror: Mirror, served: Sequence[str]) -> dict[str, Any]:
-    """Return the aliases that moved, and why others were refused: at most _MAX_REFUSALS, the first by name.
+    """Return the aliases that moved, and why others were rejected: at most _MAX_REFUSALS, the first by name.
 
     `code` and `reason` are set if MLflow could not be read or one of the `served` aliases could not be followed.
     """

@@ -97,7 +97,7 @@ class MoveRecorder:
             record_moves(self._settings, self._registry, self._model)
         except (SettingsError, MonitoringError, StorageError) as error:
             if error.code != self._problem:
-                log.warning("alias_moves_unrecorded", code=error.code, policy="try again at each poll")
+                log.warning("alias_moves_unrecorded", code=error.code, policy="the gateway tries again at each poll")
             self._problem = error.code
         else:
             self._problem = None

@@ -34,7 +34,7 @@ _MAX_POLL_BYTES = 1 << 20  # the limit of a poll's line of JSON, enough for thou
 _MAX_LINE_LENGTH = 500
 _LINES_PER_MINUTE = 20
 _OUTCOMES = ("unchanged", "moved", "failed")
-_POLICY = "keep serving the versions in the mirror"
+_POLICY = "the versions in the mirror stay in service"
 _COMMAND = (sys.executable, "-m", "api.services.mirror")
 
 log = structlog.get_logger("atalaya.registry")

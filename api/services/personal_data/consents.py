@@ -67,6 +67,6 @@ class ImageConsents:
         """Log only the first of consecutive failures."""
         if not self._failing:
             unexpected = None if isinstance(error, DatabaseUnavailable) else error
-            policy = "keep no images of users who have changed"
+            policy = "images of users whose permission has changed are not kept"
             log.warning("image_consents_not_read", policy=policy, exc_info=unexpected)
         self._failing = True

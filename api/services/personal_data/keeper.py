@@ -136,7 +136,12 @@ class ImageKeeper:
         if problem not in self._problems:
             self._problems.add(problem)
             reason = str(error) if isinstance(error, ImageStoreUnavailable) else type(error).__name__ if error else ""
-            log.warning("image_not_kept", problem=problem, reason=reason, policy="continue without keeping the image")
+            log.warning(
+                "image_not_kept",
+                problem=problem,
+                reason=reason,
+                policy="the prediction continues, and the image is not kept",
+            )
 
     def _report_kept(self) -> None:
         """Log the recovery, but not at once, because a store at its limit may keep one image and drop the next."""

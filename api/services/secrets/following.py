@@ -82,9 +82,11 @@ class SecretFollower:
             if apply is not None and await apply(settings):
                 log.info("secret_changed", setting=name)
             else:
-                log.warning("secret_needs_restart", setting=name, policy="use the earlier value until a restart")
+                log.warning(
+                    "secret_needs_restart", setting=name, policy="the earlier value stays in use until a restart"
+                )
         except Exception:  # any error of one service: the others must still get their secrets
-            log.exception("secret_not_used", setting=name, policy="use the earlier value until a restart")
+            log.exception("secret_not_used", setting=name, policy="the earlier value stays in use until a restart")
 
     def _report(self, outcome: SecretReads, reason: str | None = None) -> None:
         """Count the attempt, and log it if its outcome differs from that of the previous one."""
@@ -95,4 +97,4 @@ class SecretFollower:
         if reason is None:
             log.info("secrets_read_again")
         else:
-            log.warning(f"secrets_{outcome}", reason=reason, policy="use the last values")
+            log.warning(f"secrets_{outcome}", reason=reason, policy="the last values stay in use")

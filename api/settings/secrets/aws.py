@@ -34,7 +34,7 @@ class AwsSecret:
             text = client.get_secret_value(SecretId=self._name).get("SecretString", "")
         except ClientError as error:
             reason = error.response.get("Error", {}).get("Code", "unknown error")
-            raise SecretsUnavailable(f"AWS Secrets Manager refused {self._name}: {reason}.") from None
+            raise SecretsUnavailable(f"AWS Secrets Manager did not return {self._name}: {reason}.") from None
         except _FAILURES as error:
             raise SecretsUnavailable(
                 f"AWS Secrets Manager cannot be used: {type(error).__name__}. Check the region, the credentials and, "

@@ -51,7 +51,7 @@ class VaultSecret:
         except InvalidPath:
             raise SecretsUnavailable(f"Vault has no secret {self._path} in the store {self._mount}.") from None
         except VaultError as error:
-            raise SecretsUnavailable(f"Vault refused the request: {type(error).__name__}.") from None
+            raise SecretsUnavailable(f"Vault rejected the request: {type(error).__name__}.") from None
         except (requests.RequestException, OSError) as error:
             raise SecretsUnavailable(f"Vault cannot be reached: {type(error).__name__}.") from None
         except (TypeError, KeyError, AttributeError, ValueError):  # hvac returns whatever a proxy responds with

@@ -19,7 +19,7 @@ CHECK_INTERVAL_S = 5.0
 """Time between two checks of an endpoint that works."""
 
 FIRST_BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 30.0
+MAX_BACKOFF_S = 30.0
 
 
 class Endpoint(Struct, eq=False):
@@ -105,7 +105,7 @@ class Endpoints:
                 return False
             changes = self._uses_endpoint(endpoint) and (endpoint.model is not None or not endpoint.failures)
             endpoint.model, endpoint.problem = None, reason
-            backoff_s = min(FIRST_BACKOFF_S * 2**endpoint.failures, LONGEST_BACKOFF_S)
+            backoff_s = min(FIRST_BACKOFF_S * 2**endpoint.failures, MAX_BACKOFF_S)
             endpoint.failures = min(endpoint.failures + 1, 10)
             endpoint.check_at = time.monotonic() + backoff_s
             self._freed.notify_all()

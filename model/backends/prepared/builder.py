@@ -39,7 +39,7 @@ KEPT = 3
 """The number of copies to keep: of the model in service, its possible replacement, and its predecessor."""
 
 _TEMPORARY = ".building-"
-_LARGEST = 2 << 30  # bytes; more than any graph that the gateway serves
+_MAX_BYTES = 2 << 30  # bytes; more than any graph that the gateway serves
 
 
 def build_copy(copies: PreparedCopies, artefact: Path, digest: str) -> bool:
@@ -89,8 +89,8 @@ def _write(copies: PreparedCopies, name: str, graph: bytes, folder: Path, spec: 
     with open_private_folder(folder) as descriptor:
         seal_file(GRAPH, descriptor)
         seal_file(WEIGHTS, descriptor)
-        optimised = read_private_file(GRAPH, descriptor, _LARGEST)
-        weights = map_private_file(WEIGHTS, descriptor, _LARGEST)
+        optimised = read_private_file(GRAPH, descriptor, _MAX_BYTES)
+        weights = map_private_file(WEIGHTS, descriptor, _MAX_BYTES)
         _compare(graph, PreparedCopy(optimised, weights), spec)
         files = {GRAPH: describe_contents(optimised), WEIGHTS: describe_contents(weights)}
         write_private_file(RECORD, descriptor, copies.make_record(name, files))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from model.errors import CorruptImage
 
-_LONGEST = 15
+_MAX_CODE_BITS = 15
 _ROOT_BITS = 8
 _CODE_LENGTH_ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 _REPEAT_PREVIOUS = 16
@@ -51,7 +51,7 @@ class PrefixCode:
             self._assign_codes(sorted(used))
 
     def _assign_codes(self, used: Sequence[tuple[int, int]]) -> None:
-        if sum(1 << (_LONGEST - length) for length, _ in used) != 1 << _LONGEST:
+        if sum(1 << (_MAX_CODE_BITS - length) for length, _ in used) != 1 << _MAX_CODE_BITS:
             raise CorruptImage("The WebP has an incomplete prefix code. Save the image again.")
         code, previous = -1, 0
         for length, symbol in used:
@@ -76,7 +76,7 @@ class PrefixCode:
         return symbol
 
     def _find_long(self, ahead: int) -> tuple[int, int]:
-        for length in range(_ROOT_BITS + 1, _LONGEST + 1):
+        for length in range(_ROOT_BITS + 1, _MAX_CODE_BITS + 1):
             symbol = self._long.get((length, ahead & ((1 << length) - 1)))
             if symbol is not None:
                 return symbol, length

@@ -17,7 +17,7 @@ from model.imaging.containers.reduced import ReducedFile
 from model.imaging.containers.tiff_directory import MAX_BLOCKS, Tag, Values, read_directory, write_tiff
 
 _UNCOMPRESSED, _JPEG = 1, 7
-_PLANES_APART = 2
+_SEPARATE_PLANES = 2
 _BLACK_IS_ZERO, _YCBCR = 1, 6
 # The samples of a pixel and the bits of a sample; supported files have fewer.
 _MAX_SAMPLES, _MAX_BITS = 4_096, 64
@@ -27,7 +27,7 @@ _JPEG_GROUP = 16  # JPEG encodes groups of 8x8 or 16x16 pixels
 # Tiles at the edges may extend beyond the image, but only up to this total.
 _MAX_PADDED_PIXELS = 2 * MAX_PIXELS
 # The offsets and lengths of more blocks would exceed the memory reserved for reading a file of this size.
-_MOST_SMALL_BLOCKS, _SMALL_BLOCK_BYTES, _SMALL_RAW_TILE_BYTES = 4_096, 64, 1_024
+_MAX_SMALL_BLOCKS, _SMALL_BLOCK_BYTES, _SMALL_RAW_TILE_BYTES = 4_096, 64, 1_024
 # The Python objects that Pillow creates for each tile.
 _BLOCK_OBJECT_BYTES = 600
 
@@ -95,12 +95,12 @@ def _describe_blocks(tags: Values, width: int, height: int, size: int) -> _Block
     if min(columns, rows) < 1:
         raise CorruptImage("The TIFF has strips or tiles without a size. Check that the file is complete.")
     samples, bits_per_sample = max(1, _first(tags, Tag.SAMPLES, 1)), max(1, *tags.get(Tag.BITS, (1,)))
-    planes = samples if _first(tags, Tag.PLANAR, 1) == _PLANES_APART else 1
+    planes = samples if _first(tags, Tag.PLANAR, 1) == _SEPARATE_PLANES else 1
     bits = bits_per_sample * samples // planes
     blocks = _Blocks(tiled, columns, rows, ceil(width / columns), ceil(height / rows), planes, bits)
     raw_tiles = tiled and _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
     smallest = _SMALL_RAW_TILE_BYTES if raw_tiles else _SMALL_BLOCK_BYTES
-    most = min(MAX_BLOCKS, _MOST_SMALL_BLOCKS + size // smallest)
+    most = min(MAX_BLOCKS, _MAX_SMALL_BLOCKS + size // smallest)
     if blocks.count > most:
         raise UnsupportedImage(f"The TIFF has more than {most} strips or tiles. Save it with larger ones.")
     if samples > _MAX_SAMPLES or bits_per_sample > _MAX_BITS:

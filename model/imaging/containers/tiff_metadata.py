@@ -15,7 +15,7 @@ class MetadataTag(IntEnum):
     """Tags of TIFF 6.0, of GeoTIFF 1.1 (OGC 19-008r4) and of GDAL."""
 
     MAX_SAMPLE_VALUE = 281
-    LARGEST_SAMPLES = 341  # SMaxSampleValue
+    S_MAX_SAMPLE_VALUE = 341  # SMaxSampleValue
     PIXEL_SCALE = 33550
     TIEPOINTS = 33922
     TRANSFORMATION = 34264
@@ -28,9 +28,9 @@ Metadata = Mapping[int, tuple[float, ...]]
 """Finite numbers by tag."""
 
 # The maximum number of values read from each tag.
-_MOST_VALUES = {
+_MAX_VALUES = {
     MetadataTag.MAX_SAMPLE_VALUE: 16,
-    MetadataTag.LARGEST_SAMPLES: 16,
+    MetadataTag.S_MAX_SAMPLE_VALUE: 16,
     MetadataTag.PIXEL_SCALE: 3,
     MetadataTag.TIEPOINTS: 6,
     MetadataTag.TRANSFORMATION: 16,
@@ -47,7 +47,7 @@ def read_metadata(data: bytes) -> Metadata:
     values: dict[int, tuple[float, ...]] = {}
     try:
         for entry in read_entries(data):
-            if entry.tag in _MOST_VALUES and entry.tag not in values:
+            if entry.tag in _MAX_VALUES and entry.tag not in values:
                 values[entry.tag] = _read_numbers(data, entry)
     except ImageRejected:  # a damaged directory has been reported already if the pixels depend on it
         pass
@@ -59,7 +59,7 @@ def _read_numbers(data: bytes, entry: Entry) -> tuple[float, ...]:
     code = "s" if entry.kind == _TEXT else _NUMBERS.get(entry.kind)
     if code is None or entry.number < 1:
         return ()
-    number = min(entry.number, _MOST_VALUES[MetadataTag(entry.tag)])
+    number = min(entry.number, _MAX_VALUES[MetadataTag(entry.tag)])
     try:
         start = entry.locate(data, struct.calcsize("=" + code))
         values = struct.unpack_from(f"{entry.layout.order}{number}{code}", data, start)

@@ -14,7 +14,7 @@ MAX_CHUNKS = 1_000  # before the end of the first frame
 _FIRST_CHUNK = 12
 _CHUNK_HEADER = 8
 _FRAME_HEADER = 16
-_LONGEST_HEADER = 10  # of a bitstream or an extended file, up to and including the size
+_MAX_HEADER = 10  # of a bitstream or an extended file, up to and including the size
 _LOSSY_START = b"\x9d\x01\x2a"
 _LOSSY, _LOSSLESS, _ALPHA = b"VP8 ", b"VP8L", b"ALPH"
 _EXTENDED, _ANIMATION, _FRAME = b"VP8X", b"ANIM", b"ANMF"
@@ -69,8 +69,8 @@ def _keep_chunk(data: bytes, kind: bytes, part: slice) -> memoryview | bytes:
 def _read_canvas(data: bytes, kind: bytes, part: slice) -> tuple[int, int]:
     """Return the size of the canvas from the first chunk."""
     start = part.start + _CHUNK_HEADER
-    content = data[start : min(start + _LONGEST_HEADER, part.stop)]
-    if kind == _EXTENDED and len(content) == _LONGEST_HEADER:
+    content = data[start : min(start + _MAX_HEADER, part.stop)]
+    if kind == _EXTENDED and len(content) == _MAX_HEADER:
         return _read_size(content, 4)
     if kind == _LOSSY and content[3:6] == _LOSSY_START:
         width, height = (int.from_bytes(content[at : at + 2], "little") & 0x3FFF for at in (6, 8))

@@ -18,7 +18,7 @@ from model.importing.hdf5.headers import (
     read_messages,
 )
 from model.importing.hdf5.links import parse_link, read_symbol_table
-from model.importing.hdf5.reader import UNDEFINED, Cursor, Data, Reader, refuse
+from model.importing.hdf5.reader import UNDEFINED, Cursor, Data, Reader, reject
 from model.importing.hdf5.types import check_dataset, parse_attribute
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -31,16 +31,16 @@ def check_hdf5(data: Data) -> Mapping[str, bytes]:
     address, cached_table = _find_root(reader)
     root = read_messages(reader, address)
     if cached_table and [body[:16] for body in _select(root, SYMBOL_TABLE)] != [cached_table]:
-        refuse("its root group has two different indexes")
+        reject("its root group has two different indexes")
     seen: set[int] = set()
     pending = _check_object(reader, root)
     while pending:
         address = pending.pop()
         if address in seen:
-            refuse("two links lead to the same object")
+            reject("two links lead to the same object")
         seen.add(address)
         if len(seen) > _MAX_OBJECTS:
-            refuse("it has too many objects")
+            reject("it has too many objects")
         pending += _check_object(reader, read_messages(reader, address))
     attributes = (parse_attribute(reader, body) for body in _select(root, ATTRIBUTE))
     return {attribute.name: attribute.text for attribute in attributes if attribute.text is not None}
@@ -60,11 +60,11 @@ def _find_root(reader: Reader) -> tuple[int, bytes]:
         sizes = reader.unpack(9, "BB")
         base, driver, end, root = reader.unpack(12, "QQQQ")  # the second is an extension, which may name a driver
     else:
-        refuse(f"its superblock has the version {version}")
+        reject(f"its superblock has the version {version}")
     if sizes != (8, 8) or base != 0 or driver != UNDEFINED:
-        refuse("it is part of a larger file or of several files")
+        reject("it is part of a larger file or of several files")
     if end > len(reader):
-        refuse(f"it is truncated: {end} bytes are expected, but it has {len(reader)}")
+        reject(f"it is truncated: {end} bytes are expected, but it has {len(reader)}")
     return root, cached_table
 
 
@@ -78,7 +78,7 @@ def _check_object(reader: Reader, messages: Sequence[Message]) -> list[int]:
     if layouts:
         dataspaces, datatypes = list(_select(messages, DATASPACE)), list(_select(messages, DATATYPE))
         if not len(layouts) == len(dataspaces) == len(datatypes) == 1:
-            refuse("a data set has no type or no shape, or two of them")
+            reject("a data set has no type or no shape, or two of them")
         check_dataset(reader, dataspaces[0], datatypes[0], layouts[0])
     members = [parse_link(body) for body in _select(messages, LINK)]
     for body in _select(messages, SYMBOL_TABLE):
@@ -93,7 +93,7 @@ def _check_attributes_are_inline(body: bytes) -> None:
     cursor.take(1)
     cursor.take(2 if cursor.integer(1) & 1 else 0)
     if cursor.integer(8) != UNDEFINED:
-        refuse("an object has more attributes than Keras writes")
+        reject("an object has more attributes than Keras writes")
 
 
 def _select(messages: Sequence[Message], kind: int) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from model.importing.hdf5.links import parse_link
-from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, refuse
+from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, reject
 
 _BY_NAME = 5
 _RECORD = 11  # a hash of 4 bytes, and a heap id of 7
@@ -32,7 +32,7 @@ def _iterate_records(reader: Reader, tree: int) -> Iterator[bytes]:
     kind, node_size, record_size, depth = reader.unpack(tree + 5, "BIHH")
     root, count = reader.unpack(tree + 16, "QH")
     if kind != _BY_NAME or record_size != _RECORD or depth > _MAX_DEPTH:
-        refuse("the index of a group is of another kind")
+        reject("the index of a group is of another kind")
     if root == UNDEFINED:
         return
     widths = _measure_pointers(node_size, depth)
@@ -40,7 +40,7 @@ def _iterate_records(reader: Reader, tree: int) -> Iterator[bytes]:
     while pending:
         node, records, level = pending.pop()
         if node in seen:
-            refuse("the index of a group leads back to itself")
+            reject("the index of a group leads back to itself")
         seen.add(node)
         reader.expect(node, b"BTIN" if level else b"BTLF", "a node of the index of a group")
         cursor = Cursor(reader.read(node + 6, node_size - 6))
@@ -56,7 +56,7 @@ def _measure_pointers(node_size: int, depth: int) -> list[int]:
     """Return the width in bytes of a node's record count, then of the total counts below pointers at levels 1, 2, …"""
     per_leaf = (node_size - _NODE_OVERHEAD) // _RECORD
     if per_leaf < 1:
-        refuse("the nodes of the index of a group are too small")
+        reject("the nodes of the index of a group are too small")
     count_width, total, total_width = _width(per_leaf), per_leaf, 0
     widths = [count_width]
     for _ in range(depth):
@@ -86,7 +86,7 @@ class _Heap(Struct, frozen=True):
         filters, _, max_object = reader.unpack(address + 7, "HBI")
         width, start, max_direct, bits, _, root, rows = reader.unpack(address + 110, "HQQHHQH")
         if filters:
-            refuse("the heap of a group is compressed")
+            reject("the heap of a group is compressed")
         offset_width = -(-bits // 8)
         length_width = _width(min(max_direct, max_object))
         if rows == 0:
@@ -99,12 +99,12 @@ class _Heap(Struct, frozen=True):
         """Return the object with this id."""
         cursor = Cursor(heap_id)
         if cursor.integer(1) & 0xF0:
-            refuse("a link is stored in an unusual way")
+            reject("a link is stored in an unusual way")
         offset, length = cursor.integer(self.offset_width), cursor.integer(self.length_width)
         for start, size, address in self.blocks:
             if start <= offset < start + size:
                 return self.reader.read(address + offset - start, length)
-        return refuse("a link is missing from the heap of its group")
+        return reject("a link is missing from the heap of its group")
 
 
 def _list_blocks(
@@ -114,7 +114,7 @@ def _list_blocks(
     offset, size = 0, start
     for row in range(rows):
         if size > max_direct or size == 0:
-            refuse("a group has too many members")
+            reject("a group has too many members")
         for address in reader.unpack(position + row * width * 8, "Q" * width):
             if address != UNDEFINED:
                 blocks.append((offset, size, address))

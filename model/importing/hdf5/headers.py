@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from model.importing.hdf5.reader import Cursor, Reader, refuse
+from model.importing.hdf5.reader import Cursor, Reader, reject
 
 _SHARED = 0x02
 _CONTINUATION = 0x10
@@ -46,7 +46,7 @@ def read_messages(reader: Reader, address: int) -> list[Message]:
         return _read_version_2(reader, address)
     version, _, count, _, size = reader.unpack(address, "BBHII")
     if version != 1:
-        refuse(f"an object has a header of version {version}")
+        reject(f"an object has a header of version {version}")
     messages: list[Message] = []
     blocks = [(address + 16, size)]
     while blocks:
@@ -62,7 +62,7 @@ def read_messages(reader: Reader, address: int) -> list[Message]:
 def _read_version_2(reader: Reader, address: int) -> list[Message]:
     version, flags = reader.unpack(address + 4, "BB")
     if version != 2:
-        refuse(f"an object has a header of version {version}")
+        reject(f"an object has a header of version {version}")
     position = address + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
     width = 1 << (flags & 3)
     size = int.from_bytes(reader.read(position, width), "little")
@@ -85,14 +85,14 @@ def _read_version_2(reader: Reader, address: int) -> list[Message]:
 
 def _add(messages: list[Message], blocks: list[tuple[int, int]], kind: int, flags: int, body: bytes) -> None:
     if kind in _REJECTED:
-        refuse(f"an object {_REJECTED[kind]}")
+        reject(f"an object {_REJECTED[kind]}")
     if kind not in _KNOWN:
-        refuse(f"an object has a message of the unknown type {kind}")
+        reject(f"an object has a message of the unknown type {kind}")
     if flags & _SHARED:
-        refuse(f"the {_KNOWN[kind]} of an object is stored elsewhere")
+        reject(f"the {_KNOWN[kind]} of an object is stored elsewhere")
     messages.append(Message(kind, body))
     if len(messages) > _MAX_MESSAGES:
-        refuse("an object has too many messages")
+        reject("an object has too many messages")
     if kind == _CONTINUATION:
         cursor = Cursor(body)
         blocks.append((cursor.integer(8), cursor.integer(8)))

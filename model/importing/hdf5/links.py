@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, refuse
+from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, reject
 
 _NO_CACHE, _GROUP_CACHE = 0, 1
-_HARD = 0
+_HARD_LINK = 0
 
 
 def parse_link(body: bytes) -> int:
@@ -13,9 +13,9 @@ def parse_link(body: bytes) -> int:
     cursor = Cursor(body)
     version, flags = cursor.integer(1), cursor.integer(1)
     if version != 1:
-        refuse(f"a link has the version {version}")
-    if flags & 0x08 and cursor.integer(1) != _HARD:
-        refuse("it has a link to another place or another file")
+        reject(f"a link has the version {version}")
+    if flags & 0x08 and cursor.integer(1) != _HARD_LINK:
+        reject("it has a link to another place or another file")
     cursor.take(8 if flags & 0x04 else 0)
     cursor.take(1 if flags & 0x10 else 0)
     cursor.take(cursor.integer(1 << (flags & 3)))
@@ -30,12 +30,12 @@ def read_symbol_table(reader: Reader, body: bytes) -> list[int]:
     while pending:
         node = pending.pop()
         if node in seen:
-            refuse("the index of a group leads back to itself")
+            reject("the index of a group leads back to itself")
         seen.add(node)
         reader.expect(node, b"TREE", "the index of a group")
         kind, level, used = reader.unpack(node + 4, "BBH")
         if kind != 0:
-            refuse("the index of a group is of another kind")
+            reject("the index of a group is of another kind")
         keys_and_children = reader.unpack(node + 24, "QQ" * used)
         children = keys_and_children[1::2]
         if level:
@@ -54,6 +54,6 @@ def _read_symbols(reader: Reader, node: int) -> list[int]:
         entry = node + 8 + index * 40
         _, header, cache, _ = reader.unpack(entry, "QQII")
         if cache not in (_NO_CACHE, _GROUP_CACHE) or header == UNDEFINED:
-            refuse("it has a link to another place or another file")
+            reject("it has a link to another place or another file")
         members.append(header)
     return members

@@ -35,9 +35,9 @@ class Reader:
         self._steps += 1
         self._bytes += length
         if self._steps > _MAX_STEPS or self._bytes > _MAX_BYTES:
-            refuse("it has too many parts")
+            reject("it has too many parts")
         if length < 0 or position < 0 or position + length > len(self._data):
-            refuse("an address is outside of the file; it is damaged or truncated")
+            reject("an address is outside of the file; it is damaged or truncated")
         return self._data[position : position + length]
 
     def unpack(self, position: int, layout: str) -> tuple[int, ...]:
@@ -47,7 +47,7 @@ class Reader:
     def expect(self, position: int, signature: bytes, what: str) -> None:
         """Raise UnsafeModelFile unless `signature` is at `position`."""
         if self.read(position, len(signature)) != signature:
-            refuse(f"{what} has no signature; it is damaged")
+            reject(f"{what} has no signature; it is damaged")
 
 
 class Cursor:
@@ -61,7 +61,7 @@ class Cursor:
         """Return the next `length` bytes. Raises UnsafeModelFile at the end of the block."""
         start, end = self._position, self._position + length
         if length < 0 or end > len(self._block):
-            refuse("a message is shorter than its contents")
+            reject("a message is shorter than its contents")
         self._position = end
         return self._block[start:end]
 
@@ -75,6 +75,6 @@ class Cursor:
         return len(self._block) - self._position
 
 
-def refuse(problem: str) -> NoReturn:
+def reject(problem: str) -> NoReturn:
     """Raise UnsafeModelFile for the HDF5 data."""
     raise UnsafeModelFile(f"The HDF5 data cannot be used: {problem}. Save the model again with Keras.")

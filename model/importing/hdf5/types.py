@@ -6,7 +6,7 @@ import math
 
 from msgspec import Struct
 
-from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, refuse
+from model.importing.hdf5.reader import UNDEFINED, Cursor, Reader, reject
 
 _INTEGER, _FLOAT, _TEXT, _OPAQUE, _ENUM, _VARIABLE_LENGTH = 0, 1, 3, 5, 8, 9
 _IN_DATA = {_INTEGER, _FLOAT, _TEXT, _OPAQUE, _ENUM}
@@ -34,9 +34,9 @@ def count_elements(body: bytes) -> int:
     elif version == 2:
         is_null = cursor.integer(1) == 2
     else:
-        refuse(f"a dataspace has the version {version}")
+        reject(f"a dataspace has the version {version}")
     if rank > 32:
-        refuse(f"a data set has {rank} dimensions")
+        reject(f"a data set has {rank} dimensions")
     return 0 if is_null else math.prod(cursor.integer(8) for _ in range(rank))
 
 
@@ -44,12 +44,12 @@ def check_dataset(reader: Reader, dataspace: bytes, datatype: bytes, layout: byt
     """Check that exactly the declared data is in this file. Raises UnsafeModelFile for any other kind of storage."""
     kind, size, _ = _parse_type(datatype)
     if kind not in _IN_DATA:
-        refuse(f"a data set has elements of the type {kind}, which is neither a number nor text")
+        reject(f"a data set has elements of the type {kind}, which is neither a number nor text")
     expected = count_elements(dataspace) * size
     cursor = Cursor(layout)
     version, storage = cursor.integer(1), cursor.integer(1)
     if version not in (3, 4) or storage not in (_COMPACT, _CONTIGUOUS):
-        refuse("a data set is neither contiguous nor compact")
+        reject("a data set is neither contiguous nor compact")
     if storage == _COMPACT:
         stored = cursor.integer(2)
         cursor.take(stored)
@@ -57,9 +57,9 @@ def check_dataset(reader: Reader, dataspace: bytes, datatype: bytes, layout: byt
         address, stored = cursor.integer(8), cursor.integer(8)
         stored = 0 if address == UNDEFINED else stored
         if stored and address + stored > len(reader):
-            refuse("the data of a data set is outside of the file; it is damaged or truncated")
+            reject("the data of a data set is outside of the file; it is damaged or truncated")
     if stored != expected:
-        refuse(f"a data set declares {expected} bytes, but the file holds {stored} of them")
+        reject(f"a data set declares {expected} bytes, but the file holds {stored} of them")
 
 
 def parse_attribute(reader: Reader, body: bytes) -> Attribute:
@@ -67,14 +67,14 @@ def parse_attribute(reader: Reader, body: bytes) -> Attribute:
     cursor = Cursor(body)
     version, flags = cursor.integer(1), cursor.integer(1)
     if version not in (1, 2, 3) or (version > 1 and flags):
-        refuse(f"an attribute has the version {version} or a type that is stored elsewhere")
+        reject(f"an attribute has the version {version} or a type that is stored elsewhere")
     sizes = cursor.integer(2), cursor.integer(2), cursor.integer(2)
     cursor.take(1 if version == 3 else 0)
     name, datatype, dataspace = (cursor.take(-(-size // 8) * 8 if version == 1 else size) for size in sizes)
     kind, size, details = _parse_type(datatype)
     is_text = (details & 0x0F, size) == (_IS_TEXT, _REFERENCE_BYTES)
     if kind not in _IN_ATTRIBUTES or (kind == _VARIABLE_LENGTH and not is_text):
-        refuse(f"an attribute has the type {kind}, which is neither a number nor text")
+        reject(f"an attribute has the type {kind}, which is neither a number nor text")
     count = count_elements(dataspace)
     values = cursor.take(count * size)
     text = None
@@ -100,7 +100,7 @@ def _read_heap_text(reader: Reader, reference: bytes) -> bytes:
     if length == 0:
         return b""
     if length > _MAX_TEXT:
-        refuse(f"an attribute has {length} bytes of text")
+        reject(f"an attribute has {length} bytes of text")
     reader.expect(address, b"GCOL", "a global heap")
     end = address + reader.unpack(address + 8, "Q")[0]
     position = address + 16
@@ -108,9 +108,9 @@ def _read_heap_text(reader: Reader, reference: bytes) -> bytes:
         index, _, _, size = reader.unpack(position, "HHIQ")
         if index == wanted and index:
             if length > size:
-                refuse("a text of an attribute is longer than its storage")
+                reject("a text of an attribute is longer than its storage")
             return reader.read(position + 16, length)
         if index == 0:
             break
         position += 16 + -(-size // 8) * 8
-    return refuse("the text of an attribute is missing")
+    return reject("the text of an attribute is missing")

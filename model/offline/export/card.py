@@ -7,7 +7,7 @@ from typing import Any
 
 from model.confidence.abstention import AbstentionReason
 from model.confidence.model import ConfidenceModel
-from model.offline.fitting.thresholds import MOST_UNSURE, WANTED_ACCURACY
+from model.offline.fitting.thresholds import MAX_UNSURE, WANTED_ACCURACY
 
 
 def describe_confidence(confidence: ConfidenceModel, results: Mapping[str, Any]) -> str:
@@ -47,7 +47,7 @@ def _describe_abstention(confidence: ConfidenceModel, record: Mapping[str, Any])
     return f"""## Abstention
 `low_confidence`: the largest calibrated probability is below {confidence.abstention.min_confidence:g}. This is the
 smallest value at which {WANTED_ACCURACY:.0%} of the accepted changed validation images are correct, but no more than
-{MOST_UNSURE:.0%} of the unchanged ones are refused. It refuses {low["clean"]:.1%} of the unchanged validation
+{MAX_UNSURE:.0%} of the unchanged ones are rejected. It rejects {low["clean"]:.1%} of the unchanged validation
 images{test}, and {low["changed"]:.1%} of the changed validation images; of the
 changed ones that it accepts, {low["accuracy_of_accepted"]:.1%} are correct.
 """
@@ -71,7 +71,7 @@ Share classified as not aerial, of the images that determined the threshold and 
 Classified as not aerial by `atalaya evaluate --gate`, on photographs of other categories and on generated images of all
 kinds (scenes of other sensors were used in the fit):
 
-| images | should be refused | number | refused |
+| images | should be rejected | number | rejected |
 |---|---|---|---|
 {rows}
 

@@ -77,7 +77,7 @@ def fit_artefact(
 
 
 def _measure_test(backend: Backend, sources: FittingSources, threads: int) -> dict[str, Any]:
-    """Return the calibration error, coverage and refusals on the test images, if there are any."""
+    """Return the calibration error, coverage and rejections on the test images, if there are any."""
     folder = find_test_folder(sources.data)
     if folder is None:
         return {}

@@ -36,7 +36,7 @@ class GateFeatures(Struct, frozen=True, eq=False):
 
 
 def fit_aerial_gate(features: GateFeatures) -> tuple[AerialGate, dict[str, Any]]:
-    """Return the gate, with its threshold folded into the bias, and the shares of held-out images that it refuses."""
+    """Return the gate, with its threshold folded into the bias, and the shares of held-out images that it rejects."""
     photographs = _score_in_folds(features)
     gate, threshold = _fit_with_threshold(features, features.other_scenes, photographs)
     shares = {

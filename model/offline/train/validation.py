@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from model.offline.changes import ALL_CHANGES
 from model.offline.dataset import LabelledImages
 
-_SMALLEST = 1e-7
+_MIN_PROBABILITY = 1e-7
 
 
 class Validation(Struct, frozen=True):
@@ -52,4 +52,4 @@ def _measure(model: keras.Model, images: LabelledImages) -> tuple[float, float]:
     probabilities: NDArray[np.float32] = model.predict(images.pixels, batch_size=32, verbose=0)
     true_class = probabilities[np.arange(len(images.labels)), images.labels]
     accuracy = (probabilities.argmax(axis=1) == images.labels).mean()
-    return float(accuracy), float(-np.log(np.maximum(true_class, _SMALLEST)).mean())
+    return float(accuracy), float(-np.log(np.maximum(true_class, _MIN_PROBABILITY)).mean())

@@ -41,7 +41,7 @@ MoveAliases = Callable[[Mapping[str, str | None], Mapping[str, str | None]], obj
 
 
 class Pull(Struct, frozen=True):
-    """The new version of each alias that a pull moved, None if it was removed, and the error of each refused alias."""
+    """The new version of each alias that a pull moved, None if it was removed, and the error of each rejected alias."""
 
     moved: Mapping[str, str | None]
     refused: Mapping[str, ModelError]

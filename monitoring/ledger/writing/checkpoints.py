@@ -162,7 +162,7 @@ class CheckpointWriter:
             self._report("head", "its signature does not match its content", row.writer, row.seq, own and own.seq)
         elif row.writer not in self._foreign_writers and _is_grown(row):
             self._foreign_writers.add(row.writer)
-            log.error("ledger_head_not_ours", writer=row.writer, policy="no checkpoint names it")
+            log.error("ledger_head_not_ours", writer=row.writer, policy="checkpoints of this process do not name it")
         return False
 
     def _report(self, kind: str, reason: str, writer: str = "", found: object = None, expected: object = None) -> None:
@@ -180,7 +180,7 @@ class CheckpointWriter:
             writer=sanitize_name(writer),
             found=sanitize_name(str(found)),
             expected=sanitize_name(str(expected)),
-            policy="trust what is signed and what this process wrote",
+            policy="the process trusts only signatures and what it wrote itself",
         )
 
     def _build(self, last: Row[Any] | None, claims: Sequence[Claim]) -> Checkpoint:

@@ -39,7 +39,7 @@ class PredictionMetrics(MetricGroup):
         )
         self.abstentions = Counter(
             "atalaya_abstentions_total",
-            "Predictions on which the model abstains, marked or refused.",
+            "Predictions on which the model abstains, whether they are marked or rejected.",
             ["reason"],
             registry=registry,
         )

@@ -95,7 +95,7 @@ class DriftStore:
         self._connection.execute(insertion.on_conflict_do_nothing())
 
     def repeat_finding(self, finding: DriftFinding) -> None:
-        """Update the change and the means of a ongoing finding, but not its times."""
+        """Update the change and the means of an ongoing finding, but not its times."""
         values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
         self._update_ongoing(finding.model, finding.caller, finding.metric, values)
 
@@ -127,7 +127,7 @@ class DriftStore:
         return [DriftFinding(*row) for row in self._connection.execute(chosen.limit(_MAX_FINDINGS))]
 
     def count_ongoing(self, seen_since: str) -> Mapping[tuple[str, str], int]:
-        """Return for each model and metric how many callers, not counting ALL, have a ongoing finding."""
+        """Return for each model and metric how many callers, not counting ALL, have an ongoing finding."""
         findings = drift_findings.c
         counted = _select_ongoing(seen_since, findings.model, findings.metric, func.count())
         counted = counted.where(findings.caller != ALL).group_by(findings.model, findings.metric)

@@ -76,7 +76,7 @@ def test_a_host_that_is_no_name_is_an_error_of_the_setting(
 def test_text_that_is_not_utf8_is_a_usage_error(name: str, arguments: list[str], capsys: Captured) -> None:
     """Bytes that are not UTF-8 are a usage error, which names the argument or the option."""
     assert run(arguments) == 2
-    assert capsys.readouterr().err == f"error: Invalid value for '{name}': This is not UTF-8.\n"
+    assert capsys.readouterr().err == f"error: Invalid value for '{name}': This is not valid UTF-8.\n"
 
 
 def test_weights_may_have_a_name_of_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

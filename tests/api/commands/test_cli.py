@@ -236,7 +236,7 @@ def test_predict_reports_failed_images(command: Command, capsys: pytest.CaptureF
     assert output.err.startswith("error: 1 of 2 images failed")
 
 
-def test_predict_refuses_a_large_file(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_predict_rejects_a_large_file(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A file above the limit of an image is reported as such, even if it does not fit into memory."""
     large = tmp_path / "large.tif"
     large.touch()

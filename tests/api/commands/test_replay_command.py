@@ -115,7 +115,7 @@ def test_missing_records_and_files_are_named(
     assert (status, "gone.jpg" in err) == (1, True)
 
 
-def test_a_refused_request_is_not_replayed(
+def test_a_rejected_request_is_not_replayed(
     client: TestClient, bearer: dict[str, str], image: Path, sample: bytes, replay: Replay
 ) -> None:
     """A recorded request without a prediction is reported as such."""

@@ -46,7 +46,7 @@ def test_a_closed_standard_error_takes_the_messages(tmp_path: Path) -> None:
 
 
 def test_a_closed_standard_input_is_empty(tmp_path: Path) -> None:
-    """A password from a closed standard input is empty, and is refused like any other that is too short."""
+    """A password from a closed standard input is empty, and is rejected like any other that is too short."""
     create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     arguments = ("users", "add", "ana", "--role", "client", "--password-stdin")
     status, _, err = run_closed(tmp_path, "<&-", *arguments)

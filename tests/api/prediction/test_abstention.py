@@ -43,7 +43,7 @@ async def test_a_marked_abstention_is_returned_recorded_and_counted(open_transpo
     assert transport.metric("atalaya_prediction_confidence_sum") == pytest.approx(prediction.confidence)
 
 
-async def test_a_refused_abstention_is_recorded_charged_and_counted(open_transport: OpenTransport) -> None:
+async def test_a_rejected_abstention_is_recorded_charged_and_counted(open_transport: OpenTransport) -> None:
     """Under `refuse` the caller gets an error; the entry has the code and the prediction, and the quota is charged."""
     async with open_transport(StubBackend(confidence=UNSURE), abstain=AbstentionPolicy.REFUSE) as transport:
         with pytest.raises(LowConfidence):

@@ -37,7 +37,7 @@ async def test_ledger_records_that_an_explanation_was_given(open_transport: Open
     assert transport.metric("atalaya_prediction_stage_seconds_count", stage="explain") == 1
 
 
-async def test_model_without_head_refuses_before_the_body_is_read(open_transport: OpenTransport) -> None:
+async def test_model_without_head_rejects_before_the_body_is_read(open_transport: OpenTransport) -> None:
     """A request for an unavailable explanation is rejected and recorded, without an upload or a charge."""
     async with open_transport() as transport:
         with pytest.raises(ExplanationUnavailable):
@@ -49,7 +49,7 @@ async def test_model_without_head_refuses_before_the_body_is_read(open_transport
     assert transport.used_requests == 0
 
 
-async def test_unknown_class_is_refused_before_the_body_is_read(
+async def test_unknown_class_is_rejected_before_the_body_is_read(
     open_transport: OpenTransport, explaining: Backend
 ) -> None:
     """A request to explain an unknown class is rejected before the body is read, and recorded."""

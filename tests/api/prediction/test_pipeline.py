@@ -77,7 +77,7 @@ async def test_an_exceeded_quota_is_recorded_once(open_transport: OpenTransport)
     assert transport.metric("atalaya_prediction_stage_seconds_count", stage="decode") == 1
 
 
-async def test_a_charge_that_the_transaction_refuses_is_recorded_once(open_transport: OpenTransport) -> None:
+async def test_a_charge_that_the_transaction_rejects_is_recorded_once(open_transport: OpenTransport) -> None:
     """Of two predictions that were admitted at once, the quota covers one; the other is recorded as over the quota."""
     backend = GatedBackend()
     async with open_transport(backend, quota=1, workers=2) as transport:
@@ -91,7 +91,7 @@ async def test_a_charge_that_the_transaction_refuses_is_recorded_once(open_trans
     assert transport.used_requests == 1
 
 
-async def test_an_overloaded_queue_refuses_before_the_body_is_read(open_transport: OpenTransport) -> None:
+async def test_an_overloaded_queue_rejects_before_the_body_is_read(open_transport: OpenTransport) -> None:
     """When the queue is full, a request is rejected before its body is read, counted and recorded once."""
     async with occupied(open_transport, queue_limit=0) as transport:
         with pytest.raises(Overloaded):
@@ -208,7 +208,7 @@ async def test_a_dry_run_costs_nothing(open_transport: OpenTransport) -> None:
     assert (transport.outcomes, transport.used_requests) == ([], 0)
 
 
-async def test_a_refused_dry_run_is_recorded_once(open_transport: OpenTransport) -> None:
+async def test_a_rejected_dry_run_is_recorded_once(open_transport: OpenTransport) -> None:
     """A dry run of a file that is not an image is recorded like a prediction of it."""
     async with open_transport() as transport:
         with pytest.raises(UnsupportedImage):

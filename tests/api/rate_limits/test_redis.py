@@ -30,7 +30,7 @@ from tests.experiments.limits import measure_outage, worst_lag_s
 from tests.support.polling import PATIENCE_S, wait_until_async
 
 HOURLY = parse("10/hour")
-LONGEST_WINDOW_S = 1 + 1 / SLICES + 0.002  # of one second: hits expire by slice, and Redis rounds to milliseconds
+MAX_WINDOW_S = 1 + 1 / SLICES + 0.002  # of one second: hits expire by slice, and Redis rounds to milliseconds
 
 
 @contextmanager
@@ -70,7 +70,7 @@ async def test_window_slides(redis_server: Any) -> None:
         if (await windows.hit(item, "predict", "ana")).allowed:
             passed.append((sent_at, time.monotonic()))
         else:
-            assert sum(received_at > sent_at - LONGEST_WINDOW_S for _, received_at in passed) >= 20
+            assert sum(received_at > sent_at - MAX_WINDOW_S for _, received_at in passed) >= 20
         await asyncio.sleep(0.002)
     await windows.close()
     for (sent_at, _), (_, received_at) in zip(passed, passed[20:], strict=False):
@@ -92,7 +92,7 @@ async def test_window_is_never_too_short(redis_server: Any) -> None:
                 rejected_at = sent_at
         (sent_at, begun_at), (_, received_at) = passed
         assert received_at - sent_at >= 1
-        assert rejected_at - begun_at < LONGEST_WINDOW_S
+        assert rejected_at - begun_at < MAX_WINDOW_S
         await asyncio.sleep(random.uniform(0, 0.002))  # noqa: S311  (start at another fraction of a millisecond)
     await windows.close()
 

@@ -86,7 +86,7 @@ def test_a_revocation_is_recorded(client: TestClient, operator: dict[str, str], 
 
 
 @pytest.mark.parametrize(("route", "event"), [("revoke", "revocation"), ("introspect", "introspection")])
-def test_a_refused_client_is_recorded(client: TestClient, operator: dict[str, str], route: str, event: str) -> None:
+def test_a_rejected_client_is_recorded(client: TestClient, operator: dict[str, str], route: str, event: str) -> None:
     """A wrong client secret is recorded at every endpoint that takes one."""
     form = {"token": "x", "client_id": "maps", "client_secret": "sesame"}
     assert client.post(f"/auth/{route}", data=form).status_code == 401
@@ -130,7 +130,7 @@ def test_filters(client: TestClient, operator: dict[str, str]) -> None:
         {"cursor": "-1"},
     ],
 )
-def test_a_bad_filter_is_refused(client: TestClient, operator: dict[str, str], query: dict[str, Any]) -> None:
+def test_a_bad_filter_is_rejected(client: TestClient, operator: dict[str, str], query: dict[str, Any]) -> None:
     """A time without an offset or out of range, a limit out of bounds, or an invalid cursor gets 422."""
     assert client.get("/v1/audit", headers=operator, params=query).status_code == 422
 

@@ -79,7 +79,7 @@ def test_both_routes_agree_about_the_class_and_differ_in_the_probabilities(make_
 @pytest.mark.usefixtures("within_one_month")
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("image", "code"), [(NOT_AERIAL, "not_an_aerial_image"), (UNSURE, "low_confidence")])
-def test_abstentions_can_be_refused(make_gateway: Any, route: str, image: bytes, code: str) -> None:
+def test_abstentions_can_be_rejected(make_gateway: Any, route: str, image: bytes, code: str) -> None:
     """Under `refuse` both routes respond with 422; the request is charged, and the history has its prediction."""
     client = make_gateway(AbstentionPolicy.REFUSE)
     response = send(client, image, route)

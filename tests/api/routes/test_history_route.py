@@ -50,7 +50,7 @@ def test_predictions_of_the_original_route_are_recorded(client: TestClient, bear
     assert [row["probability"] for row in found["predictions"]] == sorted(probabilities, reverse=True)
 
 
-def test_refused_requests_are_listed(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+def test_rejected_requests_are_listed(client: TestClient, bearer: Bearer, sample: bytes) -> None:
     """Rejected requests are listed with their code, without an image or a prediction."""
     assert predict(client, bearer, b"text").status_code == 415
     assert predict(client, bearer, b"").status_code == 422

@@ -120,7 +120,7 @@ def test_a_wrong_key_is_an_invalid_token(client: TestClient, key: str) -> None:
         {"created_at": "2020-01-01"},
     ],
 )
-def test_invalid_terms_are_refused(client: TestClient, bearer: Bearer, terms: dict[str, Any]) -> None:
+def test_invalid_terms_are_rejected(client: TestClient, bearer: Bearer, terms: dict[str, Any]) -> None:
     """An invalid term and an unknown field get 422 with an error that names the field."""
     response = client.post("/v1/keys", content=json.dumps({"name": "maps", **terms}), headers={**bearer, **JSON})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
@@ -177,7 +177,7 @@ def test_a_key_is_rotated(client: TestClient, bearer: Bearer) -> None:
 
 
 @pytest.mark.parametrize("terms", [{"overlap_hours": -1}, {"overlap_hours": 721}, {"expires_days": 0}, {"secret": "x"}])
-def test_an_invalid_rotation_is_refused(client: TestClient, bearer: Bearer, terms: dict[str, Any]) -> None:
+def test_an_invalid_rotation_is_rejected(client: TestClient, bearer: Bearer, terms: dict[str, Any]) -> None:
     """An overlap over 30 days, an expiry in the past or an unknown field gets 422."""
     created = create(client, bearer)
     assert client.post(f"/v1/keys/{created['id']}/rotate", json=terms, headers=bearer).status_code == 422
@@ -254,14 +254,14 @@ def test_keys_need_credentials_and_scope(client: TestClient, log_in: LogIn) -> N
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_large_document_is_refused(client: TestClient, bearer: Bearer, streamed: bool) -> None:
+def test_a_large_document_is_rejected(client: TestClient, bearer: Bearer, streamed: bool) -> None:
     """A JSON body over 64 KiB is rejected, with and without a declared length."""
     body = b"[" * 70_000
     response = client.post("/v1/keys", content=iter([body]) if streamed else body, headers=JSON | bearer)
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
-def test_invalid_documents_are_refused(client: TestClient, bearer: Bearer) -> None:
+def test_invalid_documents_are_rejected(client: TestClient, bearer: Bearer) -> None:
     """Deeply nested or malformed JSON is an error of the client, not of the gateway."""
     for body in (b"[" * 60_000, b"{", b"\xff", b"null", b"[]"):
         assert client.post("/v1/keys", content=body, headers={**bearer, **JSON}).status_code in (400, 422)

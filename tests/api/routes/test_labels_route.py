@@ -101,13 +101,13 @@ def test_only_classes_of_the_model_are_labels(client: TestClient, bearer: Bearer
 
 
 @pytest.mark.parametrize("body", [{}, {"label": ""}, {"label": 3}, {"label": "forest", "sure": True}])
-def test_malformed_bodies_are_refused(client: TestClient, bearer: Bearer, body: dict[str, Any]) -> None:
+def test_malformed_bodies_are_rejected(client: TestClient, bearer: Bearer, body: dict[str, Any]) -> None:
     """A body that is not exactly one label is rejected."""
     response = client.post(f"/v1/predictions/{UNKNOWN}/label", json=body, headers=bearer)
     assert get_code(response) == (422, "invalid_request")
 
 
-def test_a_refused_request_has_nothing_to_label(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+def test_a_rejected_request_has_nothing_to_label(client: TestClient, bearer: Bearer, sample: bytes) -> None:
     """A request that got no prediction cannot be labelled, and neither can a label."""
     assert client.post("/v1/predictions", files={"file": b"text"}, headers=bearer).status_code == 415
     prediction = predict(client, bearer, sample)["id"]  # the rejected request is recorded with it at the latest

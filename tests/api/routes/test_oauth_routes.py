@@ -73,7 +73,7 @@ def test_a_service_logs_in_as_itself(client: TestClient, service: tuple[str, str
 
 
 @pytest.mark.parametrize("changes", [{"client_secret": "wrong"}, {"client_id": "unknown"}, {"client_id": ""}])
-def test_an_unknown_service_is_refused(client: TestClient, service: tuple[str, str], changes: dict[str, str]) -> None:
+def test_an_unknown_service_is_rejected(client: TestClient, service: tuple[str, str], changes: dict[str, str]) -> None:
     """A wrong client id or secret gets 401 invalid_client with a Basic challenge."""
     form = {"grant_type": "client_credentials", "client_id": service[0], "client_secret": service[1], **changes}
     response = post(client, "/auth/token", form)
@@ -82,7 +82,7 @@ def test_an_unknown_service_is_refused(client: TestClient, service: tuple[str, s
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !", "Basic bm9jb2xvbg==", "Basic /////w==", "Basic ÿ"])
-def test_a_malformed_basic_header_is_refused(client: TestClient, header: str) -> None:
+def test_a_malformed_basic_header_is_rejected(client: TestClient, header: str) -> None:
     """A Basic header without a readable id and secret gets 401 invalid_client."""
     headers = {"Authorization": header.encode("latin-1")}
     response = post(client, "/auth/token", {"grant_type": "client_credentials"}, headers=headers)
@@ -99,7 +99,7 @@ def test_the_password_grant_can_be_switched_off(
     assert "password" not in client.get("/.well-known/oauth-authorization-server").json()["grant_types_supported"]
 
 
-def test_a_revoked_access_token_is_refused_at_once(client: TestClient, log_in_form: dict[str, str]) -> None:
+def test_a_revoked_access_token_is_rejected_at_once(client: TestClient, log_in_form: dict[str, str]) -> None:
     """An access token that its owner revokes is rejected at once, but its session continues."""
     pair = post(client, "/auth/token", log_in_form).json()
     headers = bearer(pair["access_token"])
@@ -207,7 +207,9 @@ def test_the_metadata_lists_existing_endpoints(client: TestClient, settings: Set
             assert client.post(path).status_code != 404, name
 
 
-def test_a_disabled_client_s_token_is_refused(client: TestClient, service: tuple[str, str], settings: Settings) -> None:
+def test_a_disabled_client_s_token_is_rejected(
+    client: TestClient, service: tuple[str, str], settings: Settings
+) -> None:
     """When another process disables a client, the client's tokens are rejected."""
     token = post(client, "/auth/token", {"grant_type": "client_credentials"}, auth=service).json()["access_token"]
     run_with_engine(settings, lambda engine: ClientStore(engine).disable("maps"))

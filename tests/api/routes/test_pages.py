@@ -54,7 +54,7 @@ def test_keys_come_in_pages(client: TestClient, log_in: Any, limit: int) -> None
 
 
 @pytest.mark.parametrize("path", ["users?limit=0", "users?limit=1001", "users?cursor=%00", "keys?limit=0"])
-def test_invalid_pages_are_refused(client: TestClient, log_in: Any, path: str) -> None:
+def test_invalid_pages_are_rejected(client: TestClient, log_in: Any, path: str) -> None:
     """A limit outside of 1 to 1000, or a cursor that is not a name, gets 422."""
     assert client.get(f"/v1/{path}", headers=log_in(client, "root")).status_code == 422
 

@@ -105,12 +105,12 @@ def post_unread(client: TestClient, *headers: tuple[bytes, bytes]) -> tuple[int,
     return sent[0]["status"], len(reads)
 
 
-def test_unknown_callers_are_refused_before_the_body_is_read(client: TestClient) -> None:
+def test_unknown_callers_are_rejected_before_the_body_is_read(client: TestClient) -> None:
     """A request without credentials is rejected before the gateway reads a byte of the body."""
     assert post_unread(client) == (401, 0)
 
 
-def test_a_long_body_is_refused_before_it_is_read(client: TestClient, bearer: dict[str, str]) -> None:
+def test_a_long_body_is_rejected_before_it_is_read(client: TestClient, bearer: dict[str, str]) -> None:
     """A declared length over the limit is rejected before the gateway reads a byte of the body."""
     authorization = bearer["Authorization"].encode()
     assert post_unread(client, (b"authorization", authorization), (b"content-length", b"99999999999")) == (413, 0)

@@ -40,7 +40,9 @@ def test_dependencies_of_the_router_run(client: TestClient, bearer: dict[str, st
     assert calls == [f"/again{path.partition('?')[0]}"]
 
 
-def test_a_refusal_by_a_dependency_is_recorded_once(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
+def test_a_rejection_by_a_dependency_is_recorded_once(
+    client: TestClient, bearer: dict[str, str], sample: bytes
+) -> None:
     """A known caller's request that a dependency rejects before the pipeline runs is recorded once."""
 
     async def refuse() -> None:
@@ -61,7 +63,7 @@ def test_a_refusal_by_a_dependency_is_recorded_once(client: TestClient, bearer: 
         ("/predict-land-use", b"text", 415, "unsupported_body"),
     ],
 )
-def test_a_refusal_is_recorded_once(
+def test_a_rejection_is_recorded_once(
     client: TestClient, bearer: dict[str, str], sample: bytes, path: str, data: bytes, status: int, code: str
 ) -> None:
     """A request that the route or the pipeline rejects has exactly one entry in the ledger."""

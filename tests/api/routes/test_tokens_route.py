@@ -43,7 +43,7 @@ def test_a_token_has_only_the_requested_scopes(client: TestClient, log_in: Any) 
         ({f"field{index}": "x" for index in range(20)}, "invalid_request"),
     ],
 )
-def test_refusals(client: TestClient, password: str, changes: dict[str, Any], error: str) -> None:
+def test_rejections(client: TestClient, password: str, changes: dict[str, Any], error: str) -> None:
     """A rejected request gets 400 in the format of RFC 6749, with one of its error codes."""
     response = client.post("/auth/token", data={**FORM, "password": password, **changes})
     assert (response.status_code, response.json()["error"]) == (400, error)
@@ -64,7 +64,7 @@ def test_unknown_user_and_wrong_password_look_alike(client: TestClient) -> None:
     assert unknown.json() == wrong.json()
 
 
-def test_json_is_refused(client: TestClient, password: str) -> None:
+def test_json_is_rejected(client: TestClient, password: str) -> None:
     """The token endpoint accepts only a form, as RFC 6749 requires."""
     response = client.post("/auth/token", json={**FORM, "password": password})
     assert (response.status_code, response.json()["error"]) == (400, "invalid_request")

@@ -95,7 +95,7 @@ def test_every_prediction_is_charged(client: TestClient, bearer: Bearer) -> None
 
 
 @pytest.mark.parametrize("data", [b"", b"text", png()[:20], png()[:-200]], ids=["empty", "text", "header", "pixels"])
-def test_a_refused_image_costs_nothing(client: TestClient, bearer: Bearer, data: bytes) -> None:
+def test_a_rejected_image_costs_nothing(client: TestClient, bearer: Bearer, data: bytes) -> None:
     """An image with a broken header or broken pixels is not charged."""
     assert predict(client, bearer, data).status_code in {415, 422}
     assert usage(client, bearer)["requests"] == 0
@@ -109,7 +109,7 @@ def test_an_image_broken_after_its_header_uses_no_quota(client: TestClient, bear
     assert predict(client, bearer, png()).status_code == 200
 
 
-def test_a_request_over_the_quota_is_refused(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
+def test_a_request_over_the_quota_is_rejected(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
     """A request over the quota gets 429 with the seconds until the month ends; it is counted and audited, but free."""
     limit(requests=2)
     statuses = [predict(client, bearer, png(), route).status_code for route in ROUTES]

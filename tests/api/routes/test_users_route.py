@@ -80,7 +80,7 @@ def test_an_administrator_creates_and_lists_users(client: TestClient, admin: Hea
         ({"monthly_requests": True}, 422, "invalid_request"),
     ],
 )
-def test_invalid_users_are_refused(
+def test_invalid_users_are_rejected(
     client: TestClient, admin: Headers, changes: dict[str, Any], status: int, code: str
 ) -> None:
     """An invalid user is rejected with a code, and the response does not repeat the password."""
@@ -150,7 +150,7 @@ def test_quotas_are_set_and_removed(client: TestClient, admin: Headers, bearer: 
         {"role": "client", "password_hash": "x"},
     ],
 )
-def test_other_fields_are_refused(client: TestClient, admin: Headers, change: dict[str, Any]) -> None:
+def test_other_fields_are_rejected(client: TestClient, admin: Headers, change: dict[str, Any]) -> None:
     """A change with an unknown field, a forbidden null or no field at all changes nothing."""
     path = f"/v1/users/{_find_id(client, admin, 'olga')}"
     refused = client.patch(path, headers=admin, json=change)

@@ -69,7 +69,7 @@ def test_other_members_are_ignored(manager: Any) -> None:
 @pytest.mark.usefixtures("manager")
 def test_a_missing_secret() -> None:
     """The name of a secret that does not exist is reported with AWS's code."""
-    with pytest.raises(SecretsUnavailable, match="refused absent: ResourceNotFoundException"):
+    with pytest.raises(SecretsUnavailable, match="did not return absent: ResourceNotFoundException"):
         AwsSecret("absent", REGION, 60).read()
 
 

@@ -65,7 +65,7 @@ def test_kubernetes(vault: VaultDouble, clock: Clock, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("expired\n")
     secret = open_vault(vault, clock, vault_auth="kubernetes", vault_role="atalaya", vault_credential_file=file)
-    with pytest.raises(SecretsUnavailable, match="Vault refused the request: Forbidden"):
+    with pytest.raises(SecretsUnavailable, match="Vault rejected the request: Forbidden"):
         secret.read()
     file.write_text("pod\n")
     assert secret.read() == {"AUTH__SIGNING_KEY": "key"}

@@ -146,7 +146,7 @@ async def test_an_entry_is_undone_with_its_change(engine: AsyncEngine, trail: Au
 
 
 async def test_simultaneous_changes_are_all_recorded(engine: AsyncEngine, trail: AuditTrail, user: User) -> None:
-    """Concurrent changes of users and writes of refusals neither block each other nor break the chain."""
+    """Concurrent changes of users and writes of rejections neither block each other nor break the chain."""
     users, record = UserStore(engine), recording(trail, "added")
 
     async def write_refusals() -> None:

@@ -18,7 +18,7 @@ def test_limits_replace_those_of_the_judge() -> None:
 
 
 @pytest.mark.parametrize("limit", ["[0.2, 0.1]", "[0, 0.1]", "[0.5, 1]"])
-def test_limits_outside_of_a_metric_are_refused(limit: str) -> None:
+def test_limits_outside_of_a_metric_are_rejected(limit: str) -> None:
     """The tolerated excess must not be above the margin, and both must be possible for the metric."""
     with pytest.raises(ValidationError, match="must map metrics to"):
         CanarySettings(limits=f'{{"disagreement": {limit}}}')

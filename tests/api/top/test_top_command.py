@@ -135,7 +135,7 @@ def test_a_remote_gateway_needs_a_credential(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        ([], 1, "There is no terminal to draw on. Use --once or --json."),
+        ([], 1, "Standard output is not a terminal. Use --once or --json."),
         (["--once", "--url", "gateway"], 2, "has no scheme. Write http://gateway"),
         (["--once", "--url", "http://127.0.0.1:9"], 1, "cannot be reached: connection refused."),
     ],

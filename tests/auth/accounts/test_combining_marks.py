@@ -16,7 +16,7 @@ from tests.auth.accounts.hashing import matches, measure_costs
 
 @pytest.mark.parametrize("marks", ["\u0344\u0323", "\u0f73", "\uff9e\u0f81"], ids=["marks", "two in one", "wide"])
 async def test_a_run_of_combining_marks_is_no_password(hasher: PasswordHasher, marks: str) -> None:
-    """Up to 30 combining marks in a row are accepted; the policy refuses a longer run, which also matches no hash."""
+    """Up to 30 combining marks in a row are accepted; the policy rejects a longer run, which also matches no hash."""
     longest = "walnut" + (marks * 30)[:30] + " ferry"
     check_password_policy(longest, "ada")
     assert await matches(hasher, longest, await hasher.hash(longest))
@@ -27,8 +27,8 @@ async def test_a_run_of_combining_marks_is_no_password(hasher: PasswordHasher, m
     assert not await matches(hasher, refused, await hasher.hash(""))
 
 
-async def test_costly_text_is_refused_without_normalising_it() -> None:
-    """To refuse text takes less than a tenth of the processor time of normalising it."""
+async def test_costly_text_is_rejected_without_normalising_it() -> None:
+    """To reject text takes less than a tenth of the processor time of normalising it."""
     for text in ("a" + "\u0344" * 8000 + "\u0323" * 8000, "\u0344" * 2048 + "\u0323" * 2048, "\u0f73" * 4096):
         started = time.process_time()
         unicodedata.normalize("NFKC", text)

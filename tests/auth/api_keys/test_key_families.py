@@ -92,7 +92,7 @@ async def test_a_revoked_key_creates_no_key(keys: KeyStore, owner: str) -> None:
 
 
 async def test_no_key_escapes_a_concurrent_cascade(keys: KeyStore, owner: str) -> None:
-    """A key that is created while its parent is being revoked is either revoked too or refused."""
+    """A key that is created while its parent is being revoked is either revoked too or rejected."""
     root, _ = await keys.create(owner, TERMS)
     creations = [keys.create(owner, TERMS, root.id) for _ in range(10)]
     await asyncio.gather(*creations[:5], keys.revoke(root.id, cascade=True), *creations[5:], return_exceptions=True)

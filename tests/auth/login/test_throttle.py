@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import User
-from auth.login.throttle import NETWORK_KNOWN_FOR, RESET_AFTER, LoginThrottle, compute_wait_s
+from auth.login.throttle import KNOWN_NETWORK_LIFETIME, RESET_AFTER, LoginThrottle, compute_wait_s
 from auth.tables import known_addresses, login_failures
 from storage.engine import open_engine
 from tests.auth.login.attempts import AWAY, HOME, OFFICE, Clock, fail, get_wait_s, succeed
@@ -111,7 +111,7 @@ async def test_a_network_is_known_for_thirty_days(
 ) -> None:
     """A network from which the user has not logged in for thirty days is no longer known, and is deleted."""
     await succeed(throttle, ada, HOME)
-    clock.move(NETWORK_KNOWN_FOR.total_seconds())
+    clock.move(KNOWN_NETWORK_LIFETIME.total_seconds())
     await fail(throttle, "ada", AWAY, 3)
     assert await get_wait_s(throttle, "ada", HOME) == 1
     clock.move(1)

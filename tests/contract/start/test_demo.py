@@ -115,7 +115,7 @@ def test_an_abstention_is_said_in_words(checkout: Checkout, new_home: Path) -> N
     ended = demo(checkout, new_home, MODEL__URL="stub://?min_confidence=0.99")
     assert ended.returncode == 0, ended.stderr
     assert "probability 0." in ended.stdout
-    assert "The model abstains: it is not sure which land use the image shows. Do not rely on" in ended.stdout
+    assert "The model abstains: its confidence in the land use is too low. Do not rely on" in ended.stdout
 
 
 def test_a_copied_example_is_completed(checkout: Checkout, new_home: Path) -> None:

@@ -78,7 +78,7 @@ def test_image_is_small(image: Image) -> None:
     added = used_bytes(image.root) - used_bytes(image.base)
     assert added < MAX_BYTES_OVER_BASE
     (documented,) = re.findall(
-        r"^\| \*\*in all\*\* \| \*\*(\d+)\*\* \|$", (ROOT / "docs/deploy/image.md").read_text(), re.M
+        r"^\| \*\*total\*\* \| \*\*(\d+)\*\* \|$", (ROOT / "docs/deploy/image.md").read_text(), re.M
     )
     assert int(documented) == pytest.approx(added / 1e6, rel=0.1)
 

@@ -72,7 +72,7 @@ def count_events(cluster: Cluster, event: str) -> int:
     return sum(replica.complete_log().count(f'"{event}"') for replica in cluster.replicas)
 
 
-def test_a_revoked_key_is_refused_by_all_replicas(cluster: Cluster) -> None:
+def test_a_revoked_key_is_rejected_by_all_replicas(cluster: Cluster) -> None:
     """Soon after one replica has revoked a key, all replicas reject it."""
     headers = {"X-API-Key": cluster.create_key("rita")}
 

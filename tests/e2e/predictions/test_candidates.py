@@ -16,7 +16,7 @@ from tests.support.paths import FOREST, SHRUBLAND
 from tests.support.polling import wait_until
 
 WORKERS = 2
-MOST_COMPARISONS = 500
+MAX_COMPARISONS = 500
 IMAGES = [FOREST.read_bytes(), SHRUBLAND.read_bytes()]
 
 
@@ -67,7 +67,7 @@ def test_a_bad_candidate_is_taken_back_soon(gateway: Gateway, registry: ModelReg
     entries = read_entries(gateway.database_path).values()
     (verdict,) = (entry["canary_verdict"] for entry in entries if entry.get("kind") == "canary_verdict")
     # Not the number of requests: while the deciding worker is suspended, the other one serves many more.
-    assert sum(verdict["counts"]["disagreement"]) <= MOST_COMPARISONS
+    assert sum(verdict["counts"]["disagreement"]) <= MAX_COMPARISONS
     assert gateway.metric('atalaya_canary_verdicts_total{verdict="take_back"}') == 1
     verified = gateway.run("ledger", "verify")
     assert verified.returncode == 0, verified

@@ -17,7 +17,7 @@ from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 from tests.support.servers.engines.running import MODEL, RunningEngine, running_engines
 
-MOST_BYTES = 160 << 20
+MAX_BYTES = 160 << 20
 PATIENCE = {"MODEL__QUEUE_SECONDS": "60", "MODEL__DEADLINE_SECONDS": "300"}  # no overload on a slow machine
 
 
@@ -63,7 +63,7 @@ def test_a_gateway_without_a_local_model_is_small(gateway: Gateway) -> None:
     assert predict(gateway).status_code == 200
     with open(f"/proc/{gateway.pid}/maps") as maps:
         assert "onnxruntime" not in maps.read()
-    assert resident_bytes(gateway.pid) <= MOST_BYTES
+    assert resident_bytes(gateway.pid) <= MAX_BYTES
 
 
 def test_the_ledger_records_the_engine(gateway: Gateway, engines: list[RunningEngine]) -> None:
@@ -100,7 +100,7 @@ async def test_an_engine_that_is_killed_fails_no_request(gateway: Gateway, engin
     wait_until(lambda: '"engine_ejected"' in gateway.log())
 
 
-def test_without_engines_requests_are_refused(engines: list[RunningEngine], gateway: Gateway) -> None:
+def test_without_engines_requests_are_rejected(engines: list[RunningEngine], gateway: Gateway) -> None:
     """While no engine works and there is no local model, the gateway is not ready and rejects predictions."""
     for engine in engines:
         engine.kill()

@@ -16,7 +16,7 @@ from tests.support.polling import wait_until
 from tests.support.servers.collector import Collector, read_attributes, running_collector
 
 PARENT = "00f067aa0ba902b7"
-LEAST_TRACES = 8
+MIN_TRACES = 8
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def request_traces(gateway: Gateway) -> list[str]:
         headers = {"traceparent": f"00-{trace_ids[-1]}-{PARENT}-01", "Connection": "close"}
         client.post("/v1/predictions", files={"file": FOREST.read_bytes()}, headers=headers).raise_for_status()
         client.get("/v1/me", headers={"traceparent": f"00-{trace_ids[-1]}-{PARENT}-00"}).raise_for_status()
-        return len(trace_ids) >= LEAST_TRACES and count_workers(gateway) == 2
+        return len(trace_ids) >= MIN_TRACES and count_workers(gateway) == 2
 
     wait_until(request_next, message=gateway.log)
     return trace_ids
@@ -75,7 +75,7 @@ def test_predictions_are_traced(gateway: Gateway, collector: Collector) -> None:
     assert sorted(flags) == trace_ids
     # A worker samples a limited number of requests per second, so later ones may not be sampled.
     sampled = [trace_id for trace_id in trace_ids if flags[trace_id] == "01"]
-    assert sampled[:LEAST_TRACES] == trace_ids[:LEAST_TRACES]
+    assert sampled[:MIN_TRACES] == trace_ids[:MIN_TRACES]
     wait_until(lambda: len(collector.spans()) >= 5 * len(sampled), message=gateway.log)
     spans = collector.spans()
     assert len(spans) == 5 * len(sampled)

@@ -16,7 +16,7 @@ from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
 REPLICAS = ("gateway", "gateway-2", "gateway-3")
-MOST_AT_REST_PERCENT = 50.0
+MAX_AT_REST_PERCENT = 50.0
 SETTINGS = {
     "LIMITS__PREDICT": "1000000/minute",
     # Avoid overload on a slow machine.
@@ -118,7 +118,7 @@ class Checks:
         (container,) = self.project.compose("ps", "--quiet", REPLICAS[0]).decode().split()
         usage = docker("stats", "--no-stream", "--format", "{{.MemPerc}} {{.MemUsage}}", container).decode().strip()
         percent, _, used = usage.partition("% ")
-        assert float(percent) < MOST_AT_REST_PERCENT, usage
+        assert float(percent) < MAX_AT_REST_PERCENT, usage
         return used
 
     def remove(self) -> str:

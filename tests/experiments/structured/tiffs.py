@@ -28,7 +28,7 @@ _KINDS = ((1, 1, 8), (0, 1, 1), (1, 1, 16), (2, 3, 8), (2, 4, 8), (2, 3, 16), (5
 _FAX_KINDS = ((0, 1, 1), (1, 1, 1))
 _JPEG_KINDS = ((1, 1, 8), (2, 3, 8), (6, 3, 8), (5, 4, 8))
 _KINDS_BY_COMPRESSION = {_RLE: _FAX_KINDS, _FAX3: _FAX_KINDS, _FAX4: _FAX_KINDS, _JPEG: _JPEG_KINDS}
-_MOST_BLOCKS, _MOST_BYTES = 40_000, 3_000_000
+_MAX_BLOCKS, _MAX_BYTES = 40_000, 3_000_000
 _LARGE_DICTIONARY = {
     "id": lzma.FILTER_LZMA2,
     "dict_size": 1 << 26,
@@ -53,7 +53,7 @@ def make_tiff(random: Random) -> bytes:
         _pack(random, compression, block, size, 1 if planar else samples) for _ in range(random.choice((1, 1, 3)))
     ]
     big = random.random() < 0.2
-    content, offsets, lengths = _arrange(random, contents, min(count, _MOST_BLOCKS), 16 if big else 8)
+    content, offsets, lengths = _arrange(random, contents, min(count, _MAX_BLOCKS), 16 if big else 8)
     is_tiled = 322 in tags
     values: Values = {
         **tags,
@@ -90,7 +90,7 @@ def _pack(random: Random, compression: int, block: tuple[int, int], size: int, s
         return _pack_jpeg(random, block, samples)
     # The last one makes 16-bit samples that use 10 bits, in either byte order.
     plain = random.choice((b"\0", b"\xff", random.randbytes(97), b"\3\1"))
-    length = min(round(size * random.choice((1, 1, 1, 0.5, 3))), _MOST_BYTES)
+    length = min(round(size * random.choice((1, 1, 1, 0.5, 3))), _MAX_BYTES)
     raw = plain * (length // len(plain)) + plain[: length % len(plain)]
     packers: dict[int, Callable[[], bytes]] = {
         _RAW: lambda: raw,
@@ -123,7 +123,7 @@ def _arrange(
     kind = random.choice(("apart", "apart", "apart", "shared", "overlapping", "outside", "zero", "few"))
     chosen = [contents[index % len(contents)] for index in range(count)]
     lengths = [len(content) for content in chosen]
-    if kind == "apart" and sum(lengths) < 10 * _MOST_BYTES:
+    if kind == "apart" and sum(lengths) < 10 * _MAX_BYTES:
         offsets = [start]
         for length in lengths:
             offsets.append(offsets[-1] + length)

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.experiments.structured.sizes import choose_size
 from tests.support.images import webps
 
-_MOST_SIDE = 16_383
+_MAX_SIDE = 16_383
 
 
 def make_webp(random: Random) -> bytes:
@@ -26,7 +26,7 @@ def make_webp(random: Random) -> bytes:
 
 def _choose_size(random: Random) -> tuple[int, int]:
     width, height = choose_size(random)
-    return min(width, _MOST_SIDE), min(height, _MOST_SIDE)
+    return min(width, _MAX_SIDE), min(height, _MAX_SIDE)
 
 
 def _encode(random: Random, size: tuple[int, int]) -> bytes:

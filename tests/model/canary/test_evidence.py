@@ -92,7 +92,7 @@ def test_evidence_survives_a_restart() -> None:
     ],
     ids=json.dumps,
 )
-def test_damaged_evidence_is_refused(document: dict[str, Any]) -> None:
+def test_damaged_evidence_is_rejected(document: dict[str, Any]) -> None:
     """Unknown metrics, anything but three counts, and a "better" count for a metric without one raise ValueError."""
     with pytest.raises(ValueError, match=r"speed|accuracy|disagreement"):
         Evidence.from_document(document)

@@ -75,7 +75,7 @@ def test_a_document_reads_back(reference: Reference) -> None:
         {"measures": {"hue": {"mean": 1.0, "quantiles": [1.0]}}},
     ],
 )
-def test_a_changed_document_is_refused(reference: Reference, change: dict[str, Any]) -> None:
+def test_a_changed_document_is_rejected(reference: Reference, change: dict[str, Any]) -> None:
     """Numbers that cannot be a distribution and unknown measures raise ValueError."""
     with pytest.raises(ValueError, match=r".+"):
         Reference.from_document(reference.to_document() | change)

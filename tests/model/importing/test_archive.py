@@ -63,7 +63,7 @@ def hide_a_second_name(path: Path) -> None:
     ],
     ids=["large", "missing", "encrypted", "method", "nul"],
 )
-def test_unusual_archive_is_refused(change: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
+def test_unusual_archive_is_rejected(change: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
     """A member that is too large, missing, encrypted, ambiguously named or compressed by another method is rejected."""
     path = write_keras(tmp_path / "model.keras", model(dense()))
     change(path)

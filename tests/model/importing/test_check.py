@@ -120,7 +120,7 @@ def test_models_of_keras_2_13_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["2.12.0", "3.16.0", "4.0.0", "", "3.7.0\x1b[2J", 3.7, None])
-def test_other_versions_of_keras_are_refused(version: object, tmp_path: Path) -> None:
+def test_other_versions_of_keras_are_rejected(version: object, tmp_path: Path) -> None:
     """Only files that name a version from 2.13 to 3.15 are accepted."""
     path = tmp_path / "model.keras"
     with ZipFile(path, "w") as archive:
@@ -142,14 +142,14 @@ def test_other_versions_of_keras_are_refused(version: object, tmp_path: Path) ->
         (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
     ],
 )
-def test_unusual_json_is_refused(text: bytes, reason: str) -> None:
-    """JSON that is nested deeply, ambiguous, not an object or not UTF-8 is refused."""
+def test_unusual_json_is_rejected(text: bytes, reason: str) -> None:
+    """JSON that is nested deeply, ambiguous, not an object or not UTF-8 is rejected."""
     with pytest.raises(UnsafeModelFile, match=reason):
         parse_config(text, "config.json")
 
 
-def test_deep_configuration_is_refused() -> None:
-    """A configuration of more than 64 levels is refused before Python's own limit is reached."""
+def test_deep_configuration_is_rejected() -> None:
+    """A configuration of more than 64 levels is rejected before Python's own limit is reached."""
     nested: dict[str, Any] = {}
     for _ in range(200):
         nested = {"config": nested}
@@ -167,7 +167,7 @@ def test_messages_hold_no_control_characters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.zip", "model", "absent.keras"])
-def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
+def test_other_files_are_rejected(name: str, tmp_path: Path) -> None:
     """Files with other suffixes and missing files are rejected."""
     if name != "absent.keras":
         write_keras(tmp_path / name, model(dense()))
@@ -175,15 +175,15 @@ def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
         check_model_file(tmp_path / name)
 
 
-def test_weights_without_a_model_are_refused(tmp_path: Path) -> None:
-    """An .h5 file of weights alone is refused, and the message says what to save."""
+def test_weights_without_a_model_are_rejected(tmp_path: Path) -> None:
+    """An .h5 file of weights alone is rejected, and the message says what to save."""
     (tmp_path / "weights.h5").write_bytes(write_hdf5(WEIGHTS))
     with pytest.raises(UnsafeModelFile, match="no model"):
         check_model_file(tmp_path / "weights.h5")
 
 
 @pytest.mark.parametrize("source", ["written", "hdf5_default.h5", "hdf5_1_8.h5"])
-def test_damaged_hdf5_is_refused_or_read(source: str) -> None:
+def test_damaged_hdf5_is_rejected_or_read(source: str) -> None:
     """Whichever bytes of an HDF5 file change, the reader returns or raises UnsafeModelFile."""
     benign = Group({"layers": Group({"vars": Dataset()})}, {"model_config": "{}"})
     original = write_hdf5(benign) if source == "written" else (FIXTURES / source).read_bytes()

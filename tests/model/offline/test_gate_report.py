@@ -57,8 +57,8 @@ def folders(save: Callable[..., Path]) -> tuple[Path, Path, Path]:
     return data / "test", photographs, save("scenes", "pines", GREEN, GREEN, RED)
 
 
-def test_refused_images_are_counted_by_group(folders: tuple[Path, Path, Path]) -> None:
-    """Images and refusals are counted by group; categories with accepted images are listed as near misses."""
+def test_rejected_images_are_counted_by_group(folders: tuple[Path, Path, Path]) -> None:
+    """Images and rejections are counted by group; categories with accepted images are listed as near misses."""
     backend = make_backend(AerialGate(np.array([-1, 1, -1], np.float32), 0.0))  # mostly green
     report = measure_gate(backend, list_gate_images(backend, *folders))
     rows = {row.name: row for row in report.rows}
@@ -76,7 +76,7 @@ def test_refused_images_are_counted_by_group(folders: tuple[Path, Path, Path]) -
 
 
 def test_progress_counts_all_images(folders: tuple[Path, Path, Path]) -> None:
-    """Progress counts every image of every group, and a gate with a high bias refuses none."""
+    """Progress counts every image of every group, and a gate with a high bias rejects none."""
     backend = make_backend(AerialGate(np.zeros(3, np.float32), 1.0))
     groups, done = list_gate_images(backend, folders[0]), [0]
     report = measure_gate(backend, groups, done.append)

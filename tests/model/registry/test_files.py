@@ -49,7 +49,7 @@ def test_an_added_version_is_a_copy_of_the_artefact(registry: FileRegistry, make
 def test_a_version_never_changes(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
     """The same version cannot be added twice, and a changed manifest is detected."""
     registry.add(make_artefact("1.0"))
-    with pytest.raises(VersionExists, match=r"tiny 1\.0 exists already"):
+    with pytest.raises(VersionExists, match=r"tiny 1\.0 already exists"):
         registry.add(make_artefact("1.0", b"other bytes"))
     folder = registry.find_folder(MODEL, "1.0")
     assert (folder / "model.onnx").read_bytes() == b"a graph"
@@ -98,7 +98,7 @@ def test_a_decision_moves_aliases_once(registry: FileRegistry, make_artefact: Ca
     assert registry.read(MODEL).aliases == {"production": "1.0"}
 
 
-def test_names_that_do_not_exist_are_refused(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+def test_names_that_do_not_exist_are_rejected(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
     """An unknown model, version or alias raises its own error, and changes nothing."""
     with pytest.raises(UnknownModel):
         registry.read("other")

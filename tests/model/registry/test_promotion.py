@@ -82,7 +82,7 @@ def test_a_roll_back_goes_to_the_previous_version_and_can_be_undone(mover: Alias
         assert mover.registry.read(MODEL).aliases == {"production": production, "previous": previous}
 
 
-def test_a_second_roll_back_of_one_version_is_refused(mover: AliasMover) -> None:
+def test_a_second_roll_back_of_one_version_is_rejected(mover: AliasMover) -> None:
     """If two operators roll back the same version, the second roll-back is rejected and does not restore it."""
     for version in ("1.0", "1.1"):
         mover.promote(MODEL, version, who=WHO, why="a test")
@@ -111,7 +111,7 @@ def test_other_aliases_have_a_previous_of_their_own(mover: AliasMover) -> None:
     assert aliases == {"production": "1.2", "previous": "1.0", "candidate-previous": "1.1"}
 
 
-def test_a_decision_that_would_change_nothing_is_refused(mover: AliasMover, record: Record) -> None:
+def test_a_decision_that_would_change_nothing_is_rejected(mover: AliasMover, record: Record) -> None:
     """Each such decision raises its own error, and changes neither the registry nor the record."""
     mover.promote(MODEL, "1.0", who=WHO, why="a test")
     before, recorded = mover.registry.read(MODEL), record.moves

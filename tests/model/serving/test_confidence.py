@@ -44,7 +44,7 @@ async def test_a_prediction_holds_raw_and_calibrated_probabilities(service: Pred
 
 
 async def test_the_gate_decides_from_the_pooled_features(service: PredictionService) -> None:
-    """An image that the gate refuses has a reason to abstain, and still its most probable class."""
+    """An image that the gate rejects has a reason to abstain, and still its most probable class."""
     prediction = await service.predict(PALE)
     assert prediction.reason is AbstentionReason.NOT_AERIAL
     assert prediction.label == prediction.model.classes[int(prediction.probabilities.argmax())]

@@ -1,4 +1,4 @@
-"""The audit trail: refusals, merged and written in the background, and durable events."""
+"""The audit trail: rejections, merged and written in the background, and durable events."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Failures:
         self.count += 1
 
 
-async def test_equal_refusals_are_merged(store: AuditStore) -> None:
-    """Equal refusals are merged into one entry with a count; those of another address get an entry of their own."""
+async def test_equal_rejections_are_merged(store: AuditStore) -> None:
+    """Equal rejections are merged into one entry with a count; those of another address get an entry of their own."""
     trail = AuditTrail(store, Failures())
     for _ in range(1000):
         trail.record_refusal(new_event("access", "invalid", address="10.0.0.1"))
@@ -38,8 +38,8 @@ async def test_equal_refusals_are_merged(store: AuditStore) -> None:
     assert [(entry.address, entry.count) for entry in await read_all(store)] == [("10.0.0.1", 1000), ("10.0.0.2", 1)]
 
 
-async def test_distinct_refusals_are_limited(store: AuditStore) -> None:
-    """After a burst, refusals of new addresses are counted together; ten more per second are recorded individually."""
+async def test_distinct_rejections_are_limited(store: AuditStore) -> None:
+    """After a burst, rejections of new addresses are counted together; ten more a second are recorded individually."""
     now = 0.0
     trail = AuditTrail(store, Failures(), clock=lambda: now)
 
@@ -72,8 +72,8 @@ class BlockedStore(AuditStore):
         await super().append(events)
 
 
-async def test_a_refusal_during_the_last_write_is_written(engine: AsyncEngine, store: AuditStore) -> None:
-    """A refusal that is recorded during the last write before shutdown is written too."""
+async def test_a_rejection_during_the_last_write_is_written(engine: AsyncEngine, store: AuditStore) -> None:
+    """A rejection that is recorded during the last write before shutdown is written too."""
     blocked = BlockedStore(engine)
     trail = AuditTrail(blocked, Failures())
     async with trail.running():
@@ -84,7 +84,7 @@ async def test_a_refusal_during_the_last_write_is_written(engine: AsyncEngine, s
     assert [entry.outcome for entry in await read_all(store)] == ["missing", "forbidden"]
 
 
-async def test_refusals_are_written_in_the_background(store: AuditStore) -> None:
+async def test_rejections_are_written_in_the_background(store: AuditStore) -> None:
     """Refusals are written in the background, and those still waiting at shutdown are written then."""
     trail = AuditTrail(store, Failures())
     async with trail.running():
@@ -96,8 +96,8 @@ async def test_refusals_are_written_in_the_background(store: AuditStore) -> None
     assert [entry.outcome for entry in await read_all(store)] == ["missing", "forbidden"]
 
 
-async def test_an_unwritable_log_rejects_events_and_keeps_refusals(engine: AsyncEngine, store: AuditStore) -> None:
-    """While the log cannot be written, durable events fail, and refusals are kept and written later."""
+async def test_an_unwritable_log_rejects_events_and_keeps_rejections(engine: AsyncEngine, store: AuditStore) -> None:
+    """While the log cannot be written, durable events fail, and rejections are kept and written later."""
     failures = Failures()
     trail = AuditTrail(store, failures)
     async with engine.begin() as connection:

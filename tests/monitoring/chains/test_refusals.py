@@ -1,4 +1,4 @@
-"""Aggregating refusals."""
+"""Aggregating rejections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Clock:
 
 @dataclass
 class Aggregation:
-    """An aggregator of named refusals; after the burst they are counted as "others"."""
+    """An aggregator of named rejections; after the burst they are counted as "others"."""
 
     clock: Clock = field(default_factory=Clock)
 
@@ -36,7 +36,7 @@ class Aggregation:
             self.aggregator.add((name or f"caller {index}", 1))
 
 
-def test_equal_refusals_are_merged() -> None:
+def test_equal_rejections_are_merged() -> None:
     """Refusals with the same key are merged into one with a count."""
     aggregation = Aggregation()
     aggregation.add(1000, "ana")
@@ -44,8 +44,8 @@ def test_equal_refusals_are_merged() -> None:
     assert aggregation.aggregator.take() == [("ana", 1000), ("bob", 1)]
 
 
-def test_refusals_are_coarse_above_the_budget() -> None:
-    """After a burst of distinct refusals new ones are counted together, until the budget refills."""
+def test_rejections_are_coarse_above_the_budget() -> None:
+    """After a burst of distinct rejections new ones are counted together, until the budget refills."""
     aggregation = Aggregation()
     aggregation.add(5000)
     assert len(aggregation.aggregator.take()) == BURST + 1
@@ -61,7 +61,7 @@ def test_refusals_are_coarse_above_the_budget() -> None:
 
 
 def test_the_budget_recovers_after_a_long_attack() -> None:
-    """However many refusals are merged, distinct ones are recorded in detail again within seconds."""
+    """However many rejections are merged, distinct ones are recorded in detail again within seconds."""
     aggregation = Aggregation()
     aggregation.add(BURST)
     for _ in range(10_000):
@@ -73,7 +73,7 @@ def test_the_budget_recovers_after_a_long_attack() -> None:
     assert len(aggregation.aggregator.take()) == 10
 
 
-def test_unwritten_refusals_wait_in_bounded_memory() -> None:
+def test_unwritten_rejections_wait_in_bounded_memory() -> None:
     """Refusals that cannot be written are kept and merged with newer ones, in bounded memory however long they wait."""
     aggregation = Aggregation()
     for attempt in range(1, 20):

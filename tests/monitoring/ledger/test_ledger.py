@@ -66,7 +66,7 @@ async def test_an_entry_lingers_for_as_many_others_as_it_may(environment: Ledger
         assert environment.store.batches == 1
 
 
-async def test_a_refused_charge_is_recorded_as_a_refusal(environment: LedgerEnvironment) -> None:
+async def test_a_rejected_charge_is_recorded_as_a_rejection(environment: LedgerEnvironment) -> None:
     """When a quota is exceeded, the caller gets the error, and the entry has its code but no image or output."""
     user = await UserStore(environment.engine).add("ana", Role.CLIENT, "hash")
     await environment.execute("UPDATE users SET monthly_requests = 2")
@@ -109,7 +109,7 @@ async def test_a_batch_in_a_new_chain_is_charged_again(environment: LedgerEnviro
     assert await environment.count_charged(owner) == 1
 
 
-async def test_refusals_are_recorded_in_the_background(environment: LedgerEnvironment) -> None:
+async def test_rejections_are_recorded_in_the_background(environment: LedgerEnvironment) -> None:
     """Each rejected request gets an entry; a flood from one caller shares entries whose counts add up to the total."""
     async with environment.ledger() as ledger:
         for code in ("unsupported_image", "corrupt_image"):
@@ -128,7 +128,7 @@ async def test_refusals_are_recorded_in_the_background(environment: LedgerEnviro
 
 
 async def test_ids_ascend_in_a_chain(environment: LedgerEnvironment) -> None:
-    """Ids ascend in a chain even when more entries wait than fit into a transaction, with refusals between them."""
+    """Ids ascend in a chain even when more entries wait than fit into a transaction, with rejections between them."""
     async with environment.ledger() as ledger:
         for code in ("unsupported_image", "corrupt_image"):
             recording = [asyncio.ensure_future(ledger.record(build_facts(), None)) for _ in range(700)]

@@ -194,7 +194,7 @@ async def test_ids_continue_after_spooled_ids(environment: LedgerEnvironment) ->
     assert sorted(row.id for row in await environment.read_entries()) == ids
 
 
-async def test_refusals_wait_for_the_database(environment: LedgerEnvironment) -> None:
+async def test_rejections_wait_for_the_database(environment: LedgerEnvironment) -> None:
     """Refusals that fit neither the database nor the spool are kept, and written once that is possible."""
     async with environment.ledger() as ledger:
         async with environment.outage():

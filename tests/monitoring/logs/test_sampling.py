@@ -1,4 +1,4 @@
-"""Sampling the log lines of refused requests."""
+"""Sampling the log lines of rejected requests."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def _restore() -> Any:
     structlog.reset_defaults()
 
 
-def test_many_refusals_stay_under_the_limit_of_platforms(log: Log) -> None:
-    """At 2,000 refusals per second, fewer than 500 lines per second are logged, and the counts add up."""
+def test_many_rejections_stay_under_the_limit_of_platforms(log: Log) -> None:
+    """At 2,000 rejections per second, fewer than 500 lines per second are logged, and the counts add up."""
     for number in range(20_000):
         log.request((401, 404, 429)[number % 3], code=("invalid_token", "not_found", "rate_limited")[number % 3])
         if number % 50 == 0:
@@ -80,8 +80,8 @@ def test_many_refusals_stay_under_the_limit_of_platforms(log: Log) -> None:
     assert len(log.named("request")) - len(refused) == 400  # every successful request has its line
 
 
-def test_few_refusals_are_all_logged(log: Log) -> None:
-    """Up to the limit per second, every refused request has its own line."""
+def test_few_rejections_are_all_logged(log: Log) -> None:
+    """Up to the limit per second, every rejected request has its own line."""
     for _ in range(5):
         for _ in range(100):
             log.request(404)
@@ -91,7 +91,7 @@ def test_few_refusals_are_all_logged(log: Log) -> None:
 
 
 def test_the_report_names_the_most_frequent_kinds(log: Log) -> None:
-    """A second after the first refusal without a line, one line reports their number by route, status and code."""
+    """A second after the first rejection without a line, one line reports their number by route, status and code."""
     for _ in range(100):
         log.request(404)
     for number in range(30):
@@ -119,7 +119,7 @@ def test_refused_connections_count_as_refusals(log: Log) -> None:
 
 
 def test_other_events_are_never_sampled(log: Log) -> None:
-    """However many requests are refused, every successful request and every other event has its line."""
+    """However many requests are rejected, every successful request and every other event has its line."""
     for _ in range(300):
         log.request(503)
         log.request(200)

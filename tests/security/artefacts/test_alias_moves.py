@@ -116,7 +116,7 @@ def test_a_decision_cannot_be_hidden(
 def test_a_stolen_credential_cannot_promote_what_is_not_trusted(
     gateway: Gateway, registry: FileRegistry, version: str, alias: str, status: int
 ) -> None:
-    """T56: a version signed with another key, and names that leave the registry, are refused without showing a path."""
+    """T56: a version signed with another key, and names that leave the registry, are rejected without naming a path."""
     before = registry.read(MODEL).aliases
     response = move(gateway, version, alias=alias)
     assert response.status_code == status

@@ -101,7 +101,7 @@ def test_both_workers_follow_an_alias_that_moves_in_mlflow(
     assert mlflow.password not in gateway.get("/readyz").text
 
 
-def test_replaced_artefact_is_refused(
+def test_replaced_artefact_is_rejected(
     gateway: Gateway, promote: Callable[[str], None], serve: Callable[[str], None]
 ) -> None:
     """A version whose graph was replaced in MLflow's storage is not served: the log and `/readyz` say why."""

@@ -12,8 +12,8 @@ from tests.support.linux.processes import cpu_seconds
 COSTLY = "a" + "\u0344" * 12_000 + "\u0323" * 12_000
 
 
-def test_a_costly_password_is_refused_before_it_is_normalised(gateway: Gateway) -> None:
-    """T69: to refuse a new password of combining marks takes a quarter of the processor time of normalising it."""
+def test_a_costly_password_is_rejected_before_it_is_normalised(gateway: Gateway) -> None:
+    """T69: to reject a new password of combining marks takes a quarter of the processor time of normalising it."""
     body = {"current_password": PASSWORD, "new_password": COSTLY}
     headers = {"Authorization": f"Bearer {gateway.token()}"}
     started_s = time.process_time()

@@ -20,7 +20,7 @@ RESERVED = "atalaya_memory_reserved_bytes"
 BUDGET_BYTES = 16 << 20
 JPEG = {"Content-Type": "image/jpeg"}
 # Without a limit the heads would take 31 MB of memory. The gateway's other work takes some megabytes meanwhile.
-HEADS, HEAD_BYTES, MOST_GROWTH_BYTES = 700, 31_000, 20_000_000
+HEADS, HEAD_BYTES, MAX_GROWTH_BYTES = 700, 31_000, 20_000_000
 DOCUMENTS = 200
 # Each reserves 1.2 MB: without a limit for each caller, they would reserve half of the memory.
 IMAGES, IMAGE_BYTES = 60, 100_000
@@ -93,7 +93,7 @@ def test_half_sent_heads_hold_bounded_memory(gateway: Gateway) -> None:
     head = b"GET /livez HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (number, b"y" * 310) for number in range(95))
     with half_sent(gateway, HEADS, head) as requests:
         wait_until(lambda: requests.count_rejected() > HEADS // 10)
-        assert gateway.resident_bytes() - before < MOST_GROWTH_BYTES
+        assert gateway.resident_bytes() - before < MAX_GROWTH_BYTES
         assert is_served(gateway)
 
 

@@ -70,7 +70,7 @@ def test_a_bar_survives_a_restart(trusting: Gateway, provider: IdentityProvider)
     assert "leaver" in trusting.run("users", "barred").stdout
 
 
-def test_bars_and_refusals_are_in_the_audit_log(trusting: Gateway, provider: IdentityProvider) -> None:
+def test_bars_and_rejections_are_in_the_audit_log(trusting: Gateway, provider: IdentityProvider) -> None:
     """T46: the audit log records who barred and unbarred whom, and the barred user's attempts."""
     assert trusting.run("users", "bar", provider.issuer, "mallory").returncode == 0
     token = provider.token(sub="mallory")

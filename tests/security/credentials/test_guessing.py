@@ -19,7 +19,7 @@ from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 
 WRONG = "wrong horse battery"
-MOST_WAIT_S = 60
+MAX_WAIT_S = 60
 TIME = "%Y-%m-%d %H:%M:%S.%f"
 # One login takes 50 ms of a core, 200 of them 10 s, and several times as long while other tests run. Without a queue
 # limit or separate threads for passwords, logins or predictions would wait for all of them.
@@ -105,7 +105,7 @@ def test_attempts_during_a_wait_reveal_no_user(new_gateway: Callable[..., Gatewa
             received.append(log_in(gateway, f"{name}{number % 10}", WRONG))
         durations.append(time.monotonic() - began)
     for known, unknown, duration in zip(*responses.values(), durations, strict=True):
-        assert_slowed(known, MOST_WAIT_S)
+        assert_slowed(known, MAX_WAIT_S)
         assert known.content == unknown.content
         assert 0 <= int(known.headers["retry-after"]) - int(unknown.headers["retry-after"]) <= math.ceil(duration)
     # Three guesses at each name are checked, which must take as long for a user as for an unknown name.
@@ -140,12 +140,12 @@ def test_guessing_is_slowed_per_account_and_per_address(new_gateway: Callable[..
                 assert log_in((gateway, replica)[number % 2], name, WRONG, source).status_code == 400
             lengthen_waits(gateway)
             for process in (gateway, replica):
-                assert_slowed(log_in(process, name, WRONG, "127.1.9.1"), MOST_WAIT_S)
+                assert_slowed(log_in(process, name, WRONG, "127.1.9.1"), MAX_WAIT_S)
         for name in ("ben", "carl", "dora"):
             assert log_in(gateway, name, WRONG, "127.2.0.1").status_code == 400
         lengthen_waits(gateway)
         for process in (gateway, replica):
-            assert_slowed(log_in(process, "olga", PASSWORD, "127.2.0.1"), MOST_WAIT_S)
+            assert_slowed(log_in(process, "olga", PASSWORD, "127.2.0.1"), MAX_WAIT_S)
             assert log_in(process, "olga", PASSWORD, "127.2.0.2").status_code == 200
     finally:
         replica.stop()

@@ -21,7 +21,7 @@ def wait_until_idle(gateway: Gateway) -> None:
 
 
 def test_the_first_request_after_idling_knows_every_revocation(new_gateway: Callable[..., Gateway]) -> None:
-    """T9: a token that was accepted is refused at the first request after an idle time in which it was revoked."""
+    """T9: a token that was accepted is rejected at the first request after an idle time in which it was revoked."""
     gateway = new_gateway(**IDLE)
     headers = {"Authorization": f"Bearer {gateway.token()}"}
     assert gateway.get("/v1/me", headers=headers).status_code == 200
@@ -31,7 +31,7 @@ def test_the_first_request_after_idling_knows_every_revocation(new_gateway: Call
 
 
 def test_the_first_request_after_idling_knows_the_signing_keys(new_gateway: Callable[..., Gateway]) -> None:
-    """T9: a token is refused at the first request after an idle time in which its signing key was removed."""
+    """T9: a token is rejected at the first request after an idle time in which its signing key was removed."""
     with running_vault() as vault:
         vault.tokens = {"hvs.root"}
         vault.secrets = {"AUTH__SIGNING_KEY": generate_signing_key("ES256")}

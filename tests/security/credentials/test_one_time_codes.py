@@ -13,7 +13,7 @@ from auth.login.data_keys import new_data_key
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway, running_gateway
 
 # Each wait is longer than the one before, so an attacker who never pauses is soon delayed.
-MOST_ATTEMPTS = 12
+MAX_ATTEMPTS = 12
 CONFIRMATION = {"current_password": PASSWORD}
 
 
@@ -51,8 +51,8 @@ class Caller:
         return self._client.request("DELETE", "/v1/me/totp", json={"code": code})
 
 
-def test_a_refused_scope_does_not_use_up_the_code(gateway: Gateway) -> None:
-    """T40: a login that requests a scope beyond the role is refused; the same code then logs in, once."""
+def test_a_rejected_scope_does_not_use_up_the_code(gateway: Gateway) -> None:
+    """T40: a login that requests a scope beyond the role is rejected; the same code then logs in, once."""
     caller = Caller(gateway, "cleo", "127.5.6.1")
     totp = pyotp.TOTP(caller.begin().raise_for_status().json()["secret"])
     caller.confirm(totp.now()).raise_for_status()
@@ -66,7 +66,7 @@ def guess_until_delayed(guess: Callable[[str], httpx.Response], send_password: C
     """Send wrong codes, and the right password after each of them, until a code gets a 429."""
     responses: list[httpx.Response] = []
     while not responses or responses[-1].status_code != 429:
-        assert len(responses) < MOST_ATTEMPTS, "no guess was delayed"
+        assert len(responses) < MAX_ATTEMPTS, "no guess was delayed"
         responses.append(guess("12345x"))
         send_password()
     assert len(responses) > 3

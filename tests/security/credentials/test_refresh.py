@@ -1,4 +1,4 @@
-"""Threat T7: refresh requests that must be refused, on a running gateway."""
+"""Threat T7: refresh requests that must be rejected, on a running gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refresh(gateway: Gateway, token: str, **more: str) -> httpx.Response:
 
 
 def count_token_events(gateway: Gateway) -> Counter[tuple[str, str]]:
-    """Count the token requests in the audit log by outcome and, for refusals, by error code."""
+    """Count the token requests in the audit log by outcome and, for rejections, by error code."""
     counts = Counter[tuple[str, str]]()
     for entry in map(json.loads, gateway.run("audit", "--event", "token", "--export", "-").stdout.splitlines()):
         counts[entry["outcome"], entry["detail"].get("code", "")] += entry["count"]
@@ -32,8 +32,8 @@ def count_token_events(gateway: Gateway) -> Counter[tuple[str, str]]:
         ({"client_id": "00000000-0000-4000-8000-000000000000", "client_secret": "x"}, "invalid_client"),
     ],
 )
-def test_a_refused_refresh_leaves_the_token_usable(gateway: Gateway, refused: dict[str, str], error: str) -> None:
-    """T7: a refused scope or client does not count as theft: the refresh token and its session remain usable."""
+def test_a_rejected_refresh_leaves_the_token_usable(gateway: Gateway, refused: dict[str, str], error: str) -> None:
+    """T7: a rejected scope or client does not count as theft: the refresh token and its session remain usable."""
     token = gateway.log_in().json()["refresh_token"]
     response = refresh(gateway, token, **refused)
     assert (response.status_code, response.json()["error"]) == (401 if error == "invalid_client" else 400, error)
@@ -44,8 +44,8 @@ def test_a_refused_refresh_leaves_the_token_usable(gateway: Gateway, refused: di
     assert refresh(gateway, renewed.json()["refresh_token"], scope="predict").json()["scope"] == "predict"
 
 
-def test_the_audit_log_tells_a_refusal_from_a_theft(gateway: Gateway) -> None:
-    """T7: a refused scope is recorded as refused, the exchange after it as issued, and only a second use as reused."""
+def test_the_audit_log_tells_a_rejection_from_a_theft(gateway: Gateway) -> None:
+    """T7: a rejected scope is recorded as refused, the exchange after it as issued, and only a second use as reused."""
     before = count_token_events(gateway)
     token = gateway.log_in().json()["refresh_token"]
     statuses = [refresh(gateway, token, **more).status_code for more in ({"scope": "users:admin"}, {}, {})]

@@ -50,7 +50,7 @@ def test_the_store_sets_only_secrets(vault: VaultDouble) -> None:
 
 
 def test_a_plain_connection_to_vault_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway refuses to send its credential to another machine without TLS."""
+    """The gateway does not send its credential to another machine without TLS."""
     monkeypatch.setenv("SECRETS__URL", "vault+http://vault.example/secret/atalaya")
     with pytest.raises(SettingsError, match=r"vault\+http:// is for a Vault on this machine"):
         load_settings()

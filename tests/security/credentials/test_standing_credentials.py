@@ -146,8 +146,8 @@ def test_a_login_changes_credentials_and_roles(admin: Administrator) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_refused_changes_are_in_the_audit_log(admin: Administrator, kind: str) -> None:
-    """A refused change is soon recorded, with the code and, for a key, the key's id."""
+def test_rejected_changes_are_in_the_audit_log(admin: Administrator, kind: str) -> None:
+    """A rejected change is soon recorded, with the code and, for a key, the key's id."""
     code = admin.send(kind, "POST", "/v1/users", CHANGES[0][2]).json()["code"]
 
     def is_recorded() -> bool:

@@ -70,7 +70,7 @@ def test_a_protocol_upgrade_is_declined(wire: Wire, protocol: str, more: tuple[s
             received += chunk
 
 
-def test_a_tunnel_is_refused(wire: Wire) -> None:
+def test_a_tunnel_is_rejected(wire: Wire) -> None:
     """T26: CONNECT gets a 400, and the bytes after it are not parsed."""
     with closing(wire.connect()) as connection:
         connection.sendall(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n" + ANOTHER_REQUEST)
@@ -122,7 +122,7 @@ def test_trailers_are_no_headers(wire: Wire) -> None:
     assert (status, me["name"]) == (200, "ana")
 
 
-def test_too_many_trailers_are_refused(wire: Wire) -> None:
+def test_too_many_trailers_are_rejected(wire: Wire) -> None:
     """T16: headers and trailers together are limited."""
     trailers = b"".join(b"X-%d: 1\r\n" % number for number in range(100))
     status, problem = wire.exchange(

@@ -1,4 +1,4 @@
-"""T52: hostile model files are refused before anything in them is parsed into an object, and leave nothing behind."""
+"""T52: hostile model files are rejected before anything in them is parsed into an object, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_every_kind_of_hostile_file_has_a_reason() -> None:
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("kind", sorted(REASONS))
-def test_hostile_file_is_refused_with_a_reason(kind: str, suffix: str, tmp_path: Path) -> None:
-    """The allow-list refuses the file with a reason, runs nothing in it and writes nothing."""
+def test_hostile_file_is_rejected_with_a_reason(kind: str, suffix: str, tmp_path: Path) -> None:
+    """The allow-list rejects the file with a reason, runs nothing in it and writes nothing."""
     path = write_hostile(kind, tmp_path / f"model{suffix}", tmp_path / "canary")
     with pytest.raises(UnsafeModelFile, match=REASONS[kind]):
         import_model(ImportOptions(path, tmp_path / "out", "model", "1"))
@@ -65,8 +65,8 @@ def test_hostile_file_is_refused_with_a_reason(kind: str, suffix: str, tmp_path:
 
 
 @pytest.mark.parametrize("kind", sorted(ARCHIVES))
-def test_hostile_archive_is_refused_with_a_reason(kind: str, tmp_path: Path) -> None:
-    """An archive with other members, links or two members of the same name is refused, and nothing is extracted."""
+def test_hostile_archive_is_rejected_with_a_reason(kind: str, tmp_path: Path) -> None:
+    """An archive with other members, links or two members of the same name is rejected, and nothing is extracted."""
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "model.keras"

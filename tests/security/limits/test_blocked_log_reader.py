@@ -65,7 +65,7 @@ def send_logged_requests(gateway: Gateway, count: int) -> None:
     """Send requests that are logged with a line of at least 200 bytes each."""
     with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=TIMEOUT_S)) as connection:
         for _ in range(count):
-            # A request that succeeds, because only some refused ones are logged.
+            # A request that succeeds, because only some rejected ones are logged.
             connection.request("GET", "/.well-known/jwks.json", headers={"X-Request-ID": "x" * 64})
             assert connection.getresponse().read()
 

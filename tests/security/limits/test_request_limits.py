@@ -60,10 +60,10 @@ def test_oauth_endpoints_are_limited_by_address(gateway: Gateway, path: str) -> 
         ("predictions:read", "/v2/models/stub/infer", {}, 403),
     ],
 )
-def test_refused_predictions_count(
+def test_rejected_predictions_count(
     gateway: Gateway, scope: str, path: str, headers: dict[str, str], status: int
 ) -> None:
-    """T38: a prediction that is refused for any reason but overload counts towards the rate of its API key."""
+    """T38: a prediction that is rejected for any reason but overload counts towards the rate of its API key."""
     body = {"name": "limited", "scopes": [scope], "rate": "2/hour"}
     key = gateway.client("ana").post("/v1/keys", json=body).json()["key"]
     responses = [post_without_body(gateway, path, {"X-API-Key": key, **headers}) for _ in range(3)]

@@ -106,8 +106,8 @@ def parse_log(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def test_many_refusals_do_not_fill_the_log(shipping: Gateway) -> None:
-    """T61: of thousands of refused requests, some are logged, the others counted, and no second has 500 lines."""
+def test_many_rejections_do_not_fill_the_log(shipping: Gateway) -> None:
+    """T61: of thousands of rejected requests, some are logged, the others counted, and no second has 500 lines."""
 
     def counted(lines: list[dict[str, Any]]) -> int:
         refused: int = sum(line.get("http.response.status_code") == 404 for line in lines)

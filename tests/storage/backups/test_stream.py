@@ -1,4 +1,4 @@
-"""The frames of a backup: complete and unchanged, or refused with the reason."""
+"""The frames of a backup: complete and unchanged, or rejected with the reason."""
 
 from __future__ import annotations
 

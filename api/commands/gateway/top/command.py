@@ -24,16 +24,18 @@ from api.errors import CommandFailed
 
 
 def top(
-    url: Annotated[str | None, typer.Option(help="The gateway; the one of this home if absent.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="URL of the gateway. Default: the one running in this installation.")
+    ] = None,
     token: Annotated[
         str,
-        typer.Option(help="An access token; not needed with METRICS_PORT.", envvar="ATALAYA_TOKEN"),
+        typer.Option(help="Access token; not needed if METRICS_PORT is set.", envvar="ATALAYA_TOKEN"),
     ] = "",
     key: Annotated[str, typer.Option(help="An API key, instead of a token.", envvar="ATALAYA_KEY")] = "",
     alerts_url: Annotated[
-        str | None, typer.Option(help="A Prometheus or an Alertmanager, whose firing alerts are shown.")
+        str | None, typer.Option(help="URL of a Prometheus or Alertmanager server whose firing alerts to show.")
     ] = None,
-    interval: Annotated[float, typer.Option(help="Seconds between two readings.", min=0.2, max=3600)] = 2.0,
+    interval: Annotated[float, typer.Option(help="Seconds between updates.", min=0.2, max=3600)] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one interval and exit.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -42,7 +44,7 @@ def top(
         check_url(alerts_url, "--alerts-url")
     source = find_metrics(url, token.strip(), key.strip())
     if not (once or as_json or sys.stdout.isatty()):
-        raise CommandFailed("There is no terminal to draw on. Use --once or --json.")
+        raise CommandFailed("Standard output is not a terminal. Use --once or --json.")
     with httpx.Client() as client:
         reader = _Reader(client, source, alerts_url, interval)
         if as_json:

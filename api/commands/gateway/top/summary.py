@@ -14,7 +14,7 @@ QUEUE_STATES = ("normal", "shedding", "overload")
 LEDGER_STATES = ("writing", "spooling", "full")
 _DURATION = "http_server_request_duration_seconds"
 _STAGES = ("decode", "queue", "infer", "commit")
-_MOST_CLASSES = 5
+_MAX_CLASSES = 5
 
 
 def summarize(interval: ScrapeInterval) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _summarize_requests(interval: ScrapeInterval) -> dict[str, Any]:
 
 def _summarize_predictions(interval: ScrapeInterval) -> dict[str, Any]:
     labels = interval.rates_by("atalaya_predictions_total", "label")
-    most = sorted(labels.items(), key=lambda item: -item[1])[:_MOST_CLASSES]
+    most = sorted(labels.items(), key=lambda item: -item[1])[:_MAX_CLASSES]
     return {
         "per_s": sum(labels.values()),
         "by_class_per_s": {label: rate for label, rate in most if rate},

@@ -11,7 +11,7 @@ WIDTH = 80
 _LABEL_WIDTH = 13
 _BAR_WIDTH = 20
 _MEBIBYTE = 1 << 20
-_MOST_ALERTS = 5
+_MAX_ALERTS = 5
 _UNKNOWN = "-"
 
 
@@ -86,14 +86,14 @@ def _describe_records(records: Mapping[str, Any]) -> str:
 
 def _describe_alerts(alerts: Sequence[Mapping[str, str]] | None) -> Iterator[str]:
     if alerts is None:
-        yield "not read; --alerts-url names a Prometheus or an Alertmanager"
+        yield "not read; set --alerts-url to a Prometheus or Alertmanager server"
         return
     if not alerts:
         yield "none firing"
-    for alert in alerts[:_MOST_ALERTS]:
+    for alert in alerts[:_MAX_ALERTS]:
         yield f"{alert['severity'] or 'firing'}  {alert['name']}: {alert['summary']}"
-    if len(alerts) > _MOST_ALERTS:
-        yield f"and {len(alerts) - _MOST_ALERTS} more"
+    if len(alerts) > _MAX_ALERTS:
+        yield f"and {len(alerts) - _MAX_ALERTS} more"
 
 
 def _cut(line: str) -> str:

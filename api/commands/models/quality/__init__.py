@@ -1,1 +1,1 @@
-"""Commands that measure how good a model is: on labelled images, and on live traffic."""
+"""Commands that measure the quality of a model on labelled images and on live traffic."""

@@ -47,7 +47,7 @@ class Skipped(StrEnum):
 
 @app.callback()
 def dataset() -> None:
-    """Make data sets from labelled predictions."""
+    """Build training data sets from labelled predictions."""
 
 
 @app.command("build")
@@ -63,7 +63,7 @@ def build(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Collect the labelled predictions whose images were kept: without duplicates, and split for training."""
+    """Build a data set from labelled predictions whose images were kept, without duplicates and split for training."""
     settings = load_settings()
     archive = open_image_archive(settings)
     if archive is None:
@@ -122,7 +122,7 @@ def _read_image(
 def _check_free(out: Path) -> None:
     """Raises CommandFailed."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise CommandFailed(f"{out} exists already. Choose another --out.")
+        raise CommandFailed(f"{out} already exists. Choose another --out.")
     if not out.absolute().parent.is_dir():
         raise CommandFailed(f"The folder {out.absolute().parent} does not exist. Create it first.")
 

@@ -44,23 +44,28 @@ def _check_plot(path: Path | None) -> Path | None:
 
 
 DataOption = Annotated[
-    Path | None, typer.Option(help="Folder with a folder of images for each class, or with such folders in test/.")
+    Path | None, typer.Option(help="Folder with one subfolder of images per class, or with such subfolders in test/.")
 ]
 ServedFlag = Annotated[
     bool,
     typer.Option(
         "--served",
-        help="Evaluate the served model with the processor time that the gateway leaves, record the result, and fail "
-        "if it is worse than before. DATA defaults to MODEL__VALIDATION_DATA.",
+        help="Evaluate the served model in the gateway's idle processor time, record the result, and fail if it is "
+        "worse than before. DATA defaults to MODEL__VALIDATION_DATA.",
     ),
 ]
 AcceptFlag = Annotated[
-    bool, typer.Option("--accept-loss", help="With --served, compare later evaluations with this one, even if worse.")
+    bool,
+    typer.Option(
+        "--accept-loss",
+        help="With --served, make this result the reference for later evaluations, even if it is worse.",
+    ),
 ]
 RobustnessFlag = Annotated[
-    bool, typer.Option("--robustness", help="Also evaluate in other light, with noise and at coarser resolutions.")
+    bool,
+    typer.Option("--robustness", help="Also evaluate with changed lighting, with noise and at coarser resolutions."),
 ]
-GateFlag = Annotated[bool, typer.Option("--gate", help="Report instead which images the model refuses as not aerial.")]
+GateFlag = Annotated[bool, typer.Option("--gate", help="Instead, report which images the model rejects as not aerial.")]
 CoverageOption = Annotated[
     float | None,
     typer.Option(callback=_check_coverage, help="Also evaluate prediction sets of this coverage, such as 0.95."),
@@ -70,7 +75,7 @@ PlotOption = Annotated[
     typer.Option(
         metavar="FILE.png",
         callback=_check_plot,
-        help="Draw the reliability and, with --robustness, the accuracies. Needs the Keras environment.",
+        help="Plot the reliability diagram and, with --robustness, the accuracies. Needs the Keras environment.",
     ),
 ]
 

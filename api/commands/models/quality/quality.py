@@ -1,4 +1,4 @@
-"""`atalaya models quality`: how good a model is on live traffic."""
+"""`atalaya models quality`: the quality of a model on live traffic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quality(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show how good a model is on live traffic, from the labels of past predictions and from its confidence."""
+    """Show a model's accuracy on live traffic, from the labels of past predictions and from its confidence."""
     start = start_of_hour(since) if since is not None else None
     settings = load_settings()
     with open_migrated_engine(settings) as engine:

@@ -18,15 +18,18 @@ from monitoring.machine.cgroups import count_processors
 
 
 def reference(
-    data: Annotated[Path, typer.Option(help="The training data: a folder for each class.")],
+    data: Annotated[Path, typer.Option(help="The training data, one folder per class.")],
     model: ModelOption = None,
     validation: Annotated[
         float,
-        typer.Option(min=0, max=1, help="The share of the images held out of training, without a folder validation/."),
+        typer.Option(min=0, max=1, help="The share of images held out of training, if there is no folder validation/."),
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="The seed of the training, which chose these images.")] = 20260101,
 ) -> None:
-    """Print the reference as JSON, for a file in artifacts/references; `export` writes it into new manifests."""
+    """Print a model's drift reference as JSON, for a file in artifacts/references.
+
+    `export` writes it into new manifests.
+    """
     threads = count_processors()
     with closing(open_chosen_backend(model, threads)) as backend:
         held_out = split_training_data(data, validation, seed, backend.info.classes)[1]

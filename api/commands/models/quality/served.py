@@ -42,7 +42,7 @@ from monitoring.tasks.runs import Task
 NEEDED_BYTES = 96 << 20
 """Peak memory of the model and its predictions, on top of what the process uses before. Measured: 72 MB."""
 
-_LEAST_LEFT_BYTES = 32 << 20  # what the evaluation leaves to the gateway in the same container
+_MIN_LEFT_BYTES = 32 << 20  # what the evaluation leaves to the gateway in the same container
 _NO_DATA = "There are no images to evaluate. Set MODEL__VALIDATION_DATA to a folder of labelled images, or use --data."
 _TOO_LITTLE_MEMORY = "Run the evaluation in a container of its own, or raise the memory limit."
 
@@ -130,7 +130,7 @@ def print_served(result: ServedEvaluation) -> None:
             f"{comparison.gained} became correct (p = {comparison.p_value:.3g})."
         )
     typer.echo(
-        f"  It took {result.seconds:.0f} s, {result.paused_s:.0f} s of them waiting for others, "
+        f"  It took {result.seconds:.0f} s, of which it waited {result.paused_s:.0f} s for other processes, "
         f"and at most {_read_peak_bytes() >> 20} MB of memory."
     )
 
@@ -203,7 +203,7 @@ def _keep_memory(advance: Callable[[int], object]) -> Callable[[int], None]:
 
     def advance_and_check(done: int) -> None:
         advance(done)
-        _check_memory(_LEAST_LEFT_BYTES)
+        _check_memory(_MIN_LEFT_BYTES)
 
     return advance_and_check
 

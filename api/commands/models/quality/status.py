@@ -31,7 +31,7 @@ def status(
     name: Annotated[str, typer.Argument(help="The name of the model.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the candidate for a model, the evidence on it so far, and the verdict or what is missing for one."""
+    """Show the candidate for a model, the evidence so far, and the verdict or what is still missing for one."""
     settings = load_settings()
     state = open_registry(settings).read(name)
     current = run_with_engine(settings, lambda engine: read_status(settings, TrialStore(engine), name, state))

@@ -51,16 +51,18 @@ class _Target(Struct, frozen=True):
 
 
 def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
-    data: Annotated[Path, typer.Option(help="Folder with train/ and test/, each with a folder for each class.")],
+    data: Annotated[Path, typer.Option(help="Folder with train/ and test/, each with one subfolder per class.")],
     start: Annotated[
-        Path | None, typer.Option("--from", help="A .keras file or its folder; the served model if absent.")
+        Path | None, typer.Option("--from", help="A .keras file or its folder. Default: the served model.")
     ] = None,
     budget: Annotated[float, typer.Option(min=0.1, metavar="MINUTES", help="Time for the search and the fit.")] = 20.0,
     trials: Annotated[int | None, typer.Option(min=1, help="End the search after this many trials.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; a new one in var/retrain/ if absent.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: a new one in var/retrain/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run, if there is one.")] = False,
-    name: Annotated[str | None, typer.Option(help="The name of the model; that of the start model if absent.")] = None,
-    version: Annotated[str | None, typer.Option(help="The new version; the next free one if absent.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name of the model. Default: the name of the start model.")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="The new version. Default: the next free one.")] = None,
     key: Annotated[
         Path | None, typer.Option(metavar="KEY.pem", help="Sign the artefact with this private key; see `models sign`.")
     ] = None,
@@ -69,7 +71,10 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     scenes: ScenesOption = None,
     tracking: Annotated[str | None, typer.Option(metavar="URL", help="An MLflow server to log the trials to.")] = None,
     pack: Annotated[
-        Path | None, typer.Option(metavar="FILE.pyz", help="Only write what another machine needs to retrain.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.pyz", help="Only write a program with which another machine can run the retraining."
+        ),
     ] = None,
     if_due: Annotated[bool, typer.Option("--if-due", help="Retrain only if there is a reason, and print it.")] = False,
     as_json: JsonFlag = False,
@@ -139,7 +144,7 @@ def _check_candidate(comparison: PairedCounts, folder: Path) -> None:
     if comparison.is_worse:
         raise CandidateWorse(
             f"The candidate recognises {comparison.candidate_correct} of {comparison.images} test images, and the "
-            f"start model {comparison.start_correct}. It was not imported. {folder} has its model card. Retrain with "
+            f"start model {comparison.start_correct}. It was not imported. Its model card is in {folder}. Retrain with "
             "more data or a larger --budget."
         )
 

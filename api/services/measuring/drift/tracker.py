@@ -28,7 +28,7 @@ from monitoring.quality.sums import add_confidence_sums
 
 # Bounds for altered entries: times that survive rounding, and numbers that fit in float32.
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
-_LARGEST_NUMBER = 1e12
+_MAX_NUMBER = 1e12
 
 
 class _Prediction(Struct, frozen=True):
@@ -172,11 +172,11 @@ def _read_prediction(request: RecordedRequest) -> _Prediction | None:
 
 
 def _read_number(members: Mapping[str, Any], name: str) -> float:
-    """Return a number, NaN if it is missing. Raises ValueError if it is not finite or above _LARGEST_NUMBER."""
+    """Return a number, NaN if it is missing. Raises ValueError if it is not finite or above _MAX_NUMBER."""
     value = members.get(name)
     if value is None:
         return math.nan
-    if not abs(float(value)) <= _LARGEST_NUMBER:
+    if not abs(float(value)) <= _MAX_NUMBER:
         raise ValueError(f"{name} is out of range")
     return float(value)
 

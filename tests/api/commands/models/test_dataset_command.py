@@ -156,7 +156,7 @@ def test_nothing_to_collect(build: Build, tmp_path: Path) -> None:
 def test_a_folder_that_exists(build: Build) -> None:
     """An existing folder is not overwritten."""
     build()
-    assert "exists already" in build(status=1)["error"]["detail"]
+    assert "already exists" in build(status=1)["error"]["detail"]
 
 
 def test_the_table_shows_the_balance(gateway: Gateway, tmp_path: Path) -> None:

@@ -95,4 +95,4 @@ def test_without_out_a_signed_version_is_added_to_the_registry(
     assert verify_folder(folder, key.public_key(), complete=False).files
     assert registry.read("efficientnetb0").aliases == {}
     assert run([*command, "1.1", "--key", str(tmp_path / "key.pem")]) == 1
-    assert "efficientnetb0 1.1 exists already" in capsys.readouterr().err
+    assert "efficientnetb0 1.1 already exists" in capsys.readouterr().err

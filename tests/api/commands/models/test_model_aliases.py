@@ -70,7 +70,7 @@ def test_the_steps_from_a_version_to_production_and_back(atalaya: Atalaya, datab
     status, out, _ = atalaya("models", "promote", MODEL, "1.1", "--why", "better", "--expect", "1.0")
     assert (status, out.splitlines()) == (
         0,
-        ["production of tiny points to 1.1 now (before: 1.0).", "previous of tiny points to 1.0 now."],
+        ["production of tiny now points to 1.1 (before: 1.0).", "previous of tiny now points to 1.0."],
     )
     between = datetime.now(UTC)
     roll_back = ("models", "rollback", MODEL, "--expect", "1.1", "--why", "it confuses beaches")
@@ -84,7 +84,7 @@ def test_the_steps_from_a_version_to_production_and_back(atalaya: Atalaya, datab
     assert "it confuses beaches" in table
     assert "since (UTC)" in table
     for moment, expected in (
-        (before - timedelta(hours=1), "nothing on record"),
+        (before - timedelta(hours=1), "no record"),
         (between, f"1.1, since {document['periods'][1]['since'][:10]}"),
         (datetime.now(UTC), f"decided by {who}: it confuses beaches"),
     ):
@@ -128,15 +128,18 @@ def test_list_and_show(atalaya: Atalaya, registry: FileRegistry) -> None:
         (("promote", MODEL, "../1", "--why", "x"), "There is no version '../1'"),
         (("promote", MODEL, "1.1", "--why", "x", "--alias", "a/b"), "'a/b' is not a name"),
         (("promote", MODEL, "1.2", "--why", "x"), "model.onnx differs from its manifest"),
-        (("rollback", MODEL, "--why", "x"), "tiny has no alias 'previous', so there is no version to go back to"),
+        (
+            ("rollback", MODEL, "--why", "x"),
+            "tiny has no alias 'previous', so there is no previous version to roll back to",
+        ),
         (("tag", MODEL, "9.9", "a=b"), "There is no version '9.9'"),
         (("show", "other"), "There is no model 'other'"),
         (("history", "other"), "There is no model 'other'"),
-        (("add", "artefact-1.0"), "tiny 1.0 exists already"),
+        (("add", "artefact-1.0"), "tiny 1.0 already exists"),
         (("verify", MODEL, "1.1"), "is not signed"),
     ],
 )
-def test_a_refusal_is_one_line_and_changes_nothing(
+def test_a_rejection_is_one_line_and_changes_nothing(
     atalaya: Atalaya, registry: FileRegistry, arguments: tuple[str, ...], problem: str
 ) -> None:
     """An invalid command exits with 1, prints one line that names the problem, and changes nothing."""
@@ -193,7 +196,10 @@ def test_a_history_without_its_beginning_says_so(atalaya: Atalaya, database_url:
         ("1.1", second["since"]),
     ]
     assert document["notes"] == ["Old entries of the ledger were pruned, so earlier moves may be missing."]
-    assert "1.0, since when is not on record" in atalaya("models", "history", MODEL, "--at", "2026-01-01T10:00Z")[1]
+    assert (
+        "1.0, but the ledger does not record since when"
+        in atalaya("models", "history", MODEL, "--at", "2026-01-01T10:00Z")[1]
+    )
 
 
 def test_moves_past_the_ledger_are_noted(atalaya: Atalaya, registry: FileRegistry, tmp_path: Path) -> None:

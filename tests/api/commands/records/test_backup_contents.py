@@ -92,14 +92,14 @@ def test_the_rows_are_restored_last(
     assert found[0] == (True, ["efficientnetb0"])
 
 
-def test_an_unusable_file_for_keys_is_refused_first(environment: Settings, fail: Fail, passphrase: str) -> None:
+def test_an_unusable_file_for_keys_is_rejected_first(environment: Settings, fail: Fail, passphrase: str) -> None:
     """A restore fails first if the file for the keys exists; a failed restore leaves no such file."""
     assert run(["backup", "b", "--with-keys", passphrase]) == 0
-    assert "has tables already" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
+    assert "already has tables" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
     assert sorted(path.name for path in Path().glob("*keys.env*")) == []
     lose_database(environment)
     Path("keys.env").write_text("mine")
-    assert "keys.env exists already" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
+    assert "keys.env already exists" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
     assert Path("keys.env").read_text() == "mine"
     assert run(["restore", "b", passphrase, "--keys-to", "new.env"]) == 0
 
@@ -134,8 +134,10 @@ def test_all_keys_of_the_machine_are_included(
     assert {f"LEDGER__PUBLIC_KEYS={earlier}", f"IMAGES__KEY={images}"} <= set(Path("keys.env").read_text().splitlines())
 
 
-@pytest.mark.parametrize(("announced", "problem"), [(True, "has keys but no passphrase"), (False, "'keys.env'")])
-def test_keys_that_are_not_encrypted_are_refused(
+@pytest.mark.parametrize(
+    ("announced", "problem"), [(True, "contains keys but is not encrypted"), (False, "'keys.env'")]
+)
+def test_keys_that_are_not_encrypted_are_rejected(
     environment: Settings, fail: Fail, announced: bool, problem: str
 ) -> None:
     """A restore rejects keys in an unencrypted backup, because anyone could have put them there."""
@@ -147,7 +149,7 @@ def test_keys_that_are_not_encrypted_are_refused(
     assert problem in fail("restore", "b")
 
 
-def test_a_weak_passphrase_is_refused(fail: Fail) -> None:
+def test_a_weak_passphrase_is_rejected(fail: Fail) -> None:
     """A common passphrase is rejected, and no file is left."""
     Path("weak").write_text("password\n")
     assert "passphrase is too weak" in fail("backup", "b", "--passphrase-file", "weak")
@@ -165,7 +167,7 @@ def test_a_damaged_backup_changes_nothing(environment: Settings, fail: Fail, pas
     assert run(["restore", "b", passphrase]) == 0
 
 
-def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
+def test_a_newer_backup_is_rejected(environment: Settings, fail: Fail) -> None:
     """A backup with migrations that this release does not know is rejected, and the target stays empty."""
     assert run(["backup", "b"]) == 0
     manifest = Manifest("9.0", "2026-11-26T00:00:00+00:00", dict.fromkeys(MIGRATIONS, "9999"), {}, {}, False)
@@ -177,7 +179,7 @@ def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
 
 
 @pytest.mark.parametrize("member", ["notes.txt", "tables/unknown/0.jsonl", "registry/unknown/state.json", KEYS])
-def test_an_unknown_member_is_refused(environment: Settings, fail: Fail, member: str) -> None:
+def test_an_unknown_member_is_rejected(environment: Settings, fail: Fail, member: str) -> None:
     """A backup with a member that its manifest does not announce is rejected, and the target stays empty."""
     assert run(["backup", "b"]) == 0
     with Path("b").open("rb") as backup, Path("more").open("wb") as file, writing_archive(file, None) as writer:
@@ -195,7 +197,7 @@ def test_a_database_in_use_is_not_overwritten(environment: Settings, fail: Fail)
     """A restore into a database that has tables fails and changes nothing."""
     assert run(["backup", "b"]) == 0
     rows = read_rows(environment)
-    assert "has tables already" in fail("restore", "b")
+    assert "already has tables" in fail("restore", "b")
     assert read_rows(environment) == rows
 
 
@@ -223,7 +225,7 @@ def test_the_registry_is_included(
     lose_database(environment)
     capsys.readouterr()
     assert run(["restore", "b"]) == 0
-    assert "Models left out, because the registry has them already: efficientnetb0." in capsys.readouterr().out
+    assert "Models left out, because the registry already has them: efficientnetb0." in capsys.readouterr().out
     lose_database(environment)
     monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/restored")
     assert run(["restore", "b"]) == 0

@@ -30,7 +30,7 @@ def test_no_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "b"
     with pytest.raises(CommandFailed, match="File exists"), open_new_file(path):
         path.write_bytes(b"other")
-    with pytest.raises(CommandFailed, match="exists already"), open_new_file(path):
+    with pytest.raises(CommandFailed, match="already exists"), open_new_file(path):
         pass
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"other"]
 

@@ -141,7 +141,7 @@ def test_verifying_an_export_needs_only_the_public_key(
     monkeypatch.setenv("DATABASE_URL", "none")
     status, out, err = ledger("verify", "../e.jsonl", "--public-key", key)
     assert (status, err) == (0, "")
-    assert out.startswith("6 entries of 1 writer, unchanged. Keep this elsewhere: 4:")
+    assert out.startswith("6 entries of 1 writer, unchanged. Keep this anchor outside the database: 4:")
     assert list(elsewhere.iterdir()) == []
     anchor = out.split()[-1]
     assert ledger("verify", "../e.jsonl", "--public-key", key, "--anchor", anchor)[0] == 0

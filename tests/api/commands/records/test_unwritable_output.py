@@ -115,7 +115,7 @@ def test_a_pipe_that_closes_during_the_models_is_quiet(
 def test_a_backup_is_not_written_to_a_terminal(
     environment: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """A backup is binary: the command refuses to write it to a terminal."""
+    """A backup is binary: the command does not write it to a terminal."""
     assert environment.ledger_key()
     main, terminal = os.openpty()
     with os.fdopen(main), os.fdopen(terminal, "w") as stdout:

@@ -99,7 +99,7 @@ def test_unknown_names_have_codes(client: TestClient, operator: Bearer, path: st
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-def test_refused_moves_change_nothing(move: Move, registry: FileRegistry, tmp_path: Path) -> None:
+def test_rejected_moves_change_nothing(move: Move, registry: FileRegistry, tmp_path: Path) -> None:
     """Each rejected move has a status and a code, reveals no path of the server, and leaves the registry unchanged."""
     move("1.0")
     (registry.find_folder(MODEL, "1.1") / "model.onnx").write_bytes(b"A graph")

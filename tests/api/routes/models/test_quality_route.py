@@ -104,7 +104,7 @@ def test_abstentions_are_left_out(
 @pytest.mark.parametrize(
     "query", ["since=yesterday", "since=2026-01-01T00:00:00", "since=0001-01-01T00:00:00%2B10:00", "since=5"]
 )
-def test_malformed_times_are_refused(client: TestClient, operator: Bearer, query: str) -> None:
+def test_malformed_times_are_rejected(client: TestClient, operator: Bearer, query: str) -> None:
     """A time without a date or an offset, or out of range in UTC, gets 422."""
     assert client.get(f"/v1/models/stub/quality?{query}", headers=operator).status_code == 422
 

@@ -86,7 +86,7 @@ def test_a_pull_separates_served_aliases_from_others(served: list[str], codes: t
     assert (look.get("code"), list(look["refused"])) == codes
 
 
-def test_a_pull_reports_a_limited_number_of_refusals() -> None:
+def test_a_pull_reports_a_limited_number_of_rejections() -> None:
     """Of the rejected aliases that are not served, the first 20 are reported, with 300 characters of each reason."""
     refused = {f"alias-{number:03}": InvalidName("x" * 1000) for number in reversed(range(400))}
     mirror = SimpleNamespace(pull=lambda: Pull({}, {**refused, "production": InvalidName("x" * 1000)}))

@@ -81,14 +81,14 @@ def test_a_request_that_was_processed_is_not_repeated(
         {"outputs": None},
     ],
 )
-def test_another_model_is_refused(engine: ScriptedEngine, changes: dict[str, Any]) -> None:
+def test_another_model_is_rejected(engine: ScriptedEngine, changes: dict[str, Any]) -> None:
     """Metadata that differs from the manifest fails the start with EngineMismatch."""
     engine.script.model = describe_model(**changes)
     with pytest.raises(EngineMismatch), connected(engine):
         pass
 
 
-def test_another_version_is_refused(engine: ScriptedEngine) -> None:
+def test_another_version_is_rejected(engine: ScriptedEngine) -> None:
     """A version in the URL must be one that the engine serves, and is part of the path of predictions."""
     with pytest.raises(EngineMismatch, match="serves the versions 7 of tiny, not 8"), connected(engine, path="tiny/8"):
         pass
@@ -259,7 +259,7 @@ def test_the_only_engine_stays_when_it_fails(engine: ScriptedEngine) -> None:
         assert predict(backend) == [1.0, 0.0, 0.0]
 
 
-def test_extensions_that_are_no_list_are_refused(engine: ScriptedEngine) -> None:
+def test_extensions_that_are_no_list_are_rejected(engine: ScriptedEngine) -> None:
     """A number in place of the list of extensions fails the start with EngineMismatch."""
     engine.script.server["extensions"] = 5
     with pytest.raises(EngineMismatch, match="cannot be used: TypeError"), connected(engine):

@@ -81,13 +81,13 @@ def test_a_url_names_hosts_model_and_version() -> None:
         "oip+http://engine/../m",
     ],
 )
-def test_a_malformed_url_is_refused(url: str) -> None:
+def test_a_malformed_url_is_rejected(url: str) -> None:
     """The error for a malformed URL shows the correct form."""
     with pytest.raises(BackendURLError, match="Use oip"):
         parse_address(url)
 
 
-def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
+def test_credentials_in_a_url_are_rejected_and_not_repeated() -> None:
     """The error for a URL with credentials names the setting for the token, and does not contain the password."""
     with pytest.raises(BackendURLError, match="MODEL__ENGINE_TOKEN") as caught:
         parse_address("oip+http://user:s3cret@engine/m")

@@ -12,7 +12,7 @@ from model.imaging.sample_range import RangeHints
 from model.imaging.samples import read_hints
 from tests.support.images import tiffs
 
-TAG = int(MetadataTag.LARGEST_SAMPLES)
+TAG = int(MetadataTag.S_MAX_SAMPLE_VALUE)
 TEXT, NODATA = 2, int(MetadataTag.NODATA)
 
 

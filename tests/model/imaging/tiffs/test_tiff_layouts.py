@@ -72,7 +72,7 @@ def try_decoding(kind: str, data: bytes) -> str:
 
 
 @pytest.mark.parametrize("compression", READ_COMPRESSIONS)
-def test_each_layout_has_the_pixels_of_a_second_reader_or_is_refused(compression: str | None) -> None:
+def test_each_layout_has_the_pixels_of_a_second_reader_or_is_rejected(compression: str | None) -> None:
     """Documented layouts are decoded to the pixels of a second reader; all others are rejected as unsupported."""
     faults = {}
     for layout in list_layouts(compression, (EIGHT,) if compression == "jpeg" else (EIGHT, SIXTEEN)):

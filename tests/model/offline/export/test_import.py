@@ -82,7 +82,7 @@ def test_golden_set_measures_what_fitting_left_out(imported: tuple[Path, Manifes
     assert manifest.confidence.temperature > 0
 
 
-def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_the_model_are_rejected(tmp_path: Path) -> None:
     """A file that passes the allow-list but that Keras cannot load is rejected, and leaves no files."""
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(ROOT / "tests" / "model" / "fixtures" / "keras_3_7_0.keras") as original:
@@ -116,7 +116,7 @@ def save_amplifier(folder: Path) -> Path:
     ],
     ids=["memory", "processor", "time", "file"],
 )
-def test_a_model_that_exceeds_a_limit_is_refused(save: Callable[[Path], Path], limits: Limits, tmp_path: Path) -> None:
+def test_a_model_that_exceeds_a_limit_is_rejected(save: Callable[[Path], Path], limits: Limits, tmp_path: Path) -> None:
     """An import that exceeds its limit of memory, CPU time, time or file size fails and leaves no artefact."""
     file, out = save(tmp_path), tmp_path / "out" / "artefact"
     with pytest.raises(ImportLimitExceeded):

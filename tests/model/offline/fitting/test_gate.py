@@ -60,8 +60,8 @@ def test_solution_is_the_minimum_of_the_penalised_loss() -> None:
     assert abs((chances - targets).mean()) < 2e-3
 
 
-def test_record_states_what_the_gate_refuses() -> None:
-    """The record counts the images of each group, and contains the shares that the gate refuses."""
+def test_record_states_what_the_gate_rejects() -> None:
+    """The record counts the images of each group, and contains the shares that the gate rejects."""
     features = make_features(np.random.default_rng(4))
     gate, record = fit_aerial_gate(features)
     assert record["images"] == {

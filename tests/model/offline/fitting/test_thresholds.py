@@ -9,15 +9,15 @@ from model.offline.fitting.thresholds import choose_gate_threshold, choose_min_c
 
 
 def test_gate_passes_as_many_scenes_as_the_photographs_allow() -> None:
-    """Where scenes and photographs are far apart, the threshold is the lowest that refuses 93 % of the photographs."""
+    """Where scenes and photographs are far apart, the threshold is the lowest that rejects 93 % of the photographs."""
     photographs, scenes = np.linspace(-10, -1, 1001), np.linspace(1, 9, 500)
     threshold = choose_gate_threshold(scenes, scenes, photographs)
     assert (photographs < threshold).mean() == pytest.approx(0.93, abs=0.002)
     assert threshold < scenes.min()
 
 
-def test_gate_refuses_few_scenes_where_both_overlap() -> None:
-    """Where both overlap slightly, at most 2 % of the clean and 3 % of the changed scenes are refused."""
+def test_gate_rejects_few_scenes_where_both_overlap() -> None:
+    """Where both overlap slightly, at most 2 % of the clean and 3 % of the changed scenes are rejected."""
     photographs = np.linspace(-9.3, 0.7, 1001)
     clean, changed = np.linspace(-0.1, 9, 1001), np.linspace(-0.2, 9, 1001)
     threshold = choose_gate_threshold(clean, changed, photographs)
@@ -26,8 +26,8 @@ def test_gate_refuses_few_scenes_where_both_overlap() -> None:
     assert 0.91 <= (photographs < threshold).mean() < 0.93
 
 
-def test_gate_refuses_most_photographs_in_any_case() -> None:
-    """Where both overlap completely, 91 % of the photographs are refused, and as many of the scenes."""
+def test_gate_rejects_most_photographs_in_any_case() -> None:
+    """Where both overlap completely, 91 % of the photographs are rejected, and as many of the scenes."""
     same = np.linspace(-5, 5, 1001)
     threshold = choose_gate_threshold(same, same, same)
     assert (same < threshold).mean() == pytest.approx(0.91, abs=0.002)

@@ -132,7 +132,7 @@ def test_gateway_serves_and_explains(client: httpx.Client) -> None:
 
 
 def test_gateway_abstains(client: httpx.Client) -> None:
-    """A gate that was fitted on 20 scenes refuses documents and screenshots more often than scenes."""
+    """A gate that was fitted on 20 scenes rejects documents and screenshots more often than scenes."""
     generated = list_generated(Role.TEST, 1, (SIDE, SIDE))
     pages = [image.make() for image in generated if image.kind.category in ("documents", "screenshots")]
     generator = np.random.default_rng(2)

@@ -106,7 +106,7 @@ def test_an_outage_of_another_alias_s_download_delays_no_served_alias(
     assert mirror.pull().moved == {"staging": "1.0", "production": "1.0"}
 
 
-def test_an_alias_that_moves_after_a_refusal_is_followed_at_once(
+def test_an_alias_that_moves_after_a_rejection_is_followed_at_once(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An alias that moves to another version while its old one is being rejected is followed in the same pull."""
@@ -126,7 +126,7 @@ def test_an_alias_that_moves_after_a_refusal_is_followed_at_once(
     assert (found.moved, found.refused) == ({"production": "1.1"}, {})
 
 
-def test_refused_aliases_take_no_requests(
+def test_rejected_aliases_take_no_requests(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pull makes a single request if all missing versions were rejected recently or have an invalid alias name."""
@@ -195,7 +195,7 @@ def test_unknown_model_is_an_error(make_mirror: MakeMirror) -> None:
         make_mirror().pull()
 
 
-def test_tampered_artefact_is_refused_until_it_is_repaired(
+def test_tampered_artefact_is_rejected_until_it_is_repaired(
     mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
     """A version with a changed file is rejected and the alias stays; the version is tried again after a minute."""
@@ -257,7 +257,7 @@ def test_two_numbers_of_one_artefact_are_one_version(
     assert FileRegistry(tmp_path / "mirror").read(name).find("1.0").tags.keys() == {"mlflow.1", "mlflow.2"}
 
 
-def test_another_artefact_of_a_mirrored_version_is_refused(
+def test_another_artefact_of_a_mirrored_version_is_rejected(
     mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
     """Deleting and recreating a registered model cannot replace the artefact of a mirrored version."""
@@ -269,7 +269,7 @@ def test_another_artefact_of_a_mirrored_version_is_refused(
     assert isinstance(mirror.pull().refused["production"], VersionExists)
 
 
-def test_artefact_of_another_model_is_refused(
+def test_artefact_of_another_model_is_rejected(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
     """The manifest must name the registered model that the version belongs to."""
@@ -281,7 +281,7 @@ def test_artefact_of_another_model_is_refused(
     assert f"is of the model '{name}-x'" in str(refused)
 
 
-def test_version_without_an_artefact_is_refused(
+def test_version_without_an_artefact_is_rejected(
     server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
 ) -> None:
     """A version is rejected if its files are missing, or stored where the server does not serve them."""

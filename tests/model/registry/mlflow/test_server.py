@@ -99,7 +99,7 @@ def test_a_host_that_is_no_name_is_reported(host: str) -> None:
 
 
 @pytest.mark.parametrize("credentials", [Credentials(), Credentials(USER, "wrong"), Credentials(token="wrong")])
-def test_refused_credentials_name_their_settings(mlflow: RunningMlflow, credentials: Credentials) -> None:
+def test_rejected_credentials_name_their_settings(mlflow: RunningMlflow, credentials: Credentials) -> None:
     """If a real MLflow server rejects the credentials, the error names their settings, but not their values."""
     with pytest.raises(RegistryAccessDenied, match="MLFLOW_TRACKING_USERNAME") as caught:
         read_model(mlflow.url, credentials)
