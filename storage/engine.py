@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -107,14 +107,24 @@ def check_sqlite_file(url: str) -> None:
 
 def dialect_insert(table: Table, dialect: Dialect) -> Any:
     """Return an INSERT with `on_conflict_…`, which SQLAlchemy provides only in the modules of its dialects."""
-    return import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
+    return _get_insert(dialect.name)(table)
+
+
+def _get_insert(dialect_name: str) -> Any:
+    return import_module(f"sqlalchemy.dialects.{dialect_name}").insert
 
 
 def add_to_row(connection: Connection, table: Table, key: Mapping[str, str], values: Mapping[str, float]) -> None:
     """Add `values` to the columns of a row, or insert the row; `key` holds its primary key."""
-    added = dialect_insert(table, connection.dialect).values(**key, **values)
-    totals = {name: table.c[name] + added.excluded[name] for name in values}
-    connection.execute(added.on_conflict_do_update(index_elements=table.primary_key, set_=totals))
+    connection.execute(_build_addition(table, connection.dialect.name, tuple(values)), {**key, **values})
+
+
+@cache
+def _build_addition(table: Table, dialect_name: str, names: tuple[str, ...]) -> Any:
+    """Build the statement of `add_to_row`: once, because building it takes longer than executing it."""
+    added = _get_insert(dialect_name)(table)
+    totals = {name: table.c[name] + added.excluded[name] for name in names}
+    return added.on_conflict_do_update(index_elements=table.primary_key, set_=totals)
 
 
 def _parse(url: str) -> tuple[URL, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.support.gateway import PASSWORD, create_database
 
 MakeClient = Callable[..., TestClient]
 LogIn = Callable[..., dict[str, str]]
+Bearers = Mapping[str, dict[str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +30,18 @@ def prompt_entries(patient_commits: None) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    database_url = f"sqlite:///{tmp_path}/gateway.db"
-    create_database(database_url, ana=Role.CLIENT, olga=Role.OPERATOR)
+    return build_settings(tmp_path, ana=Role.CLIENT, olga=Role.OPERATOR)
+
+
+def build_settings(folder: Path, **users: Role) -> Settings:
+    database_url = f"sqlite:///{folder}/gateway.db"
+    create_database(database_url, **users)
     return Settings(
         database_url=database_url,
         allowed_hosts=("testserver",),
         auth={"signing_key": generate_signing_key("ES256")},
         model={"url": "stub://", "workers": 2},
-        ledger={"signing_key": new_private_key(), "spool_folder": tmp_path / "spool"},
+        ledger={"signing_key": new_private_key(), "spool_folder": folder / "spool"},
     )
 
 
@@ -69,13 +74,14 @@ def password() -> str:
 def log_in() -> LogIn:
     """Return the Authorization header of a new token."""
 
-    def header(client: TestClient, name: str = "ana", scope: str = "") -> dict[str, str]:
-        form = {"grant_type": "password", "username": name, "password": PASSWORD, "scope": scope}
-        response = client.post("/auth/token", data=form)
-        assert response.status_code == 200, response.text
-        return {"Authorization": f"Bearer {response.json()['access_token']}"}
+    return request_token
 
-    return header
+
+def request_token(client: TestClient, name: str = "ana", scope: str = "") -> dict[str, str]:
+    form = {"grant_type": "password", "username": name, "password": PASSWORD, "scope": scope}
+    response = client.post("/auth/token", data=form)
+    assert response.status_code == 200, response.text
+    return {"Authorization": f"Bearer {response.json()['access_token']}"}
 
 
 @pytest.fixture
@@ -87,6 +93,23 @@ def bearer(client: TestClient, log_in: LogIn) -> dict[str, str]:
 def operator(client: TestClient, log_in: LogIn) -> dict[str, str]:
     """The credentials of `olga`."""
     return log_in(client, "olga")
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One gateway for the tests of a file that change nothing in it: to start one takes longer than such a test."""
+    folder = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATALAYA_HOME", str(folder))
+        settings = build_settings(folder, ana=Role.CLIENT, olga=Role.OPERATOR, root=Role.ADMIN)
+        with TestClient(create_app(settings, registry=CollectorRegistry())) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def shared_bearers(shared_client: TestClient) -> Bearers:
+    """The Authorization headers of `ana`, `olga` and the administrator `root` for `shared_client`."""
+    return {name: request_token(shared_client, name) for name in ("ana", "olga", "root")}
 
 
 @pytest.fixture(scope="session")

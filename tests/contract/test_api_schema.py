@@ -45,12 +45,15 @@ def make_key(gateway: Gateway, user: str) -> dict[str, str]:
     return {"X-API-Key": json.loads(created.stdout)["key"]}
 
 
-@pytest.mark.parametrize(("user", "make_credential"), [("root", make_token), ("ana", make_token), ("ana", make_key)])
+@pytest.mark.parametrize(
+    ("user", "make_credential", "examples"), [("root", make_token, 30), ("ana", make_token, 10), ("ana", make_key, 10)]
+)
 def test_every_response_is_documented(
     new_gateway: Callable[..., Gateway],
     tmp_path: Path,
     user: str,
     make_credential: Callable[[Gateway, str], dict[str, str]],
+    examples: int,
 ) -> None:
     """Valid and invalid requests of an administrator and a client, alone and in sequence, get documented responses."""
     registry = FileRegistry(tmp_path / "registry")
@@ -68,7 +71,7 @@ def test_every_response_is_documented(
         shutil.copy(HERE / name, tmp_path)
     command = ["run", f"{gateway.base_url}/openapi.json", *(f"--header={': '.join(pair)}" for pair in headers.items())]
     run = subprocess.run(
-        [sys.executable, "-m", "schemathesis.cli", *command, "--seed", "1"],
+        [sys.executable, "-m", "schemathesis.cli", *command, "--seed", "1", "--max-examples", str(examples)],
         cwd=tmp_path,
         env={**gateway.environment, "ATALAYA_TEST_SUBJECT": me["subject"]},
         capture_output=True,

@@ -9,13 +9,14 @@ from starlette.testclient import TestClient
 
 from api.http.openapi.texts import SUMMARIES
 from auth.principal import Scope
+from tests.api.conftest import Bearers
 
 OTHER_SCHEMAS = ("/auth/token", "/auth/revoke", "/auth/introspect", "/readyz", "/v2/health/ready")
 
 
-@pytest.fixture
-def document(client: TestClient) -> dict[str, Any]:
-    document: dict[str, Any] = client.get("/openapi.json").json()
+@pytest.fixture(scope="module")
+def document(shared_client: TestClient) -> dict[str, Any]:
+    document: dict[str, Any] = shared_client.get("/openapi.json").json()
     return document
 
 
@@ -48,33 +49,33 @@ def test_parameters_are_not_nullable(document: dict[str, Any]) -> None:
         ("/auth/token", "POST"),
     ],
 )
-def test_allow_lists_every_method_of_the_path(client: TestClient, path: str, allowed: str) -> None:
+def test_allow_lists_every_method_of_the_path(shared_client: TestClient, path: str, allowed: str) -> None:
     """A 405 response lists the methods of all routes of the path, not those of one."""
-    response = client.request("TRACE", path)
+    response = shared_client.request("TRACE", path)
     assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize("wrong", [True, "5", 1.5, -1])
 @pytest.mark.parametrize("field", ["monthly_megapixels", "monthly_requests", "expires_days"])
-def test_integers_are_integers(client: TestClient, bearer: dict[str, str], field: str, wrong: object) -> None:
+def test_integers_are_integers(shared_client: TestClient, shared_bearers: Bearers, field: str, wrong: object) -> None:
     """Where an integer is documented, true, "5", fractions and negative numbers are rejected."""
-    response = client.post("/v1/keys", headers=bearer, json={"name": "a", field: wrong})
+    response = shared_client.post("/v1/keys", headers=shared_bearers["ana"], json={"name": "a", field: wrong})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("field", ["since", "until"])
-def test_times_are_not_numbers(client: TestClient, log_in: Any, field: str) -> None:
+def test_times_are_not_numbers(shared_client: TestClient, shared_bearers: Bearers, field: str) -> None:
     """Where a date and time are documented, a number is rejected instead of read as seconds since 1970."""
-    response = client.get("/v1/audit", headers=log_in(client, "olga"), params={field: "0.5"})
+    response = shared_client.get("/v1/audit", headers=shared_bearers["olga"], params={field: "0.5"})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
-def test_form_with_unusable_charset_is_rejected(client: TestClient, bearer: dict[str, str]) -> None:
+def test_form_with_unusable_charset_is_rejected(shared_client: TestClient, shared_bearers: Bearers) -> None:
     """A form whose charset names a slow or failing Python codec is rejected with 400."""
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n'
     for charset in ("undefined", "punycode", "idna"):
-        headers = {**bearer, "Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
-        response = client.post("/v1/predictions", headers=headers, content=body)
+        headers = {**shared_bearers["ana"], "Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+        response = shared_client.post("/v1/predictions", headers=headers, content=body)
         assert (response.status_code, response.json()["code"]) == (400, "bad_form")
 
 

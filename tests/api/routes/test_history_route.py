@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
+from tests.api.conftest import Bearers
 
 Bearer = dict[str, str]
 UNKNOWN = "01a2073c-bc9a-7019-bf0d-15032078e849"
@@ -99,9 +100,9 @@ def test_the_scope_is_required(client: TestClient, log_in: Any) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "cursor=x", "cursor=' OR 1=1"])
-def test_malformed_queries_are_rejected(client: TestClient, bearer: Bearer, query: str) -> None:
+def test_malformed_queries_are_rejected(shared_client: TestClient, shared_bearers: Bearers, query: str) -> None:
     """Invalid limits and cursors are rejected with 422."""
-    assert client.get(f"/v1/predictions?{query}", headers=bearer).status_code == 422
+    assert shared_client.get(f"/v1/predictions?{query}", headers=shared_bearers["ana"]).status_code == 422
 
 
 def test_an_unavailable_ledger_is_a_503(client: TestClient, bearer: Bearer, settings: Settings) -> None:

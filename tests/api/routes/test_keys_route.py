@@ -120,9 +120,10 @@ def test_a_wrong_key_is_an_invalid_token(client: TestClient, key: str) -> None:
         {"created_at": "2020-01-01"},
     ],
 )
-def test_invalid_terms_are_rejected(client: TestClient, bearer: Bearer, terms: dict[str, Any]) -> None:
+def test_invalid_terms_are_rejected(shared_client: TestClient, shared_bearers: dict[str, Bearer], terms: Any) -> None:
     """An invalid term and an unknown field get 422 with an error that names the field."""
-    response = client.post("/v1/keys", content=json.dumps({"name": "maps", **terms}), headers={**bearer, **JSON})
+    body = json.dumps({"name": "maps", **terms})
+    response = shared_client.post("/v1/keys", content=body, headers={**shared_bearers["ana"], **JSON})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
     assert next(iter(terms)) in response.json()["detail"]
 

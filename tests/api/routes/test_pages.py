@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
+from tests.api.conftest import Bearers
 from tests.support.gateway import PASSWORD
 
 Headers = dict[str, str]
@@ -54,15 +55,15 @@ def test_keys_come_in_pages(client: TestClient, log_in: Any, limit: int) -> None
 
 
 @pytest.mark.parametrize("path", ["users?limit=0", "users?limit=1001", "users?cursor=%00", "keys?limit=0"])
-def test_invalid_pages_are_rejected(client: TestClient, log_in: Any, path: str) -> None:
+def test_invalid_pages_are_rejected(shared_client: TestClient, shared_bearers: Bearers, path: str) -> None:
     """A limit outside of 1 to 1000, or a cursor that is not a name, gets 422."""
-    assert client.get(f"/v1/{path}", headers=log_in(client, "root")).status_code == 422
+    assert shared_client.get(f"/v1/{path}", headers=shared_bearers["root"]).status_code == 422
 
 
 @pytest.mark.parametrize("cursor", ["0123456789abcdef", "%00", "x"])
-def test_an_unknown_key_is_no_cursor(client: TestClient, bearer: Headers, cursor: str) -> None:
+def test_an_unknown_key_is_no_cursor(shared_client: TestClient, shared_bearers: Bearers, cursor: str) -> None:
     """A cursor that is not the id of a key gets 404."""
-    response = client.get(f"/v1/keys?cursor={cursor}", headers=bearer)
+    response = shared_client.get(f"/v1/keys?cursor={cursor}", headers=shared_bearers["ana"])
     assert (response.status_code, response.json()["code"]) == (404, "key_not_found")
 
 

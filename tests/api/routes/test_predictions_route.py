@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from api.schemas.predictions import PredictionResponse
+from tests.api.conftest import Bearers
 
 ROUTES = ("/predict-land-use", "/predict-land-use/", "/v1/predictions")
 
@@ -58,18 +59,18 @@ def test_image_as_body(client: TestClient, bearer: dict[str, str], sample: bytes
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_no_credentials(client: TestClient, sample: bytes, route: str) -> None:
+def test_no_credentials(shared_client: TestClient, sample: bytes, route: str) -> None:
     """A request without credentials gets 401 with a challenge."""
-    response = client.post(route, **_upload(sample))
+    response = shared_client.post(route, **_upload(sample))
     assert response.status_code == 401
     assert response.json()["code"] == "missing_credentials"
     assert response.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_wrong_scope(client: TestClient, log_in: Any, sample: bytes, route: str) -> None:
+def test_wrong_scope(shared_client: TestClient, shared_bearers: Bearers, sample: bytes, route: str) -> None:
     """A principal without the scope `predict` gets 403 and a challenge that names the scope."""
-    response = client.post(route, headers=log_in(client, "olga"), **_upload(sample))
+    response = shared_client.post(route, headers=shared_bearers["olga"], **_upload(sample))
     assert response.status_code == 403
     assert response.json()["code"] == "insufficient_scope"
     assert 'scope="predict"' in response.headers["WWW-Authenticate"]
@@ -126,29 +127,31 @@ def test_a_long_body_is_rejected_before_it_is_read(client: TestClient, bearer: d
 )
 @pytest.mark.parametrize("route", ROUTES)
 def test_bad_images(
-    client: TestClient, bearer: dict[str, str], route: str, data: bytes, status: int, code: str
+    shared_client: TestClient, shared_bearers: Bearers, route: str, data: bytes, status: int, code: str
 ) -> None:
     """A file that is not an image gets a 4xx problem with a code, whatever its name is."""
-    response = client.post(route, headers=bearer, **_upload(data))
+    response = shared_client.post(route, headers=shared_bearers["ana"], **_upload(data))
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-def test_form_without_file(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
+def test_form_without_file(shared_client: TestClient, shared_bearers: Bearers, sample: bytes) -> None:
     """A form without the field `file` gets an error that names the field."""
-    response = client.post("/predict-land-use", headers=bearer, files={"image": ("a.jpg", sample)})
+    response = shared_client.post(
+        "/predict-land-use", headers=shared_bearers["ana"], files={"image": ("a.jpg", sample)}
+    )
     assert (response.status_code, response.json()["code"]) == (422, "missing_file")
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("disposition", ['name="file"', "name=file", "name=\"file\"; filename*=utf-8''k%C3%BCste.jpg"])
 def test_file_without_a_plain_file_name(
-    client: TestClient, bearer: dict[str, str], sample: bytes, route: str, disposition: str
+    shared_client: TestClient, shared_bearers: Bearers, sample: bytes, route: str, disposition: str
 ) -> None:
     """The part `file` is accepted without a file name and with only an encoded one (RFC 7578, RFC 8187)."""
     body = b"--b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n--b--\r\n" % (disposition.encode(), sample)
-    headers = {**bearer, "Content-Type": "multipart/form-data; boundary=b"}
-    response = client.post(route, headers=headers, content=body)
+    headers = {**shared_bearers["ana"], "Content-Type": "multipart/form-data; boundary=b"}
+    response = shared_client.post(route, headers=headers, content=body)
     assert response.status_code == 200, response.text
 
 
@@ -156,11 +159,11 @@ def test_file_without_a_plain_file_name(
     "media_type", ["image/jpg", "image/pjpeg", "image/*", "application/octet-stream", "binary/octet-stream", "", None]
 )
 def test_the_content_of_a_raw_body_decides(
-    client: TestClient, bearer: dict[str, str], sample: bytes, media_type: str | None
+    shared_client: TestClient, shared_bearers: Bearers, sample: bytes, media_type: str | None
 ) -> None:
     """If the media type is generic, misspelt or missing, the content of a raw body determines its format."""
-    headers = bearer if media_type is None else {**bearer, "Content-Type": media_type}
-    response = client.post("/v1/predictions", headers=headers, content=sample)
+    headers = shared_bearers["ana"] if media_type is None else {**shared_bearers["ana"], "Content-Type": media_type}
+    response = shared_client.post("/v1/predictions", headers=headers, content=sample)
     assert response.status_code == 200, response.text
     assert response.json()["image"]["format"] == "JPEG"
 
@@ -175,26 +178,26 @@ def test_the_content_of_a_raw_body_decides(
 )
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip"])
 def test_compressed_bodies(
-    client: TestClient, bearer: dict[str, str], path: str, options: dict[str, Any], encoding: str
+    shared_client: TestClient, shared_bearers: Bearers, path: str, options: dict[str, Any], encoding: str
 ) -> None:
     """A compressed body gets 415 with `Accept-Encoding: identity` on every route (RFC 9110, section 12.5.3)."""
-    headers = {**bearer, "Content-Encoding": encoding, **options.get("headers", {})}
-    response = client.post(path, **{**options, "headers": headers})
+    headers = {**shared_bearers["ana"], "Content-Encoding": encoding, **options.get("headers", {})}
+    response = shared_client.post(path, **{**options, "headers": headers})
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_encoding")
     assert response.headers["accept-encoding"] == "identity"
 
 
-def test_a_compressed_form_of_an_oauth_endpoint(client: TestClient) -> None:
+def test_a_compressed_form_of_an_oauth_endpoint(shared_client: TestClient) -> None:
     """The OAuth endpoints reject a compressed form with an error in the format of RFC 6749."""
-    response = client.post("/auth/token", data={"grant_type": "password"}, headers={"Content-Encoding": "gzip"})
+    response = shared_client.post("/auth/token", data={"grant_type": "password"}, headers={"Content-Encoding": "gzip"})
     assert (response.status_code, response.json()["error"]) == (415, "invalid_request")
     assert response.headers["accept-encoding"] == "identity"
 
 
-def test_several_files(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
+def test_several_files(shared_client: TestClient, shared_bearers: Bearers, sample: bytes) -> None:
     """A form with two files is rejected."""
     files = [("file", ("a.jpg", sample)), ("file", ("b.jpg", sample))]
-    response = client.post("/predict-land-use", headers=bearer, files=files)
+    response = shared_client.post("/predict-land-use", headers=shared_bearers["ana"], files=files)
     assert (response.status_code, response.json()["code"]) == (400, "bad_form")
 
 
@@ -206,15 +209,15 @@ def test_broken_form(client: TestClient, bearer: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_unsupported_body(client: TestClient, bearer: dict[str, str], route: str) -> None:
+def test_unsupported_body(shared_client: TestClient, shared_bearers: Bearers, route: str) -> None:
     """A body of another media type gets 415."""
-    response = client.post(route, headers=bearer, json={"url": "https://example.org/image.jpg"})
+    response = shared_client.post(route, headers=shared_bearers["ana"], json={"url": "https://example.org/image.jpg"})
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_body")
 
 
-def test_top_k_out_of_range(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
+def test_top_k_out_of_range(shared_client: TestClient, shared_bearers: Bearers, sample: bytes) -> None:
     """The problem document names an invalid query parameter."""
-    response = client.post("/v1/predictions?top_k=0", headers=bearer, **_upload(sample))
+    response = shared_client.post("/v1/predictions?top_k=0", headers=shared_bearers["ana"], **_upload(sample))
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
     assert response.json()["errors"][0]["field"] == "query.top_k"
 

@@ -14,6 +14,7 @@ from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.login.data_keys import new_data_key
 from auth.principal import Role
+from tests.api.conftest import Bearers
 
 NEW = "walnut ferry quiet lamp"
 BOB = {"name": "bob", "role": "client", "password": NEW}
@@ -81,10 +82,10 @@ def test_an_administrator_creates_and_lists_users(client: TestClient, admin: Hea
     ],
 )
 def test_invalid_users_are_rejected(
-    client: TestClient, admin: Headers, changes: dict[str, Any], status: int, code: str
+    shared_client: TestClient, shared_bearers: Bearers, changes: dict[str, Any], status: int, code: str
 ) -> None:
     """An invalid user is rejected with a code, and the response does not repeat the password."""
-    refused = client.post("/v1/users", headers=admin, json={**BOB, **changes})
+    refused = shared_client.post("/v1/users", headers=shared_bearers["root"], json={**BOB, **changes})
     assert (refused.status_code, refused.json()["code"]) == (status, code)
     assert str(changes.get("password", NEW)) not in refused.text
 
@@ -150,12 +151,12 @@ def test_quotas_are_set_and_removed(client: TestClient, admin: Headers, bearer: 
         {"role": "client", "password_hash": "x"},
     ],
 )
-def test_other_fields_are_rejected(client: TestClient, admin: Headers, change: dict[str, Any]) -> None:
+def test_other_fields_are_rejected(shared_client: TestClient, shared_bearers: Bearers, change: dict[str, Any]) -> None:
     """A change with an unknown field, a forbidden null or no field at all changes nothing."""
-    path = f"/v1/users/{_find_id(client, admin, 'olga')}"
-    refused = client.patch(path, headers=admin, json=change)
+    path = f"/v1/users/{_find_id(shared_client, shared_bearers['root'], 'olga')}"
+    refused = shared_client.patch(path, headers=shared_bearers["root"], json=change)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
-    assert client.get(path, headers=admin).json()["role"] == "operator"
+    assert shared_client.get(path, headers=shared_bearers["root"]).json()["role"] == "operator"
 
 
 def test_the_last_administrator_cannot_be_removed(client: TestClient, admin: Headers) -> None:
@@ -174,11 +175,11 @@ def test_the_last_administrator_cannot_be_removed(client: TestClient, admin: Hea
 @pytest.mark.parametrize(
     "user_id", ["6d1f1f1e-0000-4000-8000-000000000000", "ana", "%00", "%ED%A0%80", "..%2f", "x" * 999]
 )
-def test_unknown_users(client: TestClient, admin: Headers, user_id: str) -> None:
+def test_unknown_users(shared_client: TestClient, shared_bearers: Bearers, user_id: str) -> None:
     """An id that no user has gets 404, whatever characters it contains."""
     for response in (
-        client.get(f"/v1/users/{user_id}", headers=admin),
-        client.patch(f"/v1/users/{user_id}", headers=admin, json={"disabled": True}),
+        shared_client.get(f"/v1/users/{user_id}", headers=shared_bearers["root"]),
+        shared_client.patch(f"/v1/users/{user_id}", headers=shared_bearers["root"], json={"disabled": True}),
     ):
         assert response.status_code == 404
 
