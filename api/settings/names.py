@@ -15,10 +15,10 @@ _MIN_FUZZY_LENGTH = 8  # shorter names, such as PORT, resemble too many others
 _MIN_SIMILARITY = 0.9
 
 
-def list_names() -> Iterator[str]:
-    """Yield the names of all settings as environment variables."""
-    for name, _ in _list_fields(Settings):
-        yield name
+@cache
+def list_names() -> Sequence[str]:
+    """Return the names of all settings as environment variables."""
+    return tuple(name for name, _ in _list_fields(Settings))
 
 
 @cache
@@ -80,9 +80,11 @@ def _fold(name: str) -> str:
 
 def _compare(name: str, known: str) -> float:
     """Return the similarity, from 0 (another name) to 1 (equal)."""
+    if abs(len(name) - len(known)) > 1:
+        return 0.0
     if name == known or (sorted(name) == sorted(known) and _count_differences(name, known) == 2):
         return 1.0
-    if len(known) < _MIN_FUZZY_LENGTH or abs(len(name) - len(known)) > 1 or name[:1] != known[:1]:
+    if len(known) < _MIN_FUZZY_LENGTH or name[:1] != known[:1]:
         return 0.0
     similarity = SequenceMatcher(None, name, known, autojunk=False).ratio()
     return similarity if similarity >= _MIN_SIMILARITY else 0.0
