@@ -27,7 +27,8 @@ class MonthCost(Struct, frozen=True):
 
     `measured_share` is the share of the predictions that were made in hours with measured resources: only the resources
     of those hours are priced and divided among the callers. A caller's traffic is known only for the whole month, so
-    each caller is assumed to have the same share of its traffic in those hours as all together. `sleep` is None if requests are not recorded.
+    each caller is assumed to have the same share of its traffic in those hours as all together. `sleep` is None if
+    requests are not recorded.
     """
 
     month: str

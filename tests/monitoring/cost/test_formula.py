@@ -95,6 +95,22 @@ def test_sleep_saves_idle_hours_but_the_time_until_it_begins() -> None:
     assert sleep.saves.processor == pytest.approx(12 * (3 - 2 / 6) * 3.6 / 3600)
 
 
+def test_a_partly_measured_hour_saves_only_what_it_used_after_ten_minutes() -> None:
+    """Of an hour that was measured for five minutes, sleeping saves nothing; with the next hour, 55 minutes."""
+    five_minutes = Resources(processor_s=1.0, memory_gb_s=5.0)
+    hours = [
+        make_hour(0, 0, five_minutes),
+        make_hour(1, 1),
+        make_hour(2, 0, five_minutes),
+        make_hour(3),
+        make_hour(4, 1, five_minutes),
+    ]
+    sleep = find_sleep(hours, PRICES)
+    assert sleep.idle_hours == 3
+    assert sleep.saves.memory == pytest.approx(55.0 * 1.8 / 3600)
+    assert sleep.saves.processor == pytest.approx(11.0 * 3.6 / 3600)
+
+
 def test_without_records_the_saving_is_unknown() -> None:
     """If requests are not recorded, measured hours are not assumed to be idle."""
     use = MonthUse("2026-11", [make_hour(0), make_hour(1, 0, None)], {})
