@@ -210,6 +210,24 @@ async def test_a_cancelled_caller_keeps_the_slot_until_the_work_ends(
                 await asyncio.sleep(0.005)
 
 
+async def test_a_cancelled_caller_delays_other_new_passwords_until_its_hash_is_done(
+    make_hasher: Callable[[int, int], PasswordHasher], held_hash: threading.Event
+) -> None:
+    """New passwords are hashed one at a time even if a caller is cancelled, so that a thread remains for logins."""
+    hasher = make_hasher(2, 16)
+    cancelled, *others = [asyncio.create_task(hasher.hash(GOOD)) for _ in range(3)]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    async with asyncio.timeout(PATIENCE_S):
+        for _ in range(3):
+            assert not await matches(hasher, "x", None)
+    assert not any(task.done() for task in others)
+    held_hash.set()
+    assert all(await asyncio.gather(*others))
+
+
 async def test_a_cancelled_waiting_caller_leaves_the_queue(make_hasher: Callable[[int, int], PasswordHasher]) -> None:
     """Cancelling a waiting caller lets another one wait."""
     hasher = make_hasher(1, 1)
