@@ -65,7 +65,7 @@ def test_changed_entries_are_counted(document: Any) -> None:
     "change",
     [{"timing_us": {"infer": "x"}}, {"image": {"brightness": "x"}}, {"runtime": 5}, {"model": None}, {"output": 1}],
 )
-def test_a_changed_prediction_is_not_counted_in_part(change: Mapping[str, Any]) -> None:
+def test_a_changed_prediction_is_not_counted_in_part(change: dict[str, Any]) -> None:
     """A tampered prediction counts as unreadable only, not as a request or as a caller's."""
     facts = QuarterFacts(QUARTER)
     facts.add(json.dumps(REQUEST | {"status": 500, "code": "broken"} | change))
