@@ -83,11 +83,18 @@ class DriftStore:
 
     def save(self, states: Sequence[StoredState]) -> None:
         """Update states that are locked."""
-        # The other items of a row are the new values of the columns with the same names.
-        rows = []
-        for each in states:
-            row = asdict(each)
-            rows.append({"own_model": row.pop("model"), "own_caller": row.pop("caller"), **row})
+        rows = [
+            {
+                "own_model": each.model,
+                "own_caller": each.caller,
+                # The new values of the columns with these names.
+                "digest": each.digest,
+                "predictions": each.predictions,
+                "seen_at": each.seen_at,
+                "state": each.state,
+            }
+            for each in states
+        ]
         self._connection.execute(update(drift_states).where(*_is_own(drift_states)), rows)
 
     def begin_finding(self, finding: Finding) -> None:
@@ -95,7 +102,7 @@ class DriftStore:
         self._connection.execute(insertion.on_conflict_do_nothing())
 
     def repeat_finding(self, finding: Finding) -> None:
-        """Update the change and the means of a ongoing finding, but not its times."""
+        """Update the change and the means of an ongoing finding, but not its times."""
         values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
         self._update_ongoing(finding.model, finding.caller, finding.metric, values)
 
@@ -127,7 +134,7 @@ class DriftStore:
         return [Finding(*row) for row in self._connection.execute(chosen.limit(_MAX_FINDINGS))]
 
     def count_ongoing(self, seen_since: str) -> Mapping[tuple[str, str], int]:
-        """Return for each model and metric how many callers, not counting ALL, have a ongoing finding."""
+        """Return for each model and metric how many callers, not counting ALL, have an ongoing finding."""
         findings = drift_findings.c
         counted = _select_ongoing(seen_since, findings.model, findings.metric, func.count())
         counted = counted.where(findings.caller != ALL).group_by(findings.model, findings.metric)
