@@ -27,6 +27,9 @@ class QuotaChargeRecorder:
     def charge_deferred(self, connection: DriverConnection, charges: Sequence[Charge]) -> None:
         self._meter.charge_deferred(connection, [decode_charge(charge) for charge in charges])
 
+    def confirm(self) -> None:
+        self._meter.confirm()
+
     def charge_later(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
             self._meter.charge_later(decode_charge(charge))

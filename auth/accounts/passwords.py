@@ -153,8 +153,14 @@ class PasswordHasher:
 
     async def hash(self, password: str) -> str:
         """Return the hash of the normalised password, with its parameters and salt. Raises HashingBusy."""
-        async with self._new_passwords.acquire():
-            return await self._run(lambda: self._context.hash(_encode(normalise_password(password))))
+        await self._new_passwords.take()
+        try:
+            running = await self._start(lambda: self._context.hash(_encode(normalise_password(password))))
+        except BaseException:
+            self._new_passwords.release()
+            raise
+        running.add_done_callback(lambda _: self._new_passwords.release())
+        return await asyncio.shield(running)
 
     async def verify(self, password: str, password_hash: str | None) -> Verification:
         """Compare a password with a hash. Pass None for an unknown user: it takes as long. Raises HashingBusy.
@@ -165,7 +171,7 @@ class PasswordHasher:
         forms = _list_forms(password)
         if not forms:
             forms, password_hash = [""], None
-        return await self._run(lambda: self._compare(forms, password_hash))
+        return await asyncio.shield(await self._start(lambda: self._compare(forms, password_hash)))
 
     def _compare(self, forms: list[str], password_hash: str | None) -> Verification:
         expected_hash = password_hash or self._unknown_user_hash
@@ -174,7 +180,11 @@ class PasswordHasher:
                 return Verification(True, None if form == forms[0] else self._context.hash(_encode(forms[0])))
         return Verification(False)
 
-    async def _run(self, job: Callable[[], _T]) -> _T:
+    async def _start(self, job: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Wait for a free thread and start the job. A job that was started continues when its caller is cancelled.
+
+        Raises HashingBusy.
+        """
         if self._slots.locked() and self._waiting >= self._max_waiting:
             raise HashingBusy
         self._waiting += 1
@@ -183,9 +193,8 @@ class PasswordHasher:
         finally:
             self._waiting -= 1
         running = asyncio.get_running_loop().run_in_executor(self._threads, job)
-        # The thread continues when its caller is cancelled, so the slot is not free until the job ends.
         running.add_done_callback(lambda _: self._slots.release())
-        return await asyncio.shield(running)
+        return running
 
 
 def _lower_thread_priority() -> None:

@@ -34,14 +34,14 @@ class FairSlots:
     @asynccontextmanager
     async def acquire(self, *owner: str) -> AsyncIterator[None]:
         """Wait for a slot and hold it. Raises HashingBusy."""
-        await self._wait_for_slot(owner)
+        await self.take(*owner)
         try:
             yield
         finally:
-            self._running.remove(owner)
-            self._grant_free_slots()
+            self.release(*owner)
 
-    async def _wait_for_slot(self, owner: tuple[str, ...]) -> None:
+    async def take(self, *owner: str) -> None:
+        """Wait for a slot; call `release` when it is free again. Raises HashingBusy."""
         waiter = _Waiter(owner, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
         self._grant_free_slots()
@@ -54,6 +54,10 @@ class FairSlots:
                 self._running.remove(owner)
             self._grant_free_slots()
             raise
+
+    def release(self, *owner: str) -> None:
+        self._running.remove(owner)
+        self._grant_free_slots()
 
     def _grant_free_slots(self) -> None:
         self._waiting = [waiter for waiter in self._waiting if not waiter.granted.cancelled()]

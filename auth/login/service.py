@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 from auth.accounts.service import AccountService, normalise_user_name
 from auth.accounts.slots import FairSlots
 from auth.accounts.store import User
-from auth.errors import AuthError, BadCode, BadCredentials, MissingCode
+from auth.errors import BadCode, BadCredentials, MissingCode
 from auth.login.throttle import Attempt, Factor, LoginThrottle
 from auth.login.totp import OneTimeCodes
 from auth.networks import client_network
@@ -24,7 +25,8 @@ _WRONG_GUESS = {Factor.PASSWORD: BadCredentials, Factor.CODE: BadCode}
 class LoginService:
     """Every method raises LoginThrottled, HashingBusy, DatabaseUnavailable.
 
-    An attempt that ends with an error other than a wrong password or code is counted as neither failed nor successful.
+    An attempt that is cancelled, or ends with an error other than a wrong password or code, is counted as neither
+    failed nor successful.
     Logins have their own slots: account changes occupy at most one of the two hashing threads.
     """
 
@@ -34,6 +36,7 @@ class LoginService:
         self._codes = codes
         self._login_slots = FairSlots(MAX_CONCURRENT, MAX_WAITING)
         self._account_slots = FairSlots(1, MAX_WAITING)
+        self._endings: set[asyncio.Task[None]] = set()  # keeps the tasks from being garbage-collected
 
     async def log_in(
         self, name: str, password: str, code: str, address: str, accept: Callable[[User], object] = lambda _: None
@@ -100,7 +103,12 @@ class LoginService:
         attempt = await self._throttle.start(name, address, factor)
         try:
             yield attempt
-        except AuthError as error:
+        except (Exception, asyncio.CancelledError) as error:
             failed = isinstance(error, _WRONG_GUESS[factor])
-            await (self._throttle.record_failure(attempt) if failed else self._throttle.withdraw(attempt))
+            end = self._throttle.record_failure(attempt) if failed else self._throttle.withdraw(attempt)
+            # A task that is cancelled again must not leave the attempt counted.
+            ending = asyncio.create_task(end)
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            await asyncio.shield(ending)
             raise

@@ -23,7 +23,7 @@ from sqlalchemy import Row, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.accounts.service import is_user_name
-from auth.errors import LoginThrottled
+from auth.errors import BadCredentials, LoginThrottled
 from auth.networks import client_network
 from auth.tables import known_addresses, login_failures, users
 from auth.tokens.digests import hash_text
@@ -157,12 +157,15 @@ class LoginThrottle:
         """Reset the account's counters, and subtract its failures from the network's counter, which accounts share.
 
         `user_id` is given after a complete login, with every factor; the network is then stored as one of the user's.
+        Raises BadCredentials, and changes nothing, if the user was deleted in the meantime.
         """
         now, last = self._clock(), attempt.last_success_at
         is_network_current = user_id is None or (last is not None and now - last < _REFRESH_NETWORK_AFTER)
         if attempt.no_failures and is_network_current:
             return
         async with writing(self._engine) as connection:
+            if user_id is not None:
+                await _lock_user(connection, user_id)
             rows = await _lock(connection, attempt.counters)
             own = sum(row.failures for row in rows if row.key == attempt.counters.pair)
             await _subtract(connection, attempt.counters.network, own, attempt)
@@ -256,6 +259,13 @@ async def _find_last_success(connection: AsyncConnection, name: str, network: st
 
 def _select_recent(counters: Counters, now: datetime) -> Any:
     return select(login_failures).where(_key.in_(counters.keys), _last_at >= now - RESET_AFTER).order_by(_key)
+
+
+async def _lock_user(connection: AsyncConnection, user_id: str) -> None:
+    """Delay a deletion of the user, which locks the user before the counters too. Raises BadCredentials."""
+    statement = select(users.c.id).where(users.c.id == user_id).with_for_update(read=True, key_share=True)
+    if (await connection.execute(statement)).one_or_none() is None:
+        raise BadCredentials
 
 
 async def _lock(connection: AsyncConnection, counters: Counters) -> Sequence[Row[Any]]:

@@ -54,6 +54,7 @@ class UsageMeter:
         self._engine = engine
         self._clock = clock
         self._cached: Tallies = {}
+        self._uncommitted: Tallies = {}
 
     async def admit(self, principal: Principal, pixels: int) -> QuotaCharge:
         """Return the charge for one request with an image of `pixels` pixels. Raises QuotaExceeded.
@@ -73,15 +74,22 @@ class UsageMeter:
     def charge(self, connection: DriverConnection, charges: Sequence[QuotaCharge]) -> list[QuotaExceeded | None]:
         """Count the charges in the open transaction, except those that would exceed a quota.
 
-        Returns for each charge its error, or None if it was counted.
+        Returns for each charge its error, or None if it was counted. Call `confirm` once the transaction is committed.
         """
-        errors, totals = apply_charges(connection, charges)
-        self._cache(totals)
+        errors, self._uncommitted = apply_charges(connection, charges)
         return [self._with_retry_after(error) if error else None for error in errors]
 
     def charge_deferred(self, connection: DriverConnection, charges: Sequence[QuotaCharge]) -> None:
-        """Count in the open transaction, without checking quotas, what was used while the database was unavailable."""
-        self._cache(apply_charges(connection, charges, enforce=False)[1])
+        """Count in the open transaction, without checking quotas, what was used while the database was unavailable.
+
+        Call `confirm` once the transaction is committed.
+        """
+        _, self._uncommitted = apply_charges(connection, charges, enforce=False)
+
+    def confirm(self) -> None:
+        """Cache the totals of the last charges. Before, they could be rolled back, and then be charged later."""
+        self._cache(self._uncommitted)
+        self._uncommitted = {}
 
     def charge_later(self, charge: QuotaCharge) -> None:
         """Add to the cached totals a charge that cannot be written to the database now."""

@@ -70,6 +70,10 @@ class CandidateObserver(Protocol):
         """The candidate could not be loaded or compared."""
         ...
 
+    def on_check_failure(self, error: Exception) -> None:
+        """The alias could not be read because of an unexpected error. Called once until a check succeeds."""
+        ...
+
 
 class CandidateFollower:
     """Keeps the candidate that the alias points to in a trial until there is a verdict. Use it on one event loop only.
@@ -101,6 +105,7 @@ class CandidateFollower:
         self._decided: Contest | None = None
         self._clock = clock
         self._check_again_at = 0.0
+        self._check_failed = False
 
     @property
     def problem(self) -> str | None:
@@ -114,6 +119,7 @@ class CandidateFollower:
                 await sleep(POLL_S)
                 try:
                     await self.catch_up()
+                    self._check_failed = False
                 except Exception as error:  # whatever the error is, the next check can start another trial
                     await self._give_up(error)
         finally:
@@ -199,9 +205,12 @@ class CandidateFollower:
             await self._end()
 
     async def _give_up(self, error: Exception) -> None:
-        """End the trial after an unexpected error. Raises the error if there is no trial."""
+        """End the trial, if there is one, after an unexpected error."""
         if self._contest is None:
-            raise error
+            if not self._check_failed:
+                self._observer.on_check_failure(error)
+            self._check_failed = True
+            return
         self._retries.record(self._contest.id, error)
         self._observer.on_failure(self._contest, error)
         await self._end()

@@ -19,14 +19,18 @@ class ConformalScores(Struct, frozen=True, eq=False):
         """The largest coverage that this number of scores can guarantee with fewer than all labels."""
         return len(self.scores) / (len(self.scores) + 1)
 
-    def find_labels(self, calibrated: NDArray[np.float32], coverage: float) -> list[int]:
+    def find_labels(
+        self, probabilities: NDArray[np.float32], calibrated: NDArray[np.float32], coverage: float
+    ) -> list[int]:
         """Return the class indices of the set, most probable first; never empty.
 
-        `calibrated` is float32 [classes], `coverage` in (0, 1). Over exchangeable images, the set contains the true
-        class with at least that probability.
+        `probabilities` are the model's output, `calibrated` the calibrated probabilities, both float32 [classes], and
+        `coverage` is in (0, 1). Over exchangeable images, the set contains the true class with at least that
+        probability.
         """
         rank = math.ceil(coverage * (len(self.scores) + 1))
         # A coverage above `largest_coverage` requires the set of all labels.
         limit = float(self.scores[rank - 1]) if rank <= len(self.scores) else 1.0
-        order = np.argsort(-calibrated, kind="stable")
+        # Calibration keeps this order, but it can round different probabilities to the same value.
+        order = np.argsort(-probabilities, kind="stable")
         return [int(index) for index in order if 1 - calibrated[index] <= limit] or [int(order[0])]

@@ -165,22 +165,28 @@ class DriftDetector:
         while begin < len(growth):
             paths = follow_wealth(wealth, growth[begin:])
             crossing = self._find_crossing(paths.wealth)
-            end = len(growth) - 1 if crossing is None else begin + crossing
-            last = end - begin
+            last = len(paths.wealth) - 1 if crossing is None else crossing
+            part = times[begin : begin + last + 1]  # without an alarm, or up to the next one
             starts = paths.find_starts(last)
-            started = np.where(starts < 0, since, times[begin:][starts])
-            yield from self._count_quiet(state, number, metric, times[begin : end + (crossing is None)])
+            since = np.where(starts < 0, since, part[starts])
             if crossing is None:
-                wealth, since = np.maximum(paths.wealth[last], 0), started
+                yield from self._count_quiet(state, number, metric, part)
+                wealth = np.maximum(paths.wealth[last], 0)
             else:
-                richest = np.unravel_index(paths.wealth[last].argmax(), paths.wealth[last].shape)
-                change = self._tests[tests.start + int(richest[0])][1]
-                at, is_new = float(times[end]), state.quiet[number] < 0
-                yield Alarm(metric, change, float(started[richest]), at, bool(is_new))
-                state.quiet[number] = 0
-                wealth, since = np.zeros_like(wealth), np.full_like(since, at)
-            begin = end + 1
+                yield from self._count_quiet(state, number, metric, part[:-1])
+                yield self._raise_alarm(state, number, metric, paths.wealth[last], since, float(part[-1]))
+                wealth, since = np.zeros_like(wealth), np.full_like(since, part[-1])
+            begin += last + 1
         state.wealth[tests], state.since[tests] = wealth, since
+
+    def _raise_alarm(
+        self, state: DriftState, number: int, metric: Metric, wealth: Floats, since: Floats, at: float
+    ) -> Alarm:
+        """Return the alarm for the richest stake of a metric's tests, [tests, stakes], and note it in the state."""
+        richest = np.unravel_index(wealth.argmax(), wealth.shape)
+        change, is_new = self._tests[self.slices[metric].start + int(richest[0])][1], bool(state.quiet[number] < 0)
+        state.quiet[number] = 0
+        return Alarm(metric, change, float(since[richest]), at, is_new)
 
     def _find_crossing(self, wealth: Floats) -> int | None:
         """Return the index of the first observation at which the average wealth reaches the threshold, or None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -23,12 +23,22 @@ class Metric(StrEnum):
 MEASURES: tuple[Metric, ...] = tuple(metric for metric in Metric if metric is not Metric.CLASS_MIX)
 """The metrics that are a number for each prediction. The image size is the side of a square of equal area."""
 
+DECIMALS: Mapping[Metric, int] = {
+    Metric.CONFIDENCE: 7,  # confidences differ in the fifth decimal
+    Metric.GATE_SCORE: 7,
+    Metric.BRIGHTNESS: 2,  # as the ledger records it
+    Metric.SHARPNESS: 2,  # as the ledger records it
+    Metric.IMAGE_SIZE: 7,
+}
+"""The decimals to which references and predictions are rounded alike, so that equal values have equal ranks."""
+
 
 def measure(
     *, confidence: float, gate_score: float, brightness: float, sharpness: float, width: int, height: int
 ) -> tuple[float, ...]:
-    """Return the measures of one prediction in the order of MEASURES; NaN is an unknown value."""
-    return confidence, gate_score, brightness, sharpness, math.sqrt(width * height)
+    """Return the rounded measures of one prediction in the order of MEASURES; NaN is an unknown value."""
+    values = confidence, gate_score, brightness, sharpness, math.sqrt(width * height)
+    return tuple(round(value, DECIMALS[metric]) for metric, value in zip(MEASURES, values, strict=True))
 
 
 class Change(StrEnum):

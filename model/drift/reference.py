@@ -9,11 +9,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from model.drift.metrics import MEASURES, Metric, Observations
+from model.drift.metrics import DECIMALS, MEASURES, Metric, Observations
 from model.signing.documents import parse_number
 
 _QUANTILES = 101
-_DECIMALS = 7  # confidences differ in the fifth decimal
+_DECIMALS = 7  # of shares and means
 MIN_IMAGES = 50
 
 
@@ -64,9 +64,7 @@ class Reference(Struct, frozen=True):
         shares = tuple(parse_number(share) for share in classes.values())
         if any(not 0 <= share <= 1 for share in shares):
             raise ValueError("a share of a class is not in 0..1")
-        measures = {Metric(name): _parse_measure(name, each) for name, each in document["measures"].items()}
-        if Metric.CLASS_MIX in measures:
-            raise ValueError(f"{Metric.CLASS_MIX} is not a measure")
+        measures = {Metric(name): _parse_measure(Metric(name), each) for name, each in document["measures"].items()}
         return cls(images, tuple(classes), shares, measures)
 
 
@@ -77,23 +75,28 @@ def build_reference(observations: Observations, classes: Sequence[str]) -> Refer
         raise ValueError(f"a reference for drift needs at least {MIN_IMAGES} images, not {n}")
     counts = np.bincount(observations.classes, minlength=len(classes))
     measures = {
-        metric: _build_measure(values)
+        metric: _build_measure(metric, values)
         for metric, values in zip(MEASURES, observations.measures.T, strict=True)
         if not np.isnan(values).any()
     }
     return Reference(n, tuple(classes), tuple(round(count / n, _DECIMALS) for count in counts.tolist()), measures)
 
 
-def _build_measure(values: NDArray[np.float64]) -> MeasureReference:
+def _build_measure(metric: Metric, values: NDArray[np.float64]) -> MeasureReference:
     # Use values that occurred, not averages of two, because many images have exactly the same size.
     quantiles = np.quantile(values, np.linspace(0, 1, _QUANTILES), method="nearest")
-    return MeasureReference(
-        round(float(values.mean()), _DECIMALS), tuple(round(value, _DECIMALS) for value in quantiles.tolist())
-    )
+    return MeasureReference(round(float(values.mean()), _DECIMALS), _round_quantiles(metric, quantiles.tolist()))
 
 
-def _parse_measure(name: str, document: Mapping[str, Any]) -> MeasureReference:
-    quantiles = tuple(parse_number(value) for value in document["quantiles"])
-    if not quantiles or list(quantiles) != sorted(quantiles):
-        raise ValueError(f"the quantiles of {name} are not in ascending order")
-    return MeasureReference(parse_number(document["mean"]), quantiles)
+def _parse_measure(metric: Metric, document: Mapping[str, Any]) -> MeasureReference:
+    if metric not in MEASURES:
+        raise ValueError(f"{metric} is not a measure")
+    quantiles = [parse_number(value) for value in document["quantiles"]]
+    if not quantiles or quantiles != sorted(quantiles):
+        raise ValueError(f"the quantiles of {metric} are not in ascending order")
+    return MeasureReference(parse_number(document["mean"]), _round_quantiles(metric, quantiles))
+
+
+def _round_quantiles(metric: Metric, quantiles: Sequence[float]) -> tuple[float, ...]:
+    """Round as `measure` does. Files may have more decimals, because an earlier release wrote seven for all."""
+    return tuple(round(value, DECIMALS[metric]) for value in quantiles)

@@ -48,9 +48,14 @@ def compute_abstention(
 
 
 def compute_prediction_sets(
-    scores: ConformalScores, calibrated: NDArray[np.float32], labels: NDArray[np.integer], coverage: float
+    scores: ConformalScores,
+    probabilities: NDArray[np.float32],
+    calibrated: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    coverage: float,
 ) -> PredictionSetResults:
-    """Make the set of each row of calibrated probabilities, float32 [n, classes], for this coverage, in (0, 1)."""
-    sets = [scores.find_labels(row, coverage) for row in calibrated]
+    """Make the set of each row of raw and calibrated probabilities, float32 [n, classes], for `coverage`, in (0, 1)."""
+    rows = zip(probabilities, calibrated, strict=True)
+    sets = [scores.find_labels(raw_row, row, coverage) for raw_row, row in rows]
     hits = [int(label) in chosen for label, chosen in zip(labels, sets, strict=True)]
     return PredictionSetResults(coverage, float(np.mean(hits)), float(np.mean([len(chosen) for chosen in sets])))

@@ -103,7 +103,7 @@ def list_images(folder: Path, classes: Sequence[str] | None = None, *, skip_unkn
 def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[LabelledFiles, LabelledFiles]:
     """Split into (training, validation), moving `fraction` of every class to validation.
 
-    The result depends only on the order of the files and on the seed.
+    The result depends only on the order of the files and on the seed. Raises DatasetError if a part has no images.
     """
     generator = np.random.default_rng(seed)
     labels = np.asarray(files.labels)
@@ -112,6 +112,11 @@ def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[La
         members = np.flatnonzero(labels == label)
         validation.update(generator.permutation(members)[: round(len(members) * fraction)].tolist())
     training = [index for index in range(len(files)) if index not in validation]
+    if not training or not validation:
+        raise DatasetError(
+            f"The classes have too few images to use {100 * fraction:g} % of each for validation. Add images, or put "
+            "validation images into a folder validation/<class>/ of the data set."
+        )
     return _select(files, training), _select(files, sorted(validation))
 
 

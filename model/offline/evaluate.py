@@ -113,15 +113,15 @@ def predict_changed_images(
         pixels = read_image(image, backend.info.input_spec).pixels if isinstance(image, Path) else image
         return [backend.predict_pooled(change(pixels)[np.newaxis]) for change in changes.values()]
 
-    rows: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = []
+    probabilities: dict[str, list[NDArray[np.float32]]] = {name: [] for name in changes}
+    pooled: dict[str, list[NDArray[np.float32]]] = {name: [] for name in changes}
     with ThreadPoolExecutor(threads) as pool:
-        for row in pool.map(predict, images):
-            rows.append(row)
-            progress(len(rows) * len(changes))
-    return {
-        name: Outputs(*(np.concatenate(parts) for parts in zip(*column, strict=True)))
-        for name, column in zip(changes, zip(*rows, strict=True), strict=True)
-    }
+        for done, outputs in enumerate(pool.map(predict, images), 1):
+            for name, (image_probabilities, image_pooled) in zip(changes, outputs, strict=True):
+                probabilities[name].append(image_probabilities)
+                pooled[name].append(image_pooled)
+            progress(done * len(changes))
+    return {name: Outputs(np.concatenate(probabilities[name]), np.concatenate(pooled[name])) for name in changes}
 
 
 def evaluate(outputs: Outputs, files: LabelledFiles, info: ModelInfo, coverage: float | None = None) -> Evaluation:
@@ -138,7 +138,7 @@ def evaluate(outputs: Outputs, files: LabelledFiles, info: ModelInfo, coverage: 
     if confidence.abstention != AbstentionRules():
         abstention = compute_abstention(confidence.abstention, outputs.pooled, calibrated, labels)
     if confidence.sets is not None and coverage is not None:
-        sets = compute_prediction_sets(confidence.sets, calibrated, labels, coverage)
+        sets = compute_prediction_sets(confidence.sets, outputs.probabilities, calibrated, labels, coverage)
     return Evaluation(
         served=compute_results(calibrated, labels, files.classes),
         raw=compute_results(outputs.probabilities, labels, files.classes),

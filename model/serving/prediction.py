@@ -104,7 +104,7 @@ class Prediction(Struct, frozen=True, eq=False):
         sets = self.model.confidence.sets
         if sets is None:
             raise SetsUnavailable
-        chosen = sets.find_labels(self.calibrated, coverage)
+        chosen = sets.find_labels(self.probabilities, self.calibrated, coverage)
         return [(self.model.classes[index], float(self.calibrated[index])) for index in chosen]
 
 

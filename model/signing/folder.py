@@ -19,12 +19,13 @@ from model.signing.statement import Statement, parse_statement, write_statement
 _GIT = (".git", ".gitattributes", ".github", ".gitignore")
 _MAX_SIGNATURE_BYTES = 1 << 20  # about 5,000 files
 _LISTED_FILES = 3
+_UNFINISHED = f"{SIGNATURE}.new"  # an interrupted `sign_folder` leaves it behind
 
 
 def sign_folder(folder: Path, key: PrivateKey) -> Statement:
     """Write the signature of all files into the folder, replacing an earlier one. Raises ArtefactError."""
-    ignored, new = (SIGNATURE, *_GIT), folder / f"{SIGNATURE}.new"
-    files = _hash_files(folder, _list_files(folder, (*ignored, new.name)))
+    ignored, new = (SIGNATURE, *_GIT), folder / _UNFINISHED
+    files = _hash_files(folder, _list_files(folder, (*ignored, _UNFINISHED)))
     if not files:
         raise ArtefactError(f"{folder} has no files to sign. Give the folder of an exported model.")
     statement = Statement(folder.resolve().name, files, ignored)
@@ -46,7 +47,7 @@ def verify_folder(folder: Path, key: PublicKey, *, complete: bool = True) -> Sta
         statement = parse_statement(verify_bundle(_read_signature(folder), key))
     except SignatureInvalid as error:
         raise SignatureInvalid(f"{folder / SIGNATURE}: {error}") from None
-    present = set(_list_files(folder, (SIGNATURE, *_GIT, *statement.ignored)))
+    present = set(_list_files(folder, (SIGNATURE, _UNFINISHED, *_GIT, *statement.ignored)))
     signed = set(statement.files)
     _check(folder, "not signed", present - signed)
     if complete:

@@ -31,8 +31,13 @@ class Traffic(Struct, frozen=True):
             self.received_bytes + other.received_bytes,
         )
 
-    def scaled(self, factor: float) -> Traffic:
-        return Traffic(self.predictions * factor, self.busy_s * factor, self.received_bytes * factor)
+    def scaled(self, part: Traffic, whole: Traffic) -> Traffic:
+        """Multiply each number by the ratio of this number in `part` to that in `whole`."""
+        return Traffic(
+            self.predictions * _divide(part.predictions, whole.predictions),
+            self.busy_s * _divide(part.busy_s, whole.busy_s),
+            self.received_bytes * _divide(part.received_bytes, whole.received_bytes),
+        )
 
 
 class Resources(Struct, frozen=True):
@@ -82,6 +87,10 @@ class Amounts(Struct, frozen=True):
 
 RAILWAY = Prices(vcpu_hour=0.02778, gb_hour=0.01386, sent_gb=0.05, currency="USD")
 """Railway bills $0.000463 a minute for a vCPU and $0.000231 for a GB: https://docs.railway.com/reference/pricing."""
+
+
+def _divide(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
 def price(resources: Resources, prices: Prices) -> Amounts:

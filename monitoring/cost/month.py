@@ -26,7 +26,9 @@ class MonthCost(Struct, frozen=True):
     """All costs of a month, such as 2026-11.
 
     `measured_share` is the share of the predictions that were made in hours with measured resources: only the resources
-    of those hours are priced and divided among the callers. `sleep` is None if requests are not recorded.
+    of those hours are priced and divided among the callers. A caller's traffic is known only for the whole month, so
+    each caller is assumed to have the same share of its traffic in those hours as all together. `sleep` is None if
+    requests are not recorded.
     """
 
     month: str
@@ -51,7 +53,7 @@ def compute_month(use: MonthUse, prices: Prices, machines: Sequence[Machine] = (
         prices.currency,
         _make_cost(traffic, resources, prices),
         {
-            caller: _make_cost(own, share(resources, measured, own.scaled(measured_share)), prices)
+            caller: _make_cost(own, share(resources, measured, own.scaled(measured, traffic)), prices)
             for caller, own in use.callers.items()
         },
         sum(hour.resources is not None for hour in use.hours),

@@ -51,17 +51,19 @@ class Sleep(Struct, frozen=True):
 def find_sleep(hours: Iterable[Hour], prices: Prices) -> Sleep:
     """Return what sleeping would have saved: each stretch of idle hours, minus the time until sleep begins.
 
-    An hour is idle only if it has no recorded request at all, so this is a lower bound.
+    An hour is idle only if it has no recorded request at all, and the time until sleep begins is assumed to cost as
+    much as in the most expensive idle hour: some hours were measured only in part. So this is a lower bound.
     """
-    measured = [hour for hour in hours if hour.resources is not None]
-    idle, saved = 0, Resources()
-    for stretch in _find_idle_stretches(measured):
-        share = 1 - AWAKE_BEFORE_SLEEP_H / len(stretch)
-        idle += len(stretch)
-        for hour in stretch:
-            used = hour.resources or Resources()
-            saved = saved.plus(Resources(used.processor_s * share, used.memory_gb_s * share))
-    return Sleep(idle, price(saved, prices))
+    stretches = [[hour.resources or Resources() for hour in stretch] for stretch in _find_idle_stretches(hours)]
+    idle = [used for stretch in stretches for used in stretch]
+    awake_processor_s = AWAKE_BEFORE_SLEEP_H * max((used.processor_s for used in idle), default=0.0)
+    awake_memory_gb_s = AWAKE_BEFORE_SLEEP_H * max((used.memory_gb_s for used in idle), default=0.0)
+    saved = Resources()
+    for stretch in stretches:
+        processor_s = sum(used.processor_s for used in stretch) - awake_processor_s
+        memory_gb_s = sum(used.memory_gb_s for used in stretch) - awake_memory_gb_s
+        saved = saved.plus(Resources(max(0.0, processor_s), max(0.0, memory_gb_s)))
+    return Sleep(len(idle), price(saved, prices))
 
 
 def compare_machines(hours: Iterable[Hour], machines: Sequence[Machine], prices: Prices) -> list[MachineScenario]:
@@ -85,8 +87,8 @@ def price_reserved(machine: Machine, prices: Prices, hours: float = HOURS_IN_MON
 
 
 def _find_idle_stretches(hours: Iterable[Hour]) -> Iterator[Sequence[Hour]]:
-    """Yield each stretch of consecutive idle hours."""
-    idle = [hour for hour in hours if hour.requests == 0]
+    """Yield each stretch of consecutive idle hours with measurements."""
+    idle = [hour for hour in hours if hour.requests == 0 and hour.resources is not None]
     for _, stretch in groupby(enumerate(idle), key=lambda pair: _parse(pair[1].hour) - pair[0] * _HOUR):
         yield [hour for _, hour in stretch]
 

@@ -27,11 +27,11 @@ class Chain:
 
     def link(self, drafts: Sequence[EntryDraft]) -> list[EntryWithPayload]:
         """Build the next entries of the chain; call `advance` once they are durable."""
-        return self._link_payloads(
-            (draft.id, draft.at, payload.compute_commitment(), payload)
-            for draft in drafts
-            for payload in (build_payload(draft, os.urandom(SALT_BYTES)),)
-        )
+        items = []
+        for draft in drafts:
+            payload = build_payload(draft, os.urandom(SALT_BYTES))
+            items.append((draft.id, draft.at, payload.compute_commitment(), payload))
+        return self._link_payloads(items)
 
     def relink(self, entries: Sequence[EntryWithPayload]) -> list[EntryWithPayload]:
         """Build the next entries of this chain from the ids and payloads of another chain's entries."""

@@ -31,6 +31,10 @@ class ChargeRecorder(Protocol):
         """Record the charges of predictions that were served while the database was unavailable."""
         ...
 
+    def confirm(self) -> None:
+        """Call this once the transaction with the last recorded charges is committed."""
+        ...
+
     def charge_later(self, charges: Sequence[Charge]) -> None:
         """Keep charges that cannot be recorded now."""
         ...

@@ -118,12 +118,14 @@ class Journal:
             self._append(batch)
 
     def _append(self, batch: Batch) -> None:
+        charges = batch.charges
         with self._store.batch_transaction() as connection:
-            charges = batch.charges
             batch.apply_refusals(self._charge_recorder.charge(connection, charges) if charges else [])
             if self._enabled:
                 batch.linked = self._chain.link(batch.drafts)
                 self._store.append(connection, batch.linked, self._chain)
+        if charges:
+            self._charge_recorder.confirm()
         self._chain.advance(batch.linked)
 
     def _commit_to_spool(self, batch: Batch) -> Sequence[CommitResult]:
@@ -156,6 +158,8 @@ class Journal:
                 self._charge_deferred(driver, entries[-len(missing) :])
                 self._store.append(driver, missing, chain)
                 self._store.erase_delivered(connection, missing)
+        if missing:
+            self._charge_recorder.confirm()
 
     def _deliver_to_new_chain(self, entries: Sequence[SpooledEntry]) -> None:
         chain = Chain(new_id())
@@ -168,11 +172,11 @@ class Journal:
             relinked = chain.relink([entry.linked for entry in missing])
             self._store.append(driver, relinked, chain)
             self._store.erase_delivered(connection, relinked)
+        self._charge_recorder.confirm()
 
     def _charge_deferred(self, connection: DriverConnection, entries: Sequence[SpooledEntry]) -> None:
         charges = [entry.charge for entry in entries if entry.charge is not None]
-        if charges:
-            self._charge_recorder.charge_deferred(connection, charges)
+        self._charge_recorder.charge_deferred(connection, charges)
 
 
 def _take_one_chain(entries: Iterable[SpooledEntry]) -> Sequence[SpooledEntry]:

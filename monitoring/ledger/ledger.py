@@ -50,6 +50,7 @@ class LedgerState(StrEnum):
 class _Waiting(Struct, eq=False):
     pending: PendingEntry
     done: asyncio.Future[None]
+    linger_for: int
 
 
 class Ledger:
@@ -120,11 +121,11 @@ class Ledger:
         """
         draft = self._build_draft(facts)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(PendingEntry(draft, charge), done))
-        if len(self._waiting) > linger_for:
+        self._waiting.append(_Waiting(PendingEntry(draft, charge), done, linger_for))
+        if not linger_for or len(self._waiting) > min(waiting.linger_for for waiting in self._waiting):
             self._start_writing()
-        elif self._linger_timer is None:
-            self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S * linger_for, self._start_writing)
+        else:
+            self._start_writing_within(LINGER_S * linger_for)
         await done
         return draft.id
 
@@ -159,6 +160,14 @@ class Ledger:
             self._linger_timer = None
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
+
+    def _start_writing_within(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if self._linger_timer is not None:
+            due = min(due, self._linger_timer.when())
+            self._linger_timer.cancel()
+        self._linger_timer = loop.call_at(due, self._start_writing)
 
     async def _write(self) -> None:
         """Commit until nothing waits. Rejections that cannot be written keep waiting, in bounded memory."""

@@ -113,10 +113,17 @@ def read_records(connection: Connection) -> Iterator[Record]:
         if writer in heads:
             head = heads[writer]
             yield read_head(head)
-            # The checkpoint that named a pruned entry may have been pruned, too.
             pruned = stumps[writer].seq if writer in stumps else 0
-            if head.claimed != claimed[writer] if writer in claimed else head.claimed not in range(pruned + 1):
+            if _contradicts(head.claimed, claimed.get(writer), pruned):
                 yield Orphan(writer, head.claimed, "claim")
+
+
+def _contradicts(claim: int, named: int | None, pruned: int) -> bool:
+    """Return whether a head claims another entry than `named`, the last one of this writer that a checkpoint names.
+
+    If no checkpoint names one, the claim may be one of the `pruned` entries, whose checkpoint was pruned, too.
+    """
+    return claim not in range(pruned + 1) if named is None else claim != named
 
 
 def read_head(row: Any) -> Head:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 
 from msgspec import Struct
@@ -110,6 +110,26 @@ class RuntimeChange(Struct, frozen=True):
     name: str
     before: str
     after: str
+
+
+def find_runtime_changes(
+    name: str, days: Mapping[str, Mapping[str, str]], current: str | None
+) -> Iterator[RuntimeChange]:
+    """Yield the changes of one part of the runtime from day to day; `current` is its value before the first day.
+
+    `days` maps each day to the values that were used on it, and to the time at which each was first used.
+    Replicas with different values take turns, which is no change: a value that was used the day before, too, only
+    becomes current if the previous value is no longer used.
+    """
+    yesterday: Iterable[str] = () if current is None else (current,)
+    for _, values in sorted(days.items()):
+        for value, at in sorted(values.items(), key=lambda pair: pair[1]):
+            if current is None:
+                current = value
+            elif value != current and (value not in yesterday or current not in values):
+                yield RuntimeChange(at, name, current, value)
+                current = value
+        yesterday = values
 
 
 class CandidateVerdict(Struct, frozen=True):

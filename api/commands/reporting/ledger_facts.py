@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
@@ -22,6 +22,7 @@ from api.commands.reporting.document import (
     Incident,
     PeriodTraffic,
     RuntimeChange,
+    find_runtime_changes,
 )
 from api.commands.reporting.quarter import Quarter
 from model.canary import judge
@@ -77,6 +78,15 @@ class _Span(Struct):
     last_at: str
 
 
+class _PredictionFacts(Struct, frozen=True):
+    version: tuple[str, str]
+    caller: str
+    reason: str | None
+    brightness: float | None
+    latency_us: float
+    runtime: Mapping[str, str]
+
+
 class QuarterFacts:
     """Collects facts with `add`, and summarises them in lists."""
 
@@ -86,7 +96,8 @@ class QuarterFacts:
         self._callers = defaultdict[str, _Caller](_Caller)
         self._errors = Counter[tuple[int, str]]()
         self._days = defaultdict[str, Counter[str]](Counter)
-        self._runtimes = defaultdict[str, dict[str, _Span]](dict)
+        # For each part of the runtime and each day, when each value was first used on it.
+        self._runtimes = defaultdict[str, defaultdict[str, dict[str, str]]](lambda: defaultdict(dict))
         self.versions: dict[tuple[str, str], _Span] = {}
         self.aliases: list[AliasChange] = []
         self.verdicts: list[CandidateVerdict] = []
@@ -107,43 +118,45 @@ class QuarterFacts:
             self.unreadable += 1
 
     def _add_request(self, facts: Mapping[str, Any]) -> None:
-        parse_timestamp(facts["at"])  # checks it
+        # Everything is read before anything is counted, because reading an altered entry fails.
+        parse_timestamp(facts["at"])
         at, status, count = facts["at"], int(facts["status"]), int(read_number(facts.get("count", 1)))
         periods = self._months[at[:_MONTH_LENGTH]], self._weeks[_find_monday(at[:_DAY_LENGTH])]
+        code = str(facts["code"]) if status >= _CLIENT_ERROR else ""
+        prediction = None if facts["output"] is None else _read_prediction(facts)
         day = self._days[at[:_DAY_LENGTH]]
         day["requests"] += count
         if status >= _CLIENT_ERROR:
-            self._errors[status, str(facts["code"])] += count
+            self._errors[status, code] += count
             if status >= _SERVER_ERROR:
                 day["server_errors"] += count
         for period in periods:
             period.requests += count
             period.client_errors += count if _CLIENT_ERROR <= status < _SERVER_ERROR else 0
             period.server_errors += count if status >= _SERVER_ERROR else 0
-        if facts["output"] is not None:
-            self._add_prediction(facts, at, periods)
+        if prediction is not None:
+            self._add_prediction(prediction, at, periods)
 
-    def _add_prediction(self, facts: Mapping[str, Any], at: str, periods: Sequence[_Period]) -> None:
-        model, caller = facts["model"], self._callers[str(facts["principal"])]
-        reason = facts["output"].get("abstention", {}).get("reason")
-        brightness = facts["image"].get("brightness")
-        brightness = None if brightness is None else read_number(brightness)
-        latency_us = sum(map(read_number, facts["timing_us"].values()))
+    def _add_prediction(self, facts: _PredictionFacts, at: str, periods: Sequence[_Period]) -> None:
         for period in periods:
             period.predictions += 1
-            period.abstained += reason is not None
-            period.latency_us.append(latency_us)
-            period.brightness.add(brightness)
+            period.abstained += facts.reason is not None
+            period.latency_us.append(facts.latency_us)
+            period.brightness.add(facts.brightness)
+        caller = self._callers[facts.caller]
         caller.predictions += 1
-        caller.brightness.add(brightness)
-        if reason is not None:
-            caller.reasons[str(reason)] += 1
-        _extend(self.versions, (str(model["name"]), str(model["version"])), at)
-        for name, value in facts["runtime"].items():
-            _extend(self._runtimes[name], str(value), at)
+        caller.brightness.add(facts.brightness)
+        if facts.reason is not None:
+            caller.reasons[facts.reason] += 1
+        span = self.versions.setdefault(facts.version, _Span(at, at))
+        span.first_at, span.last_at = min(span.first_at, at), max(span.last_at, at)
+        for name, value in facts.runtime.items():
+            values = self._runtimes[name][at[:_DAY_LENGTH]]
+            values[value] = min(values.get(value, at), at)
 
     def _add_move(self, facts: Mapping[str, Any]) -> None:
-        self.aliases += _read_move(facts)
+        # An interruption may have recorded it twice.
+        self.aliases += [change for change in _read_move(facts) if change not in self.aliases]
 
     def _add_verdict(self, facts: Mapping[str, Any]) -> None:
         details = facts[EntryKind.CANARY_VERDICT]
@@ -188,20 +201,19 @@ class QuarterFacts:
 
     def list_runtime_changes(self, before: Mapping[str, str]) -> list[RuntimeChange]:
         """Return the changes of the runtime; `before` is that of the last prediction before the quarter."""
-        changes = []
-        for name, spans in self._runtimes.items():
-            previous = before.get(name)
-            for value, span in sorted(spans.items(), key=lambda pair: pair[1].first_at):
-                if previous is not None and value != previous:
-                    changes.append(RuntimeChange(span.first_at, name, previous, value))
-                previous = value
+        changes = [
+            change
+            for name, days in self._runtimes.items()
+            for change in find_runtime_changes(name, days, before.get(name))
+        ]
         return sorted(changes, key=lambda change: change.at)
 
 
 def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts, int]:
     """Return the facts of a quarter, and how many entries no longer have a payload."""
-    facts, erased = QuarterFacts(quarter), 0
-    for document in _iterate_documents(connection, quarter):
+    facts, erased, at = QuarterFacts(quarter), 0, ledger_entries.c.at
+    own = _join().where(at >= format_timestamp(quarter.start), at < format_timestamp(quarter.end))
+    for (document,) in connection.execution_options(yield_per=_CHUNK).execute(own):
         if document is None:
             erased += 1
         else:
@@ -233,6 +245,19 @@ def find_decided_before(connection: Connection, quarter: Quarter, models: Iterab
     return decided
 
 
+def _read_prediction(facts: Mapping[str, Any]) -> _PredictionFacts:
+    model, reason = facts["model"], facts["output"].get("abstention", {}).get("reason")
+    brightness = facts["image"].get("brightness")
+    return _PredictionFacts(
+        (str(model["name"]), str(model["version"])),
+        str(facts["principal"]),
+        None if reason is None else str(reason),
+        None if brightness is None else read_number(brightness),
+        sum(map(read_number, facts["timing_us"].values())),
+        {name: str(value) for name, value in facts["runtime"].items()},
+    )
+
+
 def _read_move(facts: Mapping[str, Any]) -> list[AliasChange]:
     move = parse_move(facts[EntryKind.ALIAS_MOVED])
     model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
@@ -240,13 +265,6 @@ def _read_move(facts: Mapping[str, Any]) -> list[AliasChange]:
         AliasChange(move.at, model, alias, change.before, change.after, move.who, move.why)
         for alias, change in move.aliases.items()
     ]
-
-
-def _iterate_documents(connection: Connection, quarter: Quarter) -> Iterator[str | None]:
-    at = ledger_entries.c.at
-    own = _join().where(at >= format_timestamp(quarter.start), at < format_timestamp(quarter.end))
-    for (document,) in connection.execution_options(yield_per=_CHUNK).execute(own):
-        yield document
 
 
 def _join() -> Any:
@@ -272,11 +290,6 @@ def _make_period(name: str, period: _Period) -> PeriodTraffic:
 def _find_monday(day: str) -> str:
     date = datetime.fromisoformat(day)
     return f"{date - timedelta(days=date.weekday()):%Y-%m-%d}"
-
-
-def _extend(spans: dict[Any, _Span], key: Any, at: str) -> None:
-    span = spans.setdefault(key, _Span(at, at))
-    span.first_at, span.last_at = min(span.first_at, at), max(span.last_at, at)
 
 
 def _compute_percentiles(latency_us: Sequence[float]) -> Mapping[int, float] | None:

@@ -33,6 +33,9 @@ class CanaryReports:
         code, (reason, *_) = describe_error(error)
         log.error("candidate_not_tried", candidate=contest.candidate, code=code, reason=reason, policy=_POLICY)
 
+    def on_check_failure(self, error: Exception) -> None:
+        log.error("candidate_not_checked", policy=f"{_POLICY}; the next checks try again", exc_info=error)
+
     def on_error(self, error: Exception) -> None:
         log.warning(
             "candidate_failed",

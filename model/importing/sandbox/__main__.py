@@ -50,12 +50,14 @@ def _confine(confinement: Confinement) -> None:
     libc = load_libc()
     for kind, limit in (
         (resource.RLIMIT_AS, limits.memory),
-        (resource.RLIMIT_CPU, limits.cpu_seconds),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (limit, limit))
+    # At the soft limit, the process gets SIGXCPU, which tells it apart from one without memory. At the hard limit, it
+    # gets SIGKILL.
+    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + 1))
     drop_privileges(libc)
     installation = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
     readable = [*installation, *map(Path, _SYSTEM_PATHS), *map(Path, confinement.readable)]

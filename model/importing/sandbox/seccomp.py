@@ -152,34 +152,48 @@ def _build_filter(machine: str) -> bytes:
         architecture, column, special = 0xC00000B7, 1, _ARM64
     else:
         raise SandboxUnavailable(f"The sandbox does not know {machine} processors. Import on x86-64 or ARM64.")
-    code = _load(_ARCHITECTURE) + _instruction(_EQUAL, architecture, 1, 0) + _return(_KILL) + _load(_NUMBER)
+    deny, allow, kill = _return(_ERROR | errno.EPERM), _return(_ALLOW), _return(_KILL)
+    code = _load(_ARCHITECTURE) + _unless(_EQUAL, architecture, kill) + _load(_NUMBER)
     if machine == "x86_64":
-        code += _instruction(_GREATER_OR_EQUAL, _X32, 0, 1) + _return(_KILL)
+        code += _when(_GREATER_OR_EQUAL, _X32, kill)
     for numbers in _DENIED.values():
         if numbers[column] is not None:
-            code += _on_call(numbers[column] or 0, _return(_ERROR | errno.EPERM))
+            code += _on_call(numbers[column] or 0, deny)
     # The C library then falls back to clone, whose flags the filter can examine.
     code += _on_call(special["clone3"], _return(_ERROR | errno.ENOSYS))
-    is_thread = _load(_ARGUMENTS) + _instruction(_ANY_BIT, _CLONE_THREAD, 1, 0)
-    code += _on_call(special["clone"], is_thread + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
-    to_itself = _load(_ARGUMENTS) + _instruction(_EQUAL, os.getpid(), 1, 0)
-    code += _on_call(special["tgkill"], to_itself + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
+    # Only threads may be started, and a process may send signals only to itself.
+    code += _on_call(special["clone"], _load(_ARGUMENTS) + _unless(_ANY_BIT, _CLONE_THREAD, deny) + allow)
+    code += _on_call(special["tgkill"], _load(_ARGUMENTS) + _unless(_EQUAL, os.getpid(), deny) + allow)
     # Otherwise the watching process could not see this process's open files.
-    hides_itself = _load(_ARGUMENTS) + _instruction(_EQUAL, _SET_DUMPABLE, 0, 1)
-    code += _on_call(special["prctl"], hides_itself + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
-    # The third argument of prlimit64 points to a new limit.
-    low, high = _load(_ARGUMENTS + 16), _load(_ARGUMENTS + 20)
-    only_reads = low + _instruction(_EQUAL, 0, 0, 2) + high + _instruction(_EQUAL, 0, 1, 0)
-    code += _on_call(special["prlimit64"], only_reads + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
-    return code + _return(_ALLOW)
+    code += _on_call(special["prctl"], _load(_ARGUMENTS) + _when(_EQUAL, _SET_DUMPABLE, deny) + allow)
+    # The third argument of prlimit64 points to a new limit: it must be 0 in both halves.
+    low = _load(_ARGUMENTS + 16) + _unless(_EQUAL, 0, deny)
+    high = _load(_ARGUMENTS + 20) + _unless(_EQUAL, 0, deny)
+    code += _on_call(special["prlimit64"], low + high + allow)
+    return code + allow
 
 
 def _on_call(number: int, action: bytes) -> bytes:
     """Run `action`, which must end the filter, if the system call in the accumulator has this number."""
+    return _when(_EQUAL, number, action)
+
+
+def _when(comparison: int, value: int, action: bytes) -> bytes:
+    """Run `action` if the comparison of the accumulator with `value` is true."""
+    return _instruction(comparison, value, 0, _measure_jump(action)) + action
+
+
+def _unless(comparison: int, value: int, action: bytes) -> bytes:
+    """Run `action` if the comparison of the accumulator with `value` is false."""
+    return _instruction(comparison, value, _measure_jump(action), 0) + action
+
+
+def _measure_jump(action: bytes) -> int:
+    """Return the number of instructions to skip."""
     length = len(action) // 8
     if length > _MAX_JUMP:
         raise ValueError("the jump is too long")
-    return _instruction(_EQUAL, number, 0, length) + action
+    return length
 
 
 def _load(offset: int) -> bytes:

@@ -37,7 +37,8 @@ def choose_min_confidence(clean: Scores, changed: Scores, changed_correct: NDArr
     ascending, correct = changed[order], changed_correct[order]
     accepted = np.arange(len(order), 0, -1)
     accuracy = np.cumsum(correct[::-1])[::-1] / accepted
-    enough = np.flatnonzero(accuracy >= WANTED_ACCURACY)
+    is_first = np.diff(ascending, prepend=-np.inf) > 0  # images of equal confidence are accepted together
+    enough = np.flatnonzero(is_first & (accuracy >= WANTED_ACCURACY))
     if len(enough) and enough[0] == 0:
         return 0.0  # all of them are accepted
     limit = float(np.quantile(clean, MAX_UNSURE, method="lower"))

@@ -65,8 +65,6 @@ def train(options: TrainOptions) -> dict[str, Any]:
         splits["test"] = _read("test", test_files, options)
     results = {split: evaluate(model, images, classes) for split, images in splits.items()}
     robustness = {split: measure_robustness(model, images) for split, images in splits.items()}
-    model.save(out / "model.keras")
-    log.remove_state()
     counts = {
         "training": len(training_files),
         "extra": len(extra_files or ()),
@@ -75,6 +73,10 @@ def train(options: TrainOptions) -> dict[str, Any]:
     }
     summary = {**summarise(options, results, log, counts), "robustness": robustness}
     write_report(out, summary, log.history, classes)
+    # The model is written last, so that a run with a model is complete.
+    model.save(out / "unfinished.keras")
+    (out / "unfinished.keras").replace(out / "model.keras")
+    log.remove_state()
     return summary
 
 

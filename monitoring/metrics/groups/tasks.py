@@ -49,15 +49,23 @@ class TaskMetrics(MetricGroup):
             "atalaya_ledger_verified_timestamp_seconds",
             "When `atalaya ledger verify` last found the whole ledger unchanged. Absent if it never did.",
             registry=shown,
-            read=lambda: single(verifications.succeeded_at if (verifications := self._find_verifications()) else None),
+            read=self._read_verified_at,
         )
         self.ledger_verification_failures = ScrapedMetric(
             CounterMetricFamily,
             "atalaya_ledger_verification_failures_total",
             "Runs of `atalaya ledger verify` that failed. Absent until it has run.",
             registry=shown,
-            read=lambda: single(verifications.failures if (verifications := self._find_verifications()) else None),
+            read=self._read_verification_failures,
         )
+
+    def _read_verified_at(self) -> Values:
+        verifications = self._find_verifications()
+        return single(None if verifications is None else verifications.succeeded_at)
+
+    def _read_verification_failures(self) -> Values:
+        verifications = self._find_verifications()
+        return single(None if verifications is None else verifications.failures)
 
     def _find_verifications(self) -> TaskRuns | None:
         return next((runs for runs in self.task_runs if runs.task is Task.LEDGER_VERIFY), None)

@@ -83,11 +83,18 @@ class DriftStore:
 
     def save(self, states: Sequence[StoredState]) -> None:
         """Update states that are locked."""
-        # The other items of a row are the new values of the columns with the same names.
-        rows = []
-        for each in states:
-            row = asdict(each)
-            rows.append({"own_model": row.pop("model"), "own_caller": row.pop("caller"), **row})
+        rows = [
+            {
+                "own_model": each.model,
+                "own_caller": each.caller,
+                # The new values of the columns with these names.
+                "digest": each.digest,
+                "predictions": each.predictions,
+                "seen_at": each.seen_at,
+                "state": each.state,
+            }
+            for each in states
+        ]
         self._connection.execute(update(drift_states).where(*_is_own(drift_states)), rows)
 
     def begin_finding(self, finding: DriftFinding) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.passwords import PasswordHasher, Verification
@@ -18,7 +20,8 @@ from auth.login.service import MAX_CONCURRENT, MAX_WAITING, LoginService
 from auth.login.throttle import LoginThrottle
 from auth.login.totp import OneTimeCodes
 from auth.principal import Role
-from auth.tables import login_failures
+from auth.tables import login_failures, users
+from storage.transactions import reading, writing
 from tests.support.polling import PATIENCE_S
 
 ADDRESS = "198.51.100.7"
@@ -82,3 +85,63 @@ async def test_early_attempts_are_rejected_before_hashing(engine: AsyncEngine) -
         assert (await logins.log_in("ada", GOOD, "", ADDRESS)).name == "ada"
     async with engine.connect() as connection:
         assert (await connection.execute(select(func.count()).select_from(login_failures))).scalar_one() == 0
+
+
+class PausingHasher(PasswordHasher):
+    """A hasher that calls `pause` after each verification."""
+
+    pause: Callable[[], Awaitable[object]]
+
+    async def verify(self, password: str, password_hash: str | None) -> Verification:
+        verification = await super().verify(password, password_hash)
+        await self.pause()
+        return verification
+
+
+async def test_a_cancelled_log_in_is_not_counted_as_failed(engine: AsyncEngine) -> None:
+    """A log-in that is cancelled after three failures does not add another failure."""
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    with closing(PausingHasher()) as hasher:
+        accounts, paused = AccountService(UserStore(engine), hasher), asyncio.Event()
+
+        async def wait() -> None:
+            paused.set()
+            await asyncio.Event().wait()
+
+        hasher.pause = partial(asyncio.sleep, 0)
+        await accounts.add("ada", Role.CLIENT, GOOD)
+        logins = LoginService(accounts, LoginThrottle(engine, lambda: now), OneTimeCodes(engine, None))
+        for _ in range(3):
+            with pytest.raises(BadCredentials):
+                await logins.log_in("ada", WRONG, "", ADDRESS)
+        now += timedelta(seconds=5)
+        hasher.pause = wait
+        attempt = asyncio.create_task(logins.log_in("ada", GOOD, "", ADDRESS))
+        async with asyncio.timeout(PATIENCE_S):
+            await paused.wait()
+            attempt.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await attempt
+    async with reading(engine) as connection:
+        assert set((await connection.execute(select(login_failures.c.failures))).scalars()) == {3}
+
+
+async def test_a_user_who_is_deleted_during_the_log_in_has_bad_credentials(engine: AsyncEngine) -> None:
+    """If the user is deleted while the password is hashed, the log-in fails, and the counters do not change."""
+    with closing(PausingHasher()) as hasher:
+        accounts = AccountService(UserStore(engine), hasher)
+        ada = await accounts.add("ada", Role.CLIENT, GOOD)
+
+        async def remove() -> None:
+            async with writing(engine) as connection:
+                await connection.execute(delete(users).where(users.c.id == ada.id))
+
+        logins = LoginService(accounts, LoginThrottle(engine), OneTimeCodes(engine, None))
+        hasher.pause = partial(asyncio.sleep, 0)
+        with pytest.raises(BadCredentials):
+            await logins.log_in("ada", WRONG, "", ADDRESS)
+        hasher.pause = remove
+        with pytest.raises(BadCredentials):
+            await logins.log_in("ada", GOOD, "", ADDRESS)
+    async with reading(engine) as connection:
+        assert set((await connection.execute(select(login_failures.c.failures))).scalars()) == {1}

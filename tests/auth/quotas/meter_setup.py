@@ -43,11 +43,14 @@ class MeterSetup:
 
     async def charge_all(self, charges: list[QuotaCharge]) -> list[QuotaExceeded | None]:
         async with writing(self.engine) as connection:
-            return await connection.run_sync(lambda blocking: self.meter.charge(DriverConnection(blocking), charges))
+            errors = await connection.run_sync(lambda blocking: self.meter.charge(DriverConnection(blocking), charges))
+        self.meter.confirm()
+        return errors
 
     async def charge_deferred(self, charges: list[QuotaCharge]) -> None:
         async with writing(self.engine) as connection:
             await connection.run_sync(lambda blocking: self.meter.charge_deferred(DriverConnection(blocking), charges))
+        self.meter.confirm()
 
     async def limit(self, requests: int | None = None, megapixels: int | None = None) -> None:
         values = {"monthly_requests": requests, "monthly_megapixels": megapixels}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +12,9 @@ from sqlalchemy import event
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.quotas.tallies import QuotaCharge, list_owners
+from storage.driver import DriverConnection
 from storage.errors import DatabaseUnavailable
+from storage.transactions import writing
 from tests.auth.quotas.meter_setup import MEGAPIXEL, MeterSetup
 
 
@@ -155,6 +157,22 @@ async def test_without_a_database_the_cached_totals_decide(setup: MeterSetup) ->
     await setup.limit(requests=2)
     await setup.charge(setup.ana, 1)
     async with unavailable_database(setup):
+        setup.meter.charge_later(await setup.meter.admit(setup.ana, 1))
+        with pytest.raises(QuotaExceeded):
+            await setup.meter.admit(setup.ana, 1)
+
+
+async def test_a_charge_that_was_rolled_back_is_counted_once_when_it_is_charged_later(setup: MeterSetup) -> None:
+    """A charge whose transaction fails, and which is deferred instead, is in the cached totals once."""
+    await setup.limit(requests=2)
+    charge = await setup.meter.admit(setup.ana, 1)
+    with suppress(LookupError):
+        async with writing(setup.engine) as connection:
+            await connection.run_sync(lambda blocking: setup.meter.charge(DriverConnection(blocking), [charge]))
+            raise LookupError
+    assert await setup.used() == [(0, 0)]
+    async with unavailable_database(setup):
+        setup.meter.charge_later(charge)
         setup.meter.charge_later(await setup.meter.admit(setup.ana, 1))
         with pytest.raises(QuotaExceeded):
             await setup.meter.admit(setup.ana, 1)

@@ -38,6 +38,7 @@ class ScriptedCandidates:
         self.contest: Contest | None = None
         self.registry_fails = self.memory_is_full = False
         self.broken: Exception | None = None
+        self.unexpected: Exception | None = None  # of the registry
         self.opened: list[str] = []
         self.released: list[Backend] = []
         self.reserved = 0
@@ -46,6 +47,8 @@ class ScriptedCandidates:
     def find(self) -> Contest | None:
         if self.registry_fails:
             raise RegistryUnavailable("gone")
+        if self.unexpected is not None:
+            raise self.unexpected
         return self.contest
 
     @asynccontextmanager
@@ -112,6 +115,9 @@ class FollowerReports:
 
     def on_failure(self, contest: Contest, error: Exception) -> None:
         self.events.append((getattr(error, "code", ""), contest.candidate))
+
+    def on_check_failure(self, error: Exception) -> None:
+        self.events.append((type(error).__name__, ""))
 
 
 class Scene:

@@ -10,7 +10,7 @@ from model.backends.stub import StubBackend
 from model.canary.follower import DECIDED_POLL_S
 from model.errors import ArtefactError
 from model.serving.retries import FIRST_RETRY_S
-from tests.model.canary.scenes import make_scene
+from tests.model.canary.scenes import make_contest, make_scene
 from tests.model.serving.gated import FakeClock, GatedBackend, MakeService
 from tests.support.polling import wait_until_async
 
@@ -179,3 +179,25 @@ async def test_what_was_found_last_is_written_at_the_end(
     await asyncio.wait([following])
     assert scene.evidence.written
     assert scene.service.trial is None
+
+
+async def test_an_unexpected_error_of_the_registry_does_not_end_the_following(
+    backend: GatedBackend, make_service: MakeService, clock: FakeClock
+) -> None:
+    """After an unexpected error without a trial, which is reported once, the next checks find the candidate."""
+    scene = make_scene(backend, make_service, clock)
+    scene.candidates.contest, scene.candidates.unexpected = make_contest("2.0"), OSError("disk error")
+    checks = 0
+
+    async def count(_: float) -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 4:
+            scene.candidates.unexpected = None
+        await asyncio.sleep(0)
+
+    following = asyncio.create_task(scene.follower.follow(count))
+    await wait_until_async(lambda: scene.service.trial is not None)
+    following.cancel()
+    await asyncio.wait([following])
+    assert scene.reports.events[:2] == [("OSError", ""), ("start", "2.0")]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model.drift.files import describe_reference_file, find_reference
-from model.drift.metrics import MEASURES, Metric, Observations
+from model.drift.metrics import MEASURES, Metric, Observations, measure
 from model.drift.reference import MeasureReference, Reference, build_reference
 from model.errors import ArtefactError
 from model.registry.artefact import read_manifest
@@ -50,6 +50,26 @@ def test_an_unknown_measure_is_left_out() -> None:
     """A model without a gate has a reference without gate scores."""
     reference = build_reference(observe(60, math.nan), ["forest", "river"])
     assert set(reference.measures) == set(MEASURES) - {Metric.GATE_SCORE}
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (256, 300), (640, 480), (1920, 1080), (5472, 3648)])
+def test_predictions_like_the_reference_have_the_middle_rank(width: int, height: int) -> None:
+    """If all images of the reference are alike, a prediction of such an image has rank one half in each measure."""
+    values = {"confidence": 2 / 3, "gate_score": math.pi, "brightness": 118.8362441, "sharpness": 5.0041234}
+    row = measure(**values, width=width, height=height)
+    built = build_reference(Observations(np.zeros(60, np.int64), np.tile(row, (60, 1)), np.zeros(60)), ["forest"])
+    recorded = measure(
+        **{**values, "brightness": round(118.8362441, 2), "sharpness": round(5.0041234, 2)}, width=width, height=height
+    )
+    exact = [values["confidence"], math.pi, 118.8362441, 5.0041234, math.sqrt(width * height)]
+    written = {
+        metric.value: {"mean": value, "quantiles": [round(value, 7)] * 101}
+        for metric, value in zip(MEASURES, exact, strict=True)
+    }
+    earlier = Reference.from_document(built.to_document() | {"measures": written})
+    for reference in (built, Reference.from_document(built.to_document()), earlier):
+        for metric, value in zip(MEASURES, recorded, strict=True):
+            assert reference.measures[metric].rank(np.array([value])).tolist() == [0.5]
 
 
 def test_few_images_are_no_reference() -> None:

@@ -172,3 +172,11 @@ def test_error_names_the_file_that_cannot_be_decoded(tmp_path: Path) -> None:
         read_image(path, DEFAULT_INPUT)
     with pytest.raises(DatasetError, match=r"broken\.jpg"):
         read_images(list_images(tmp_path), DEFAULT_INPUT)
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(1, 0.5), (4, 0.1), (3, 0.9)])
+def test_too_few_images_cannot_be_split(tmp_path: Path, count: int, fraction: float) -> None:
+    """If no image remains for validation or for training, the error says what to add."""
+    files = list_images(make_data_set(tmp_path, beach=count, forest=count))
+    with pytest.raises(DatasetError, match=f"too few images to use {100 * fraction:g} % .* Add images"):
+        split_by_class(files, fraction, 0)

@@ -48,6 +48,15 @@ def test_every_file_is_signed(folder: Path) -> None:
     assert verify(folder).files.keys() == set(names)
 
 
+def test_an_interrupted_signing_leaves_the_folder_verifiable(folder: Path) -> None:
+    """The unfinished signature that an interrupted signing leaves is no part of the model; in a subfolder, it is."""
+    write_files(folder, {f"{SIGNATURE}.new": b"interrupted"})
+    assert verify(folder).files.keys() == FILES.keys()
+    write_files(folder, {f"a/{SIGNATURE}.new": b"part of the model"})
+    with pytest.raises(ArtefactChanged):
+        verify(folder)
+
+
 def test_a_folder_can_be_signed_again_and_renamed(folder: Path) -> None:
     """Signing replaces the signature, even after an interrupted signing, and the folder's name does not matter."""
     write_files(folder, {"model.onnx": b"another graph", f"{SIGNATURE}.new": b"interrupted"})

@@ -68,6 +68,24 @@ def test_only_measured_hours_are_paid_for() -> None:
     assert month.callers["ana"].traffic.predictions == 8
 
 
+@pytest.mark.parametrize("unmeasured_s", [10.0, 250.0, 5000.0])
+def test_costs_add_up_if_some_hours_were_not_measured(unmeasured_s: float) -> None:
+    """The callers' costs add up to the total, however long predictions took in the hours without measurements."""
+    used = Resources(processor_s=80.0, memory_gb_s=10.0, sent_bytes=1e6)
+    hours = [
+        Hour("2026-11-03T09", 1000, Traffic(1000, 50.0, 1e6), used),
+        Hour("2026-11-03T10", 500, Traffic(500, unmeasured_s, 4e6), None),
+    ]
+    callers = {"ana": Traffic(1000, 50.0, 1e6), "bea": Traffic(500, unmeasured_s, 4e6)}
+    month = compute_month(MonthUse("2026-11", hours, callers), PRICES, is_recorded=True)
+    shares = [cost.resources for cost in month.callers.values()]
+    assert sum(each.processor_s for each in shares) == pytest.approx(80.0)
+    assert sum(each.memory_gb_s for each in shares) == pytest.approx(10.0)
+    assert sum(each.sent_bytes for each in shares) == pytest.approx(1e6)
+    busy_s = 50.0 * unmeasured_s / (50.0 + unmeasured_s)  # of bea, in measured hours
+    assert month.callers["bea"].resources.processor_s == pytest.approx(busy_s + 30.0 / 3)
+
+
 def test_sleep_saves_idle_hours_but_the_time_until_it_begins() -> None:
     """Sleeping saves the cost of idle hours, except for the first ten minutes of each idle period."""
     hours = [make_hour(0, 1), make_hour(1), make_hour(2), make_hour(3, 1), make_hour(4), make_hour(5, 0, None)]
@@ -75,6 +93,22 @@ def test_sleep_saves_idle_hours_but_the_time_until_it_begins() -> None:
     assert sleep.idle_hours == 3
     assert sleep.saves.memory == pytest.approx((60 * (2 - 1 / 6) + 60 * (1 - 1 / 6)) * 1.8 / 3600)
     assert sleep.saves.processor == pytest.approx(12 * (3 - 2 / 6) * 3.6 / 3600)
+
+
+def test_a_partly_measured_hour_saves_only_what_it_used_after_ten_minutes() -> None:
+    """Of an hour that was measured for five minutes, sleeping saves nothing; with the next hour, 55 minutes."""
+    five_minutes = Resources(processor_s=1.0, memory_gb_s=5.0)
+    hours = [
+        make_hour(0, 0, five_minutes),
+        make_hour(1, 1),
+        make_hour(2, 0, five_minutes),
+        make_hour(3),
+        make_hour(4, 1, five_minutes),
+    ]
+    sleep = find_sleep(hours, PRICES)
+    assert sleep.idle_hours == 3
+    assert sleep.saves.memory == pytest.approx(55.0 * 1.8 / 3600)
+    assert sleep.saves.processor == pytest.approx(11.0 * 3.6 / 3600)
 
 
 def test_without_records_the_saving_is_unknown() -> None:

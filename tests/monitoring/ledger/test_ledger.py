@@ -12,6 +12,7 @@ from auth.errors import QuotaExceeded
 from auth.principal import Role
 from tests.monitoring.ledger.environment import LedgerEnvironment, build_charge, build_facts, build_refusal
 from tests.monitoring.ledger.faults import FaultyStore
+from tests.support.polling import PATIENCE_S
 
 
 async def test_recorded_entries_are_durable(environment: LedgerEnvironment) -> None:
@@ -64,6 +65,22 @@ async def test_an_entry_lingers_for_as_many_others_as_it_may(environment: Ledger
         assert environment.store.batches == 0
         await asyncio.gather(*entries, ledger.record(build_facts(), build_charge(), linger_for=2))
         assert environment.store.batches == 1
+
+
+async def test_an_entry_does_not_linger_longer_because_an_earlier_one_does(environment: LedgerEnvironment) -> None:
+    """An entry that lingers for a shorter time than an earlier one starts the transaction for both."""
+    async with environment.ledger() as ledger:
+        first = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger_for=1_000_000))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S):
+            await ledger.record(build_facts(), build_charge(), linger_for=2)
+            await first
+        assert environment.store.batches == 1
+        patient = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger_for=1))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(patient, ledger.record(build_facts(), build_charge(), linger_for=1_000_000))
+        assert environment.store.batches == 2
 
 
 async def test_a_rejected_charge_is_recorded_as_a_rejection(environment: LedgerEnvironment) -> None:

@@ -14,6 +14,7 @@ from psycopg import Connection as PostgresConnection
 from sqlalchemy import event
 
 from api.prediction.quotas import QuotaChargeRecorder
+from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from monitoring.chains.ids import new_id
 from monitoring.chains.signing import Signer
@@ -90,3 +91,17 @@ async def test_two_predictions_take_four_round_trips(environment: LedgerEnvironm
             messages = path.read_text()[start:]
     directions = "".join(re.findall(r"\t([FB])\t", messages))
     assert len(re.findall("F+B+", directions)) == 4
+
+
+async def test_committed_charges_are_cached(environment: LedgerEnvironment) -> None:
+    """After predictions were charged in the ledger's transaction, their caller is admitted without a query."""
+    engine = open_blocking_engine(environment.url, DATABASE_WAIT_S).execution_options(**WRITING)
+    meter, queries = UsageMeter(environment.engine, NOW.timestamp), list[str]()
+    store = LedgerStore(engine, Signer(environment.key))
+    journal = Journal(store, QuotaChargeRecorder(meter), environment.spool_folder())
+    journal.open()
+    commit_pair(journal)
+    journal.close()
+    event.listen(environment.engine.sync_engine, "before_cursor_execute", lambda *rest: queries.append(rest[2]))
+    await meter.admit(Principal("ana", "ana", None, frozenset(), None), 1)
+    assert queries == []

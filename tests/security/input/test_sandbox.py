@@ -123,18 +123,18 @@ def test_other_processes_cannot_be_reached(name: str, outcomes: dict[str, str]) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "message"),
     [
-        ("allocate", 2 << 30),
-        ("spin", ""),
-        ("write_large_file", 1 << 30),
-        ("write_many_files", 200),
-        ("open_many_files", 200),
+        ("allocate", 2 << 30, "memory or disk space"),
+        ("spin", "", "processor time"),
+        ("write_large_file", 1 << 30, "memory or disk space"),
+        ("write_many_files", 200, "wrote more than"),
+        ("open_many_files", 200, "memory or disk space"),
     ],
 )
-def test_each_limit_ends_the_process(name: str, value: object, tmp_path: Path) -> None:
+def test_each_limit_ends_the_process(name: str, value: object, message: str, tmp_path: Path) -> None:
     """Exceeding a limit on memory, processor time, file size, size of all files or open files ends the import."""
-    with pytest.raises(ImportLimitExceeded):
+    with pytest.raises(ImportLimitExceeded, match=message):
         run_payload(tmp_path / "own", name, value, replace(SMALL, cpu_seconds=1) if name == "spin" else SMALL)
 
 

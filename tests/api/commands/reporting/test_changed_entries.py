@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,50 @@ def test_changed_entries_are_counted(document: Any) -> None:
         facts.add(json.dumps(each))
     assert (facts.unreadable, len(facts.verdicts)) == (1, 1)
     assert facts.list_callers({})[0].brightness == 100.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"timing_us": {"infer": "x"}}, {"image": {"brightness": "x"}}, {"runtime": 5}, {"model": None}, {"output": 1}],
+)
+def test_a_changed_prediction_is_not_counted_in_part(change: dict[str, Any]) -> None:
+    """A tampered prediction counts as unreadable only, not as a request or as a caller's."""
+    facts = QuarterFacts(QUARTER)
+    facts.add(json.dumps(REQUEST | {"status": 500, "code": "broken"} | change))
+    assert (facts.unreadable, facts.list_callers({}), facts.list_errors(), facts.versions) == (1, [], [], {})
+    assert sum(month.requests for month in facts.list_months()) == 0
+
+
+def test_a_move_that_was_recorded_twice_is_listed_once() -> None:
+    """Two entries for the same move of an alias, as an interruption may leave, make one change."""
+    facts = QuarterFacts(QUARTER)
+    move = new_move("ana", "better", {"production": Change("1.0", "1.1"), "candidate": Change("1.1", None)}).as_dict()
+    for _ in range(2):
+        facts.add(json.dumps(build(EntryKind.ALIAS_MOVED, move)))
+    assert [(change.alias, change.after) for change in facts.aliases] == [("production", "1.1"), ("candidate", None)]
+
+
+@pytest.mark.parametrize(
+    ("days", "changes"),
+    [
+        (["a", "b", "a", "b", "a"], [(2, "a", "b"), (3, "b", "a"), (4, "a", "b"), (5, "b", "a")]),
+        (["ab", "b", "ba", "a"], [(1, "a", "b"), (3, "b", "a")]),
+        (["aba", "a"], [(1, "a", "b"), (2, "b", "a")]),
+        (["ab", "ba", "ab", "ba"], [(1, "a", "b")]),
+        (["b", "", "b"], []),
+    ],
+)
+def test_each_change_of_the_runtime_is_found(days: Sequence[str], changes: Sequence[tuple[int, str, str]]) -> None:
+    """A rollback is a change, too; replicas that differ for days are one change."""
+    facts = QuarterFacts(QUARTER)
+    for day, values in enumerate(days, 1):
+        for hour, value in enumerate(values):
+            at = f"2025-02-{day:02}T{hour:02}:00:00.000000Z"
+            facts.add(json.dumps(REQUEST | {"at": at, "runtime": {"numpy": value}}))
+    found = facts.list_runtime_changes({})
+    assert [(int(each.at[8:10]), each.before, each.after) for each in found] == changes
+    if days[0] != "b":
+        assert facts.list_runtime_changes({"numpy": "0"})[0].before == "0"
 
 
 @pytest.mark.usefixtures("january")

@@ -45,6 +45,14 @@ def test_accepted_changed_images_are_correct() -> None:
     assert 0.5 < threshold < 0.99
 
 
+def test_images_of_equal_confidence_are_accepted_together() -> None:
+    """If the wrong images have the same confidence as correct ones, the threshold is above it."""
+    changed = np.array([0.6] * 10 + [0.9] * 90)
+    correct = np.array([False] * 5 + [True] * 95)
+    for order in (np.arange(100), np.arange(100)[::-1]):
+        assert choose_min_confidence(np.full(1000, 0.95), changed[order], correct[order]) == 0.9
+
+
 def test_few_clean_images_are_unsure() -> None:
     """At most 5 % of the clean images are below the threshold, even if all changed images are wrong."""
     clean = np.linspace(0.3, 1, 200)
@@ -68,5 +76,5 @@ def test_scores_ascend_and_cover() -> None:
     sets = compute_scores(probabilities[:1500], labels[:1500])
     assert np.all(np.diff(sets.scores) >= 0)
     assert 1 - probabilities[0, labels[0]] in sets.scores
-    results = compute_prediction_sets(sets, probabilities[1500:], labels[1500:], 0.9)
+    results = compute_prediction_sets(sets, probabilities[1500:], probabilities[1500:], labels[1500:], 0.9)
     assert results.coverage == pytest.approx(0.9, abs=0.03)

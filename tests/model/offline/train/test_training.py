@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from model.errors import DatasetError
+from model.offline.train import Stage
 from model.offline.train.run import train
 from tests.model.offline.conftest import ignores_array_copies
 from tests.model.offline.train.toy_run import COLOURS, COUNTS, SIDE, STEPS, Resumed, read_json
@@ -56,3 +57,16 @@ def test_run_is_not_resumed_with_other_options(resumed: Resumed, tmp_path: Path)
     (tmp_path / "options.json").write_text(json.dumps(to_builtins(started)))
     with pytest.raises(DatasetError, match="other options"):
         train(replace(started, seed=1))
+
+
+def test_a_run_whose_report_could_not_be_written_is_finished_later(resumed: Resumed, tmp_path: Path) -> None:
+    """If the report cannot be written, there is no model either, and the same command finishes the run."""
+    options = replace(resumed.options, out=str(tmp_path), stages=(Stage(64, 1),))
+    (tmp_path / "metrics.json").mkdir()
+    with pytest.raises(OSError, match=r"metrics\.json"):
+        train(options)
+    assert not (tmp_path / "model.keras").exists()
+    (tmp_path / "metrics.json").rmdir()
+    assert train(options)["epochs_run"] == 1
+    assert (tmp_path / "model.keras").exists()
+    assert not list(tmp_path.glob("unfinished*"))
