@@ -1,4 +1,4 @@
-"""The drift state of one caller: about 2 kB, stored as text in a database."""
+"""The drift state of one caller: about 1 kB, stored as text in a database."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from model.sequential.changes import STAKE_SHARES
 
 _MEMORY = 100  # the recent means cover about this many predictions
 _DECAY = 1 - 1 / _MEMORY
+_LONGEST_MINUTES = 65_535
 _STAKES = len(STAKE_SHARES)
 
 
@@ -82,37 +83,40 @@ class DriftState(Struct, eq=False):
         return cls(np.zeros(shape), np.zeros(shape), np.full(len(Metric), -1, np.int32), recent)
 
     def encode(self) -> str:
-        """Encode all but `predictions` and `seen_at`."""
-        record = np.zeros((), _make_layout(len(self.wealth), len(self.recent.classes) - 1, "<f8"))
-        record["wealth"], record["since"], record["quiet"] = self.wealth, self.since, self.quiet
-        record["classes"], record["measures"] = self.recent.classes, self.recent.measures
-        record["positions"] = self.recent.positions
-        return b64encode(record.tobytes()).decode()
+        """Encode all but `predictions` and `seen_at`. `since` is rounded down to the minute, at most 45 days ago.
+
+        Minutes are counted from 1970, not from `seen_at`, so that `since` does not change when it is encoded again.
+        """
+        minutes = np.clip(self.seen_at // 60 - self.since // 60, 0, _LONGEST_MINUTES)
+        parts = (
+            self.wealth.astype("<f4"),
+            minutes.astype("<u2"),
+            self.quiet.astype("<i4"),
+            self.recent.classes.astype("<f4"),
+            self.recent.measures.astype("<f4"),
+            self.recent.positions.astype("<f4"),
+        )
+        return b64encode(b"".join(part.tobytes() for part in parts)).decode()
 
     @classmethod
     def decode(cls, text: str, tests: int, classes: int, predictions: int, seen_at: float) -> Self:
-        """Read what this or an earlier release encoded. Raises ValueError if the shape differs."""
-        data, layout = b64decode(text, validate=True), _make_layout(tests, classes, "<f8")
-        is_earlier = len(data) == (earlier := _make_layout(tests, classes, "<u2")).itemsize
-        (record,) = np.frombuffer(data, earlier if is_earlier else layout)
-        recent = RecentMeans(*(record[name].astype(np.float64) for name in ("classes", "measures", "positions")))
-        # Earlier releases stored the minutes between `since` and `seen_at`.
-        since = seen_at - 60.0 * record["since"] if is_earlier else record["since"].astype(np.float64)
-        return cls(
-            record["wealth"].astype(np.float64), since, record["quiet"].astype(np.int32), recent, predictions, seen_at
+        """Read what `encode` wrote. Raises ValueError if the shape differs."""
+        data, offset = b64decode(text, validate=True), 0
+
+        def read(dtype: str, *shape: int) -> NDArray[np.generic]:
+            nonlocal offset
+            part = np.frombuffer(data, dtype, int(np.prod(shape)), offset).reshape(shape)
+            offset += part.nbytes
+            return part
+
+        wealth = read("<f4", tests, _STAKES).astype(np.float64)
+        since = 60.0 * (seen_at // 60 - read("<u2", tests, _STAKES).astype(np.float64))
+        quiet = read("<i4", len(Metric)).astype(np.int32)
+        recent = RecentMeans(
+            read("<f4", classes + 1).astype(np.float64),
+            read("<f4", 2, len(MEASURES)).astype(np.float64),
+            read("<f4", 2, len(MEASURES)).astype(np.float64),
         )
-
-
-def _make_layout(tests: int, classes: int, since: str) -> np.dtype[np.void]:
-    """Return the layout of an encoded state, with `since` as the type of its times."""
-    measures = 2, len(MEASURES)
-    return np.dtype(
-        [
-            ("wealth", "<f4", (tests, _STAKES)),
-            ("since", since, (tests, _STAKES)),
-            ("quiet", "<i4", (len(Metric),)),
-            ("classes", "<f4", (classes + 1,)),
-            ("measures", "<f4", measures),
-            ("positions", "<f4", measures),
-        ]
-    )
+        if offset != len(data):
+            raise ValueError("the state has another number of tests")
+        return cls(wealth, since, quiet, recent, predictions, seen_at)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,10 @@ from msgspec.structs import replace
 from PIL import Image
 
 from model.errors import DatasetError
-from model.offline.train import Stage
+from model.offline.train import Stage, TrainOptions
 from model.offline.train.run import train
 from tests.model.offline.conftest import ignores_array_copies
-from tests.model.offline.train.toy_run import COLOURS, COUNTS, SIDE, STEPS, Resumed, read_json
+from tests.model.offline.train.toy_run import COLOURS, COUNTS, SIDE, STEPS, TIMEOUT_S, Resumed, read_json, write_data
 
 pytestmark = [pytest.mark.keras, ignores_array_copies]
 
@@ -59,14 +61,25 @@ def test_run_is_not_resumed_with_other_options(resumed: Resumed, tmp_path: Path)
         train(replace(started, seed=1))
 
 
-def test_a_run_whose_report_could_not_be_written_is_finished_later(resumed: Resumed, tmp_path: Path) -> None:
+def test_a_run_whose_report_could_not_be_written_is_finished_later(backbone: Path, tmp_path: Path) -> None:
     """If the report cannot be written, there is no model either, and the same command finishes the run."""
-    options = replace(resumed.options, out=str(tmp_path), stages=(Stage(64, 1),))
-    (tmp_path / "metrics.json").mkdir()
-    with pytest.raises(OSError, match=r"metrics\.json"):
-        train(options)
-    assert not (tmp_path / "model.keras").exists()
-    (tmp_path / "metrics.json").rmdir()
-    assert train(options)["epochs_run"] == 1
-    assert (tmp_path / "model.keras").exists()
-    assert not list(tmp_path.glob("unfinished*"))
+    out = tmp_path / "run"
+    options = TrainOptions(
+        data=str(write_data(tmp_path / "data")),
+        init=str(backbone),
+        out=str(out),
+        stages=(Stage(64, 1),),
+        batch_size=4,
+        validation_fraction=0.25,
+        input_size=64,
+    )
+    command = [sys.executable, "-m", "model.offline.train", json.dumps(to_builtins(options))]
+    (out / "metrics.json").mkdir(parents=True)
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert "metrics.json" in failed.stderr
+    assert not (out / "model.keras").exists()
+    (out / "metrics.json").rmdir()
+    subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=True)
+    assert read_json(out / "metrics.json")["epochs_run"] == 1
+    assert (out / "model.keras").exists()
+    assert not list(out.glob("unfinished*"))
