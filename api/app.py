@@ -22,9 +22,8 @@ from api.http.draining import Draining
 from api.http.errors import install_handlers
 from api.http.head_requests import HeadAsGet
 from api.http.middleware import Observe
-from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi.document import install_openapi
-from api.http.problems import document_problems
+from api.http.problems import OAUTH_PATHS, document_problems
 from api.http.uploads import is_image_path
 from api.lifespan import make_lifespan
 from api.prediction.admission import MAX_BODY_BYTES
@@ -167,7 +166,7 @@ def _middleware(
             BodyLimit,
             max_bytes=MAX_BODY_BYTES,
             max_document_bytes=MAX_DOCUMENT_BYTES,
-            is_streamed=lambda path: is_image_path(path) or path in FORM_PATHS,
+            is_streamed=lambda path: is_image_path(path) or path in OAUTH_PATHS,
             is_reserving=is_image_path,
             get_memory=lambda scope: get_services(Request(scope)).serving.memory,
         ),

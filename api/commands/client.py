@@ -107,7 +107,6 @@ def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
     try:
         body = response.json()
         if not response.is_error:
-            model = body["model"]["name"]
             return {
                 "label": body["label"],
                 "probability": body["confidence"],
@@ -115,7 +114,7 @@ def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
                 "reason": body.get("reason"),
                 "warnings": body.get("warnings", []),
                 "id": body["id"],
-                "model": model,
+                "model": _name_model(body["model"]),
             }
         detail = body["detail"]
     except (ValueError, KeyError, TypeError):
@@ -125,6 +124,11 @@ def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
     if response.status_code in _STOP:
         raise CommandFailed(detail)
     return {"error": detail}
+
+
+def _name_model(model: dict[str, str]) -> str:
+    """Return the name and version in one word, as ModelInfo.full_name does."""
+    return f"{model['name']}-v{model['version']}"
 
 
 def _send_with_retries(send: Callable[[], httpx.Response]) -> httpx.Response:

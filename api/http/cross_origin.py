@@ -16,9 +16,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _METHODS = "DELETE, GET, HEAD, PATCH, POST, PUT"
 _REQUEST_HEADERS = (
-    "Accept, Accept-Language, Authorization, Content-Type, Traceparent, X-API-Key, X-Request-ID, X-Request-Timeout"
+    "Accept, Accept-Language, Authorization, Content-Type, Inference-Header-Content-Length, Traceparent, X-API-Key, "
+    "X-Request-ID, X-Request-Timeout"
 )
-_READABLE_HEADERS = "Link, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-ID"
+_READABLE_HEADERS = (
+    "Allow, Inference-Header-Content-Length, Link, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, "
+    "X-Explained-Label, X-Prediction-Abstained, X-Prediction-Confidence, X-Prediction-ID, X-Prediction-Label, "
+    "X-Prediction-Reason, X-Request-ID"
+)
 _PREFLIGHT_SECONDS = "600"
 _ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 _VARY = ("Vary", "Origin")

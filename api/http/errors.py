@@ -198,17 +198,25 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     status = find_status(error)
     assert status is not None  # noqa: S101  (installed only for mapped classes)
     code: str = error.code  # type: ignore[attr-defined]  # each package's base class declares it
-    return respond_with_problem(request, status, code, str(error), build_error_headers(error))
+    return respond_with_problem(request.scope, status, code, str(error), build_error_headers(error))
 
 
 async def _handle_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
+    if isinstance(error.body, bytes):  # FastAPI parses only a body that is declared as JSON
+        status, detail = (
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as JSON, with `Content-Type: application/json`.",
+        )
+        return respond_with_problem(request.scope, status, UnsupportedBody.code, detail)
     problems = error.errors()
     fields = [{"field": ".".join(map(str, item["loc"])), "problem": item["msg"]} for item in problems[:_MAX_REPORTED]]
     detail = f"{fields[0]['field']}: {fields[0]['problem']}."
     if len(problems) > _MAX_REPORTED:
         detail += f" There are {len(problems)} problems; `errors` has the first {_MAX_REPORTED}."
-    return respond_with_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=fields)
+    return respond_with_problem(
+        request.scope, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=fields
+    )
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
@@ -219,10 +227,10 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     status = HTTPStatus(error.status_code)
     if status not in _PHRASE_CODES:
         detail = "The request body cannot be parsed. Send a valid document."
-        return respond_with_problem(request, status, "bad_request", detail, error.headers)
+        return respond_with_problem(request.scope, status, "bad_request", detail, error.headers)
     detail = f"{status.phrase}: there is no route for {request.method} on this path."
     headers = {"Allow": _list_allowed_methods(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
-    return respond_with_problem(request, status, _PHRASE_CODES[status], detail, headers)
+    return respond_with_problem(request.scope, status, _PHRASE_CODES[status], detail, headers)
 
 
 def _list_allowed_methods(request: Request) -> str:

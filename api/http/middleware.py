@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.draining import Draining
-from api.http.problems import build_protocol_members, problem
+from api.http.problems import respond_with_problem
 from api.http.security_headers import RawHeaders, set_security_headers
 from api.services.background.activity import Activity
 from monitoring.reporting.telemetry import Telemetry
@@ -125,9 +125,7 @@ class Observe:
     @staticmethod
     def _internal_error(scope: Scope) -> ASGIApp:
         detail = "The gateway failed. Try again; if it fails again, report the request_id."
-        members = build_protocol_members(scope["path"], detail)
-        request_id = scope["state"]["request_id"]
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail, request_id, None, **members)
+        return respond_with_problem(scope, HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail)
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float, failure: Exception | None) -> None:
         route, code = _find_route(scope, status), scope["state"].get("problem_code", "")

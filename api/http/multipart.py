@@ -25,9 +25,10 @@ async def read_part(content_type: str, chunks: AsyncIterator[bytes], name: str) 
     Raises BadForm, MissingFile, and what `chunks` raises.
     """
     reader = _PartReader(name.encode())
-    parser = MultipartParser(_read_boundary(content_type), reader.callbacks)
+    boundary = _read_boundary(content_type)
+    parser = MultipartParser(boundary, reader.callbacks)
     try:
-        async for chunk in chunks:
+        async for chunk in _skip_preamble(chunks, boundary):
             parser.write(chunk)
         parser.finalize()
     except FormParserError:
@@ -35,6 +36,26 @@ async def read_part(content_type: str, chunks: AsyncIterator[bytes], name: str) 
     if not reader.found:
         raise MissingFile(f"The form has no part named `{name}`. Send the image in that part.")
     return bytes(reader.content)
+
+
+async def _skip_preamble(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[bytes]:
+    """Yield the chunks from the first boundary on: the text before it has no meaning (RFC 2046, section 5.1.1).
+
+    Raises BadForm if there is no boundary.
+    """
+    delimiter = b"\n--" + boundary
+    held = b"\n"  # the body may begin with the boundary
+    async for chunk in chunks:
+        held += chunk
+        start = held.find(delimiter)
+        if start >= 0:
+            yield held[start:]
+            break
+        held = held[-len(delimiter) :]
+    else:
+        raise BadForm("The form cannot be read: its body does not contain the boundary of its Content-Type.")
+    async for chunk in chunks:
+        yield chunk
 
 
 def _read_boundary(content_type: str) -> bytes:

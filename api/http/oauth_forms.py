@@ -28,13 +28,12 @@ from api.schemas.problems import OAuthProblem
 from auth.clients import Client, ClientStore
 from auth.tokens.access import FIRST_PARTY
 
-FORM_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")  # read_form limits the size of their bodies
 _MAX_FORM_BYTES = 16 * 1024
 _MAX_FIELDS = 16
 
-# The `responses` of the OAuth endpoints: their errors have OAuth's own form.
+# The `responses` of the OAuth endpoints: their errors have OAuth's own form, except for those of the HTTP parser.
 OAUTH_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 413, 415, 429, 503)
+    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 413, 415, 421, 429, 503)
 }
 # What the OAuth endpoints send as `error` (RFC 6749, section 5.2).
 OAUTH_ERRORS: Mapping[type[Exception], str] = {
@@ -109,13 +108,16 @@ def require_fields(form: dict[str, str], *names: str) -> None:
 async def authenticate_client(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
     """Return the authenticated client (RFC 6749, section 2.3.1), or None for the first-party client.
 
-    Raises InvalidClient, and BadForm if the secret is sent in two ways.
+    Raises InvalidClient, and BadForm if the secret is sent in two ways, or if two clients are named.
     """
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-    in_form = form.get("client_id", ""), form.get("client_secret", "")
-    client_id, secret = _decode_basic(encoded) if scheme.lower() == "basic" else in_form
-    if scheme.lower() == "basic" and in_form[1]:
-        raise BadForm("The request contains the client's secret twice. Send it either by HTTP Basic or as a field.")
+    client_id, secret = form.get("client_id", ""), form.get("client_secret", "")
+    if scheme.lower() == "basic":
+        if secret:
+            raise BadForm("The request contains the client's secret twice. Send it either by HTTP Basic or as a field.")
+        named, (client_id, secret) = client_id, _decode_basic(encoded)
+        if named not in ("", client_id):
+            raise BadForm("The field client_id is not the client of HTTP Basic. Omit the field, or send the same id.")
     if client_id in ("", FIRST_PARTY) and not secret:
         return None
     return await clients.authenticate(client_id, secret)

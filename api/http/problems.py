@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457), the form of every error response outside of OAuth, and their OpenAPI description."""
+"""Error responses: problem documents (RFC 9457), or OAuth's form at its endpoints; and their OpenAPI description."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from api.schemas.problems import Problem
 
+OAUTH_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")
 _MEDIA_TYPE = "application/problem+json"
+# `error` in the responses of OAuth endpoints to errors that the endpoint itself does not handle, such as a wrong method
+# (RFC 6749, sections 4.1.2.1 and 5.2). It is "invalid_request" for other statuses.
+_OAUTH_ERRORS = {
+    HTTPStatus.TOO_MANY_REQUESTS: "temporarily_unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE: "temporarily_unavailable",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "server_error",
+}
 # In characters. A longer detail may contain text from the client, which must not stay in the cache.
 _MAX_KEPT_DETAIL = 500
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -51,22 +59,20 @@ def build_problem(status: HTTPStatus, code: str, detail: str) -> dict[str, Any]:
 
 
 def respond_with_problem(
-    request: Request,
-    status: HTTPStatus,
-    code: str,
-    detail: str,
-    headers: Mapping[str, str] | None = None,
-    **more: Any,
+    scope: Scope, status: HTTPStatus, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """Make a problem document for a request, and put its code on the request's log line."""
-    request.state.problem_code = code
-    members = build_protocol_members(request.scope["path"], detail)
-    return problem(status, code, detail, request.state.request_id, headers, **members, **more)
+    """Make the response to an error of a request, and put its code on the request's log line.
 
-
-def build_protocol_members(path: str, detail: str) -> dict[str, str]:
-    """Return the member `error`, which clients of the Open Inference Protocol expect, if the path is the protocol's."""
-    return {"error": detail} if path == "/v2" or path.startswith("/v2/") else {}
+    It is a problem document, with the member `error` that clients of the Open Inference Protocol expect under /v2. The
+    OAuth endpoints have the form of RFC 6749, section 5.2, instead.
+    """
+    path, state = scope["path"], scope["state"]
+    state["problem_code"] = code
+    if path in OAUTH_PATHS:
+        error = _OAUTH_ERRORS.get(status, "invalid_request")
+        return JSONResponse({"error": error, "error_description": detail}, status, headers)
+    members = {"error": detail} if path == "/v2" or path.startswith("/v2/") else {}
+    return problem(status, code, detail, state["request_id"], headers, **members, **more)
 
 
 def document_problems(*statuses: int) -> Responses:

@@ -19,7 +19,7 @@ from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
 from slowapi.wrappers import Limit
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from api.http.problems import respond_with_problem
 from api.rate_limits.callers import caller_address, caller_key_id, caller_network, caller_subject
@@ -147,11 +147,7 @@ def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[
         name = request.state.limit_results[0][0]
         metrics.rate_limited.labels(name).inc()
         detail = "Too many requests. Wait for the number of seconds in Retry-After."
-        if name in (TOKEN_LIMIT, OAUTH_LIMIT):
-            request.state.problem_code = "rate_limited"
-            body = {"error": "temporarily_unavailable", "error_description": detail}
-            return JSONResponse(body, HTTPStatus.TOO_MANY_REQUESTS)
-        return respond_with_problem(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail)
+        return respond_with_problem(request.scope, HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail)
 
     return handle
 

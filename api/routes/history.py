@@ -15,6 +15,7 @@ from api.http.paging import ENTRY_ID
 from api.http.problems import document_problems
 from api.prediction.labels import RecordedLabel, record_label
 from api.routes.recorded.recorded_route import describe_origin
+from api.schemas.fields import UuidInPath
 from api.schemas.history import PastPage, PastPrediction
 from api.schemas.labels import LabelResponse, NewLabel
 from api.services.canary.running import CanaryServices
@@ -48,7 +49,9 @@ async def past_predictions(
 
 
 @router.get("/v1/predictions/{prediction_id}")
-async def past_prediction(request: Request, prediction_id: str, history: History, principal: Reader) -> PastPrediction:
+async def past_prediction(
+    request: Request, prediction_id: UuidInPath, history: History, principal: Reader
+) -> PastPrediction:
     """One of your requests as it was recorded, with its labels and its place in the ledger."""
     try:
         _check_id(prediction_id)
@@ -62,7 +65,7 @@ async def past_prediction(request: Request, prediction_id: str, history: History
 
 @router.post("/v1/predictions/{prediction_id}/label", status_code=201, responses=document_problems(409, 410, 422))
 async def label_prediction(
-    request: Request, prediction_id: str, body: NewLabel, principal: CurrentPrincipal, tasks: BackgroundTasks
+    request: Request, prediction_id: UuidInPath, body: NewLabel, principal: CurrentPrincipal, tasks: BackgroundTasks
 ) -> LabelResponse:
     """Record the true label of one of your predictions; with `models:write`, of any prediction.
 

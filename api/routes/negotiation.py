@@ -7,12 +7,13 @@ from contextlib import suppress
 
 
 def choose_media_type(accept: str, offered: Sequence[str]) -> str:
-    """Return the offered type with the highest quality in an Accept header; the first one if several are equal.
+    """Return the offered type with the highest quality in an Accept header.
 
-    A client that accepts none of them gets the first one, too.
+    Of several with the same quality, it is the one that the header names most precisely, or else the first one. A
+    client that accepts none of them gets the first one, too.
     """
     ranges = _parse_ranges(accept)
-    return max(offered, key=lambda media_type: _find_quality(media_type, ranges))
+    return max(offered, key=lambda media_type: _find_preference(media_type, ranges))
 
 
 def choose_language(accept_language: str, offered: Sequence[str]) -> str:
@@ -41,8 +42,11 @@ def _parse_range(item: str) -> tuple[str, float]:
     return accepted.strip().lower(), quality
 
 
-def _find_quality(media_type: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """Return the quality of the most specific range that matches; 0 if none does."""
-    matching = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
-    qualities = dict(ranges)
-    return next((qualities[name] for name in matching if name in qualities), 0.0)
+def _find_preference(media_type: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, int]:
+    """Return the quality of the most specific range that matches, and how specific it is; zeros if none does."""
+    matching = ("*/*", f"{media_type.partition('/')[0]}/*", media_type)
+    # One type with several parameters, such as the versions of a format, has the highest of their qualities.
+    qualities = dict(sorted(ranges, key=lambda entry: entry[1]))
+    found = [(qualities[name], specificity) for specificity, name in enumerate(matching) if name in qualities]
+    quality, specificity = found[-1] if found else (0.0, 0)
+    return quality, specificity if quality else 0

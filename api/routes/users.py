@@ -24,6 +24,7 @@ from api.deps import (
 from api.http.audit import record_event
 from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
+from api.schemas.fields import UuidInPath
 from api.schemas.users import NewUser, UserPatch, UserResponse
 from auth.accounts.store import User, UserChange
 from auth.errors import AuthError
@@ -65,7 +66,7 @@ async def create(request: Request, users: Users, body: NewUser) -> UserResponse:
 
 
 @router.get("/{user_id}")
-async def show(users: Users, user_id: str) -> UserResponse:
+async def show(users: Users, user_id: UuidInPath) -> UserResponse:
     """One user."""
     return UserResponse.of(await users.get(user_id))
 
@@ -77,7 +78,7 @@ async def change(
     changes: Changes,
     schedule_erasure: ScheduleImageErasure,
     principal: CurrentPrincipal,
-    user_id: str,
+    user_id: UuidInPath,
     body: UserPatch,
 ) -> UserResponse:
     """Change a user. A new role or password, or disabling the user, ends all the user's sessions within a second.
@@ -107,7 +108,7 @@ async def delete(
     changes: Changes,
     erasure: ErasureDep,
     principal: CurrentPrincipal,
-    user_id: str,
+    user_id: UuidInPath,
 ) -> Response:
     """Delete a user for good; every process rejects the user's credentials within a second.
 

@@ -1,4 +1,4 @@
-"""Types of fields that several bodies and queries share."""
+"""Types of fields that several bodies, queries and paths share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def _check_number(value: object) -> object:
 
 # For `int` fields, after their bounds: as in JSON Schema, 3.0 is an integer, but true and "3" are not.
 JSON_NUMBER = BeforeValidator(_check_number)
+# UUIDs are compared without regard to case (RFC 9562, section 4); the database has them in lower case.
+UuidInPath = Annotated[str, AfterValidator(str.lower)]
 Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from api.errors import SettingsError
-from api.http.addresses.host_names import check_allowed_host, host_name
+from api.http.addresses.host_names import check_allowed_host, check_host_name, host_name, read_listen_host
 from api.settings.auth import AuthSettings
 from api.settings.fields import Environment, split_commas
 from api.settings.home import HomePath, resolve_database_url
@@ -44,7 +44,7 @@ class Settings(BaseModel):
         description="Production refuses to start with a missing or weak secret or an unsigned model, hides the "
         "documentation pages, and tells browsers to use HTTPS.",
     )
-    host: str = Field(
+    host: Annotated[str, AfterValidator(read_listen_host)] = Field(
         "127.0.0.1",
         description="The address to listen on: `127.0.0.1` for this machine only, `0.0.0.0` for every IPv4 address, "
         "`::` for every IPv4 and IPv6 address.",
@@ -54,8 +54,8 @@ class Settings(BaseModel):
         None,
         ge=1,
         le=65535,
-        description="A second port that serves `/metrics` without authentication, on the address of `HOST`; "
-        "for a private network only. Off when empty.",
+        description="A second port that serves only `/metrics`, without authentication and without a check of the host "
+        "name, on the address of `HOST`; for a private network only. Off when empty.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         (),
@@ -156,10 +156,10 @@ class Settings(BaseModel):
     otel_traces_sampler_arg: float = Field(
         0.01, ge=0, le=1, description="The share of requests without a parent that are traced."
     )
-    railway_public_domain: str | None = Field(
+    railway_public_domain: Annotated[str, AfterValidator(check_host_name)] | None = Field(
         None, description="Set by Railway: the public host name, which is allowed and used in the issuer."
     )
-    railway_private_domain: str | None = Field(
+    railway_private_domain: Annotated[str, AfterValidator(check_host_name)] | None = Field(
         None, description="Set by Railway: the private host name, which is allowed."
     )
     railway_environment_id: str | None = Field(None, description="Set by Railway: shows that the gateway runs there.")

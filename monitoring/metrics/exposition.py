@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import gzip_accepted
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-def _serve_head_as_get(app: WSGIApplication) -> WSGIApplication:
+_TEXT = "text/plain; charset=utf-8"
+
+# Returns the metrics and their media type, for an Accept header.
+Encode = Callable[[str], tuple[bytes, str]]
+
+
+def _make_application(encode: Encode) -> WSGIApplication:
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "HEAD":
-            return app(environ, start_response)
-        app({**environ, "REQUEST_METHOD": "GET"}, start_response)
-        return []
+        method, status, headers = environ["REQUEST_METHOD"], HTTPStatus.OK, []
+        if environ["PATH_INFO"] != "/metrics":
+            status, content, media_type = HTTPStatus.NOT_FOUND, b"This port serves only /metrics.\n", _TEXT
+        elif method not in ("GET", "HEAD"):
+            status, content, media_type = HTTPStatus.METHOD_NOT_ALLOWED, b"Use GET or HEAD.\n", _TEXT
+            headers.append(("Allow", "GET, HEAD"))
+        else:
+            content, media_type = encode(environ.get("HTTP_ACCEPT", ""))
+            headers.append(("Vary", "Accept, Accept-Encoding"))
+            if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
+                content = gzip.compress(content)
+                headers.append(("Content-Encoding", "gzip"))
+        headers += [("Content-Type", media_type), ("Content-Length", str(len(content)))]
+        start_response(f"{status.value} {status.phrase}", headers)
+        return [] if method == "HEAD" else [content]
 
     return serve
 
@@ -29,7 +48,7 @@ def _serve_head_as_get(app: WSGIApplication) -> WSGIApplication:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, registry: CollectorRegistry, idle_timeout_s: float) -> None:
+    def __init__(self, listener: socket.socket, encode: Encode, idle_timeout_s: float) -> None:
         address = listener.getsockname()
         super().__init__(address, _Handler, bind_and_activate=False)
         self.idle_timeout_s = idle_timeout_s
@@ -37,7 +56,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.socket = listener
         self.server_name, self.server_port = address[:2]
         self.setup_environ()
-        self.set_app(_serve_head_as_get(make_wsgi_app(registry)))
+        self.set_app(_make_application(encode))
 
 
 class _Handler(WSGIRequestHandler):
@@ -56,8 +75,8 @@ class _Handler(WSGIRequestHandler):
 
 
 @contextmanager
-def serve_metrics(listener: socket.socket, registry: CollectorRegistry, idle_timeout_s: float = 5.0) -> Iterator[None]:
-    """Serve the registry's metrics until the context ends, then close `listener`.
+def serve_metrics(listener: socket.socket, encode: Encode, idle_timeout_s: float = 5.0) -> Iterator[None]:
+    """Serve what `encode` returns at /metrics until the context ends, then close `listener`.
 
     Other processes may accept from the same listener. A connection is closed when a read or a write takes longer than
     `idle_timeout_s` seconds, so that idle connections occupy no threads.
@@ -65,7 +84,7 @@ def serve_metrics(listener: socket.socket, registry: CollectorRegistry, idle_tim
     listener.listen()
     # Another process may accept the connection first. A blocking accept would then block the shutdown as well.
     listener.setblocking(False)
-    server = _Server(listener, registry, idle_timeout_s)
+    server = _Server(listener, encode, idle_timeout_s)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="metrics")
     thread.start()
     try:

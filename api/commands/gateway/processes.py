@@ -252,10 +252,12 @@ def _report_unverified_model(settings: Settings) -> None:
 
 def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) -> int:
     """Serve until a signal. Raises the error that prevents the start."""
+    from api.routes.metrics import encode_metrics
+
     raise_at_stop_signals()
     with ExitStack() as stack:
         for listener in listeners.metrics:
-            stack.enter_context(serve_metrics(listener, shown))
+            stack.enter_context(serve_metrics(listener, partial(encode_metrics, shown)))
         with suppress(KeyboardInterrupt):
             server.run(listeners.requests)
     return 0

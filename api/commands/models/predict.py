@@ -109,6 +109,7 @@ def _predict_one(backend: Backend, path: Path, picture: Path | None) -> dict[str
         "scaling": prediction.image.scaling,
         "ground_resolution_m": prediction.image.ground_resolution_m,
         "warnings": [asdict(warning) for warning in prediction.warnings],
+        "model": prediction.model.full_name,
     }
 
 

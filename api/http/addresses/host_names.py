@@ -26,12 +26,27 @@ def check_allowed_host(text: str) -> None:
     if text == "*":
         return
     name = host_name(text)
-    if name.startswith("["):
-        valid = name.endswith("]") and _is_ipv6(name[1:-1])
-    else:
-        valid = _NAME.fullmatch(name) is not None and len(name) <= _MAX_NAME_CHARS
-    if not valid:
+    in_brackets = name.startswith("[") and name.endswith("]")
+    if not (_is_ipv6(name[1:-1]) if in_brackets else _is_name(name)):
         raise ValueError(_explain(text))
+
+
+def read_listen_host(text: str) -> str:
+    """Return a host to listen on; an IPv6 address may have brackets. Raises ValueError for `*`."""
+    if text == "*":
+        raise ValueError("must be an address or a host name. Use :: for every IPv4 and IPv6 address")
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+def check_host_name(text: str) -> str:
+    """Return `text` if it is one host name. Raises ValueError."""
+    if "*" in text or ":" in text or not _is_name(host_name(text)):
+        raise ValueError("must be a host name without scheme, port and path, such as land.up.railway.app")
+    return text
+
+
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None and len(text) <= _MAX_NAME_CHARS
 
 
 def _explain(text: str) -> str:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import HostNotAllowed
 from api.http.addresses.host_names import host_name, make_host_matcher
-from api.http.problems import problem
+from api.http.problems import respond_with_problem
 from auth.networks import Network
 
 Address = IPv4Address | IPv6Address
@@ -89,10 +89,9 @@ class AllowedHosts:
         if scope["type"] != "http" or scope["path"] in _PROBES or self._allows(Headers(scope=scope).getlist("host")):
             await self._app(scope, receive, send)
             return
-        scope["state"]["problem_code"] = HostNotAllowed.code
         detail = "The gateway does not serve this host name. Add it to ALLOWED_HOSTS, or use another."
-        request_id = scope["state"]["request_id"]
-        await problem(HTTPStatus.MISDIRECTED_REQUEST, HostNotAllowed.code, detail, request_id)(scope, receive, send)
+        response = respond_with_problem(scope, HTTPStatus.MISDIRECTED_REQUEST, HostNotAllowed.code, detail)
+        await response(scope, receive, send)
 
     def _allows(self, hosts: Sequence[str]) -> bool:
         return self._allows_all or (len(hosts) == 1 and self._matches(host_name(hosts[0])))

@@ -16,7 +16,7 @@ from api.http.problems import build_problem
 # The error statuses of all requests (from the HTTP parser and the host check), and those that a request with a body or
 # with a credential can get in addition.
 _ALWAYS = (400, 421, 431)
-_WITH_BODY = (408, 413)
+_WITH_BODY = (408, 413, 415)
 _WITH_CREDENTIAL = (401, 403, 503)
 _PROBLEM = "#/components/schemas/Problem"
 # FastAPI's own error schemas, which no response uses: install_handlers replaces its handlers.

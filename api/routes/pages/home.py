@@ -15,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from api.deps import DrainingDep, HealthDep, SettingsDep
+from api.routes.negotiation import choose_media_type
 from api.settings import Settings
 
 _FOLDER = Path(__file__).parent
+_HTML, _JSON = "text/html", "application/json"
 _PASSWORD_COMMAND = "curl {url}/auth/token -d grant_type=password -d username=NAME --data-urlencode 'password=PASSWORD'"  # noqa: S105
 _CLIENT_COMMAND = "curl {url}/auth/token -u CLIENT_ID:CLIENT_SECRET -d grant_type=client_credentials"
 
@@ -26,10 +28,9 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 async def show_home(request: Request, settings: SettingsDep, health: HealthDep, draining: DrainingDep) -> Response:
-    """The start page, or its links as JSON for a client that accepts JSON and no HTML."""
+    """The start page, or its links as JSON for a client that prefers JSON."""
     ready = (await health.check()).ready and not draining.begun
-    accept = request.headers.get("accept", "")
-    if "application/json" in accept and "text/html" not in accept:
+    if choose_media_type(request.headers.get("accept", ""), (_HTML, _JSON)) == _JSON:
         links = {name: path for name, (path, _) in _get_links(settings).items()}
         body = {"name": "Atalaya", "version": version("atalaya"), "status": _describe(ready), "links": links}
         return JSONResponse(body, headers={"Vary": "Accept"})

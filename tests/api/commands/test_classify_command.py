@@ -16,7 +16,7 @@ from api.cli import run
 from model.imaging.bounds import MAX_BYTES
 from tests.support.servers.running import running
 
-PREDICTION = {"id": "1", "label": "forest", "confidence": 0.9, "model": {"name": "m"}}
+PREDICTION = {"id": "1", "label": "forest", "confidence": 0.9, "model": {"name": "m", "version": "1.0"}}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -69,7 +69,8 @@ def test_a_file_name_may_have_any_bytes(server: HTTPServer, tmp_path: Path, caps
     image = tmp_path / os.fsdecode(b"\xff.jpg")
     image.write_text("image")
     assert classify(server, str(image), "--json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["image"] == str(image)
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["image"], result["model"]) == (str(image), "m-v1.0")
     assert 'filename="\N{REPLACEMENT CHARACTER}.jpg"'.encode() in Handler.bodies[0]
 
 

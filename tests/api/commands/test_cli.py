@@ -40,6 +40,7 @@ PREDICTED = {
     "scaling",
     "ground_resolution_m",
     "warnings",
+    "model",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from api.routes.v2.wire import LENGTH_HEADER
 from api.settings import Settings
 from tests.api.conftest import MakeClient
 
@@ -68,6 +69,15 @@ def test_responses_are_readable(client: TestClient, path: str, status: int) -> N
     assert response.headers["access-control-allow-origin"] == APP
     assert {"Link", "Retry-After"} <= set(response.headers["access-control-expose-headers"].split(", "))
     assert "Origin" in response.headers["vary"].split(", ")
+
+
+def test_all_headers_of_predictions_are_readable(client: TestClient) -> None:
+    """A page can read the headers that describe a picture or the binary tensors of a response, and send their kin."""
+    exposed = client.get("/livez", headers={"Origin": APP}).headers["access-control-expose-headers"].split(", ")
+    described = {"ID", "Label", "Confidence", "Abstained", "Reason"}
+    assert {f"X-Prediction-{name}" for name in described} | {"X-Explained-Label", LENGTH_HEADER} <= set(exposed)
+    allowed = client.options("/v1/me", headers=PREFLIGHT).headers["access-control-allow-headers"]
+    assert LENGTH_HEADER in allowed.split(", ")
 
 
 def test_unexpected_errors_are_readable(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,3 +191,43 @@ def test_a_problem_document_lists_the_first_ten_problems(client: TestClient, bea
     document = response.json()
     assert (response.status_code, document["code"], len(document["errors"])) == (422, "invalid_request", 10)
     assert "There are 5000 problems" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("application/json", "application/json"),
+        ("Application/JSON", "application/json"),
+        ("application/*", "application/json"),
+        ("text/html;q=0.5, application/json", "application/json"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("text/html;q=0, */*", "application/json"),
+        ("application/json;q=0, */*", "text/html"),
+        ("application/json;q=0.5, text/html", "text/html"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+        ("*/*", "text/html"),
+    ],
+)
+def test_the_start_page_is_negotiated(client: TestClient, accept: str, media_type: str) -> None:
+    """The start page is HTML or JSON, whichever the client prefers, and HTML if it prefers neither."""
+    response = client.get("/", headers={"Accept": accept})
+    assert response.headers["content-type"].partition(";")[0] == media_type
+    assert response.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_that_is_not_declared_as_json(
+    client: TestClient, bearer: dict[str, str], media_type: str | None
+) -> None:
+    """A JSON document without its media type gets 415, with the header to send."""
+    headers = bearer if media_type is None else {**bearer, "Content-Type": media_type}
+    response = client.post("/v1/keys", headers=headers, content=b'{"name": "a"}')
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_body")
+    assert response.json()["detail"] == "Send the body as JSON, with `Content-Type: application/json`."
+    assert client.post("/v1/keys", headers=bearer).json()["code"] == "invalid_request"
+
+
+def test_a_wrong_host_under_v2_has_the_error_of_the_protocol(client: TestClient) -> None:
+    """A request for a host that is not served gets the member `error` where the inference protocol requires it."""
+    body = client.get("/v2", headers={"Host": "evil.example"}).json()
+    assert (body["code"], body["error"]) == ("host_not_allowed", body["detail"])

@@ -36,6 +36,7 @@ def test_a_prediction_can_be_read_again(client: TestClient, bearer: Bearer, samp
     for name in ("id", "label", "confidence", "predictions", "model"):
         assert found[name] == prediction[name]
     assert found["image"] == prediction["image"]
+    assert client.get(f"/v1/predictions/{prediction['id'].upper()}", headers=bearer).json() == found
     assert (found["status"], found["code"], found["count"], found["preprocessing"]) == (200, None, 1, "4")
     assert found["at"].endswith("Z")
     assert set(found["timing"]) == {"queue", "decode", "infer"}

@@ -42,7 +42,7 @@ def get_code(response: Any) -> tuple[int, str]:
 def test_a_label_is_recorded_and_shown(client: TestClient, bearer: Bearer, sample: bytes) -> None:
     """The response says whether the prediction was correct; the label is shown with the prediction and in the list."""
     prediction = predict(client, bearer, sample)
-    response = send_label(client, bearer, prediction["id"], "river")
+    response = send_label(client, bearer, prediction["id"].upper(), "river")
     assert response.status_code == 201
     recorded = response.json()
     assert recorded == {

@@ -28,12 +28,17 @@ JSON, PNG = "application/json", "image/png"
         ("image/png;q=0", JSON),
         ("text/html", JSON),
         ("image/png;q=high", PNG),
+        ("image/png;version=2, image/png;version=1;q=0.1, application/json;q=0.5", PNG),
         ("image/png;q=7, application/json", JSON),
         (", ,;", JSON),
+        ("image/png, text/plain, */*", PNG),
+        ("image/*, */*", PNG),
+        ("*/*, image/png;q=0.9", JSON),
+        ("image/*;q=0, application/*;q=0, */*", JSON),
     ],
 )
 def test_the_most_wanted_type_is_chosen(accept: str, chosen: str) -> None:
-    """The most specific range decides a type's quality, the highest quality wins, and JSON is the default."""
+    """The most specific range decides a type's quality; the highest quality wins, then the most specific range."""
     assert choose_media_type(accept, (JSON, PNG)) == chosen
 
 

@@ -214,3 +214,40 @@ def test_a_disabled_client_s_token_is_rejected(
     token = post(client, "/auth/token", {"grant_type": "client_credentials"}, auth=service).json()["access_token"]
     run_with_engine(settings, lambda engine: ClientStore(engine).disable("maps"))
     wait_until(lambda: client.get("/v1/me", headers=bearer(token)).status_code == 401)
+
+
+@pytest.mark.parametrize("path", ["/auth/token", "/auth/revoke", "/auth/introspect"])
+def test_all_errors_have_the_form_of_the_rfc(client: TestClient, path: str) -> None:
+    """Errors that the endpoints themselves do not handle have the form of RFC 6749, too."""
+    method = client.get(path)
+    assert (method.status_code, method.headers["allow"]) == (405, "POST")
+    host = post(client, path, {}, headers={"Host": "evil.example"})
+    assert host.status_code == 421
+    for response in (method, host):
+        assert response.headers["content-type"] == "application/json"
+        assert (set(response.json()), response.json()["error"]) == ({"error", "error_description"}, "invalid_request")
+    assert client.post(f"{path}/").json()["code"] == "not_found"
+
+
+def test_an_unexpected_error_has_the_form_of_the_rfc(
+    make_client: MakeClient, log_in_form: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an unexpected error, the endpoints respond with server_error."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError
+
+    client = make_client(raise_errors=False)
+    monkeypatch.setattr("api.routes.auth.list_grant_types", fail)
+    response = post(client, "/auth/token", log_in_form)
+    assert (response.status_code, response.json()["error"]) == (500, "server_error")
+
+
+@pytest.mark.parametrize("path", ["/auth/token", "/auth/revoke", "/auth/introspect"])
+def test_two_clients_are_refused(client: TestClient, service: tuple[str, str], path: str) -> None:
+    """The field client_id may repeat the client of HTTP Basic, but not name another one."""
+    form = {"grant_type": "client_credentials", "token": "unknown"}
+    assert post(client, path, {**form, "client_id": service[0]}, auth=service).status_code == 200
+    for other in ("other", "atalaya-first-party"):
+        refused = post(client, path, {**form, "client_id": other}, auth=service)
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")

@@ -172,6 +172,14 @@ def test_the_last_administrator_cannot_be_removed(client: TestClient, admin: Hea
     assert client.get("/v1/users", headers=admin).status_code == 401
 
 
+def test_ids_in_upper_case(client: TestClient, admin: Headers) -> None:
+    """The case of a user's id has no meaning."""
+    path = f"/v1/users/{_find_id(client, admin, 'ana').upper()}"
+    assert client.get(path, headers=admin).json()["name"] == "ana"
+    assert client.patch(path, headers=admin, json={"role": "auditor"}).json()["role"] == "auditor"
+    assert client.delete(path, headers=admin).status_code == 204
+
+
 @pytest.mark.parametrize(
     "user_id", ["6d1f1f1e-0000-4000-8000-000000000000", "ana", "%00", "%ED%A0%80", "..%2f", "x" * 999]
 )

@@ -60,16 +60,18 @@ def test_a_prediction_keeps_its_confidence_from_the_manifest_to_the_replay(unsur
 
 
 def test_the_commands_mark_abstentions(unsure: Gateway, artefact: Path) -> None:
-    """`classify` and `predict` print the same calibrated probability, and why the model abstains."""
+    """`classify` and `predict` print the same calibrated probability and model, and why the model abstains."""
     commands = (
         ("classify", "--url", unsure.base_url, "--token", unsure.token(), str(FOREST)),
         ("predict", "--model", str(artefact), str(FOREST)),
     )
-    probabilities = []
+    results = []
     for command in commands:
         table, (document,) = unsure.run(*command).stdout, json.loads(unsure.run(*command, "--json").stdout)
         assert "abstained" in table
         assert "low confidence" in table
         assert (document["abstained"], document["reason"]) == (True, "low_confidence")
-        probabilities.append(document["probability"])
-    assert probabilities[0] == probabilities[1] < document["raw_probability"]
+        results.append((document["model"], document["probability"]))
+    assert results[0] == results[1]
+    assert document["model"] == "efficientnetb0-v1.1"
+    assert document["probability"] < document["raw_probability"]

@@ -26,7 +26,7 @@ ERRORS = [
     ("POST", "/v1/predictions", {"files": {"file": b"text"}}, 415, "unsupported_image"),
     ("POST", "/v1/predictions?top_k=0", {"files": {"file": b"text"}}, 422, "invalid_request"),
     ("POST", "/v1/predictions", {"files": {"other": b"text"}}, 422, "missing_file"),
-    ("POST", "/v1/keys", {"content": b"{"}, 422, "invalid_request"),
+    ("POST", "/v1/keys", {"content": b"{"}, 415, "unsupported_body"),
     ("POST", "/v1/keys", {"content": b"\xff", "headers": {"Content-Type": "application/json"}}, 400, "bad_request"),
     ("GET", "/v1/users", {}, 403, "insufficient_scope"),
     ("GET", "/v1/me", {"headers": {"Authorization": "Bearer x"}}, 401, "invalid_token"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from api.errors import SettingsError
 from api.http.addresses.host_names import make_host_matcher
@@ -82,3 +83,25 @@ def test_health_checks_of_railway_are_allowed_on_railway(variable: str, allowed:
     name = "healthcheck.railway.app"
     assert name in Settings.model_validate({variable: "land.up.railway.app", "allowed_hosts": allowed}).host_names
     assert name not in Settings(allowed_hosts=allowed).host_names
+
+
+@pytest.mark.parametrize("variable", ["RAILWAY_PUBLIC_DOMAIN", "RAILWAY_PRIVATE_DOMAIN"])
+@pytest.mark.parametrize(
+    "value", ["https://land.up.railway.app/", "land.up.railway.app/", "land.up.railway.app:443", "*.railway.app", "*"]
+)
+def test_domains_of_railway_are_host_names(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """A value that is not a host name, which no request could match, prevents the start."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{variable}: must be a host name without scheme, port and path"):
+        load_settings()
+
+
+def test_an_ipv6_address_to_listen_on_may_have_brackets() -> None:
+    """HOST accepts an IPv6 address with and without brackets."""
+    assert Settings(host="[::1]").host == Settings(host="::1").host == "::1"
+
+
+def test_a_star_is_no_address_to_listen_on() -> None:
+    """HOST=* is rejected: its meaning differs between programs."""
+    with pytest.raises(ValidationError, match="Use :: for every IPv4 and IPv6 address"):
+        Settings(host="*")
