@@ -25,7 +25,7 @@ from api.services.measuring.certificates import watch_certificates
 from api.services.measuring.open import measure_in_background
 from api.services.measuring.shared_values import follow_readiness
 from api.services.recording import RecordingServices, open_recording_services
-from api.services.runtime import RuntimeServices, build_health_checks
+from api.services.runtime import RuntimeServices, open_health_checks
 from api.services.secrets.applying import follow_secrets
 from api.services.secrets.signing_keys import open_keyring
 from api.services.serving import ServingServices, open_backend, open_serving_services
@@ -81,7 +81,7 @@ def make_lifespan(
                 recording.images.consents.subscribe_to(auth.changes)
             serving = await enter(open_serving_services(settings, backend, metrics, draining, activity))
             mover = await enter(open_alias_mover(settings, recording.ledger))
-            checks = build_health_checks(settings, engine, recording.ledger, limits, serving)
+            checks = await enter(open_health_checks(settings, engine, recording.ledger, limits, serving))
             health = Health(checks)
             # The limits never make the gateway unready, and a platform could not put it to sleep if they were checked.
             observed = Health({name: check for name, check in checks.items() if name != "limits"})

@@ -67,6 +67,15 @@ def busiest(expression: str, label: str, counter: str, most: int = MAX_SERIES) -
     return f"{expression} and on ({label}) topk({most}, {ranking})"
 
 
+def occurred(expression: str, label: str, counter: str, most: int = MAX_SERIES - 1) -> str:
+    """The expression for the label values that have events in the time range, the most frequent ones.
+
+    A gateway exposes many counters from its start; a line for each that stays at 0 would hide the others.
+    """
+    ranking = total(f"increase({select(counter)}[$__range] @ end())", label)
+    return f"{expression} and on ({label}) topk({most}, {ranking} > 0)"
+
+
 def largest(expression: str, label: str, gauge: str, most: int = MAX_SERIES) -> str:
     """The expression for the label values with the highest gauge in the time range, which are the same at each step."""
     ranking = f"max by ({label}) (max_over_time({select(gauge)}[$__range] @ end()))"

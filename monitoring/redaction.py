@@ -17,6 +17,16 @@ _SENSITIVE_NAMES = (
 )
 # Settings whose values contain credentials. Messages begin with their names and a colon.
 _SENSITIVE_SETTINGS = r"(?:database|redis|send)_url|sentry_dsn|(?:otlp|send)_headers"
+# Settings with such a name whose values are no credentials: messages about them must stay readable. This package cannot
+# import api, so tests/contract/test_credential_prefixes.py compares this list with the settings.
+_PLAIN_SETTINGS = frozenset(
+    {
+        *("secrets__url", "secrets__refresh_seconds", "secrets__vault_auth", "secrets__vault_role"),
+        *("secrets__vault_credential_file", "auth__signing_key_file", "auth__access_token_seconds"),
+        *("auth__password_grant", "calendar__key_rotation_days", "limits__token", "limits__password"),
+    }
+)
+_NO_PLAIN_SETTING = "".join(rf"(?<!\b{name})" for name in sorted(_PLAIN_SETTINGS))
 _SECRET_NAME = re.compile(f"{_SENSITIVE_NAMES}|{_SENSITIVE_SETTINGS}")
 _HEADER_NAME = re.compile(r"[\w-]{1,64}")
 
@@ -90,7 +100,7 @@ _VALUES = (
     # The headers of a setting: all of them, with commas and spaces.
     re.compile(r"((?:otlp|send)_headers *= *+)[^\n]+", re.IGNORECASE),
     re.compile(
-        rf"((?:(?:{_SENSITIVE_NAMES})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]"
+        rf"((?:(?:{_SENSITIVE_NAMES})[\w-]{{0,32}}{_NO_PLAIN_SETTING}\\?[\"']?\s{{0,3}}[=:]"
         rf"|(?:{_SENSITIVE_SETTINGS})(?:\\?[\"']\s{{0,3}}[=:]|\s{{0,3}}=))\s{{0,3}})"
         r"(?:(?:bearer|basic)\s)?"
         rf"(?:(?:{_STRING}|{_build_brackets(3)})(?:{_END}|[^\s,;&]+)|[\[({{][^\n]*|[^\s,;&]+)",
@@ -112,7 +122,8 @@ _MARKERS = re.compile(rf"{'|'.join(re.escape(marker) for marker, *_ in _RULES)}|
 @lru_cache(maxsize=1024)
 def is_secret_name(key: str) -> bool:
     """Whether values with this name are always masked, such as `password`, `X-API-Key` or `jwt`."""
-    return _SECRET_NAME.search(key.lower()) is not None
+    name = key.lower()
+    return name not in _PLAIN_SETTINGS and _SECRET_NAME.search(name) is not None
 
 
 def redact(text: str) -> str:

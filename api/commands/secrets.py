@@ -131,6 +131,15 @@ def _describe_missing(settings: Settings) -> list[str]:
     return [f"{_DATA_KEY} is not set: users cannot turn on one-time codes. Run `atalaya secrets init` to add one."]
 
 
+def check_rotation(settings: Settings) -> None:
+    """Check that the signing key can be replaced where it is stored. Raises SettingsError."""
+    if settings.auth.signing_key_file is None and not is_set_in_env_file(_SIGNING_KEY):
+        raise SettingsError(
+            "AUTH__SIGNING_KEY is not read from .env. `atalaya keys rotate --print` prints the new value: store it "
+            "where the old one is."
+        )
+
+
 def rotate_signing_key(settings: Settings) -> str:
     """Add a new signing key to the existing ones; returns what the operator has to do next. Raises SettingsError."""
 
@@ -153,17 +162,13 @@ def make_rotated_keys(settings: Settings) -> str:
 
 def _write_rotated_keys(settings: Settings) -> str:
     """Raises SettingsError."""
+    check_rotation(settings)
     bundle = rotate_bundle(settings.auth.signing_algorithm, settings.signing_keys())
     delay = f"{find_activation_delay(settings).total_seconds():.0f} seconds"
     path = settings.auth.signing_key_file
     if path is not None:
         _replace_private(path, bundle)
         return f"A new signing key is in {path}. Running gateways sign with it after {delay}."
-    if not is_set_in_env_file(_SIGNING_KEY):
-        raise SettingsError(
-            "AUTH__SIGNING_KEY is not read from .env. `atalaya keys rotate --print` prints the new value: store it "
-            "where the old one is."
-        )
     _write_env_file({_SIGNING_KEY: bundle})
     return f"A new signing key is in {env_file()}. Running gateways sign with it after {delay}."
 

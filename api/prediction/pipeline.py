@@ -59,7 +59,7 @@ ClassifyError = Callable[[Exception], tuple[int, str]]
 
 # Waiting for more predictions would delay each one, and hardly reduce its share of the commit's cost.
 _MAX_LINGER_FOR = 3
-_SHED_REASONS: dict[type[Exception], str] = {
+SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "queue_full",
     MemoryFull: "memory",
     DeadlineExceeded: "deadline",
@@ -287,12 +287,12 @@ class PredictionPipeline:
                 holder=error.holder,
             )
             raise
-        except tuple(_SHED_REASONS) as error:
+        except tuple(SHED_REASONS) as error:
             self._count_shed(error)
             raise
 
     def _count_shed(self, error: Exception) -> None:
-        self._get_shed(_SHED_REASONS[type(error)]).inc()
+        self._get_shed(SHED_REASONS[type(error)]).inc()
 
 
 def _check_sets(model: ModelInfo) -> None:

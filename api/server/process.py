@@ -23,6 +23,7 @@ from api.server.connections.acceptor import Acceptor, MakeProtocol
 from api.server.connections.limiter import ConnectionLimiter
 from api.server.connections.memory import ConnectionMemory
 from api.server.connections.protocol import BoundedProtocol
+from api.server.stop_signals import STOP_SIGNALS
 from api.server.successor import Successor
 from api.server.timeouts import CUT_OFF_S, REPLACEMENT_DRAIN_S, RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
 from api.server.tls import ServerTls
@@ -48,6 +49,9 @@ class _Lifespan(LifespanOff):
         self.state.update(await self._context.__aenter__() or {})
 
     async def shutdown(self) -> None:
+        """Do nothing: uvicorn does not call this after a second signal, so GatewayServer closes the application."""
+
+    async def close(self) -> None:
         await self._context.__aexit__(None, None, None)
 
 
@@ -94,6 +98,15 @@ class GatewayServer(uvicorn.Server):
     def replacing(self) -> bool:
         """Whether the process is to be replaced; a signal to stop prevents that."""
         return self._draining.replacement_due and not self._signalled
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, and close the event loop. A later signal must not raise an exception meanwhile."""
+        previous = {number: signal.signal(number, self.handle_exit) for number in STOP_SIGNALS}
+        try:
+            super().run(sockets)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
@@ -164,6 +177,10 @@ class GatewayServer(uvicorn.Server):
             listener.close()
         await asyncio.gather(*(acceptor.wait_for_handshakes(FIRST_REQUEST_LIMIT_S) for acceptor in self._acceptors))
         await super().shutdown(sockets)
+        if self.force_exit:  # a second signal: requests in progress are not awaited
+            for task in self.server_state.tasks:
+                task.cancel()
+        await self.lifespan.close()
 
     def _make_protocol(self, on_closed: Callable[[], None]) -> asyncio.Protocol:
         return _Protocol(

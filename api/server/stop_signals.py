@@ -19,6 +19,6 @@ def exit_at_stop_signals(terminated: int, interrupted: int) -> None:
 
 
 def raise_at_stop_signals() -> None:
-    """Raise SystemExit or KeyboardInterrupt: uvicorn shuts down and then raises the signal again."""
+    """Raise SystemExit or KeyboardInterrupt. While GatewayServer runs, its own handlers replace these."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from msgspec import Struct
@@ -38,15 +39,50 @@ class RuntimeServices(Struct, frozen=True):
     limits: CallerLimits
 
 
-def build_health_checks(
+class DatabaseCheck:
+    """Pings the database, one ping at a time. A ping that takes too long goes on, and the next call waits for it.
+
+    It is cancelled only by `close`: each check has a second limit, and the driver of SQLite leaves a task behind if it
+    is cancelled again while it closes the connection of a cancelled statement.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._running: asyncio.Task[None] | None = None
+
+    async def ping(self) -> None:
+        """Raises DatabaseUnavailable, and TimeoutError after PING_LIMIT_S."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(ping(self._engine))
+            self._running.add_done_callback(_mark_retrieved)
+        running = self._running
+        done, _ = await asyncio.wait([running], timeout=PING_LIMIT_S)
+        if not done:
+            raise TimeoutError
+        await running
+
+    async def close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+
+def _mark_retrieved(task: asyncio.Task[None]) -> None:
+    """Keep asyncio from logging an error that no check waited for: the next check pings again."""
+    if not task.cancelled():
+        task.exception()
+
+
+@asynccontextmanager
+async def open_health_checks(
     settings: Settings, engine: AsyncEngine, ledger: Ledger, limits: CallerLimits, serving: ServingServices
-) -> dict[str, Check]:
-    """Return the readiness checks, by the name that /readyz shows."""
+) -> AsyncIterator[Mapping[str, Check]]:
+    """Yield the readiness checks, by the name that /readyz shows."""
+    check = DatabaseCheck(engine)
 
     async def database() -> str | None:
         try:
-            async with asyncio.timeout(PING_LIMIT_S):
-                await ping(engine)
+            await check.ping()
         except (DatabaseUnavailable, TimeoutError) as error:
             if not settings.ledger.enabled:
                 raise
@@ -75,7 +111,10 @@ def build_health_checks(
         return serving.follower.problem or await asyncio.to_thread(read_problem, settings)
 
     shared = {"limits": limits.check_store} if limits.shared else {}
-    return {"database": database, "ledger": recording, **shared, "model": model}
+    try:
+        yield {"database": database, "ledger": recording, **shared, "model": model}
+    finally:
+        await check.close()
 
 
 def open_error_reporter(settings: Settings, on_dropped: Callable[[], object]) -> ErrorReporter:

@@ -99,7 +99,12 @@ class LedgerSettings(SettingsGroup, title="Ledger"):
         Path("var/spool"),
         description="Where entries wait while the database is unavailable; use a disk that survives a restart.",
     )
-    spool_megabytes: int = Field(64, ge=1, le=100_000, description="The maximum size of that folder.")
+    spool_megabytes: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="The maximum size of each file in that folder. Every process has one, and 5 MB more for its log.",
+    )
 
     _split_keys = field_validator("public_keys", mode="before")(split_commas)
 

@@ -8,7 +8,19 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from panels import LIMIT_LINE, build_dashboard, graph, heat_map, stacked, states
-from promql import PREDICTION_REQUESTS, REQUESTS, busiest, or_none, quantile, query, rate, select, share, total
+from promql import (
+    PREDICTION_REQUESTS,
+    REQUESTS,
+    busiest,
+    occurred,
+    or_none,
+    quantile,
+    query,
+    rate,
+    select,
+    share,
+    total,
+)
 
 STAGES = "atalaya_prediction_stage_seconds"
 COUNT = f"{REQUESTS}_count"
@@ -124,7 +136,7 @@ def overload_panels() -> Iterable[Builder[Panel]]:
         "Rejected because of overload (503)",
         "Rejected requests per second, by reason. If this is not rare, add workers or instances.",
         "reqps",
-        query(or_none(rate(shed, "reason"), "reason"), "{{reason}}"),
+        query(or_none(occurred(rate(shed, "reason"), "reason", shed), "reason"), "{{reason}}"),
     )
     yield states(
         "State of the queue",

@@ -13,6 +13,7 @@ from promql import (
     busiest,
     increase,
     largest,
+    occurred,
     or_none,
     quantile,
     query,
@@ -130,7 +131,7 @@ def prediction_panels() -> Iterable[Builder[Panel]]:
         "Predictions per second on which the model abstains, by reason. Many images that are not aerial "
         "indicate a misconfigured client; more low confidence indicates a new region, season or sensor.",
         "ops",
-        query(or_none(rate(ABSTENTIONS, "reason"), "reason"), "{{reason}}"),
+        query(or_none(occurred(rate(ABSTENTIONS, "reason"), "reason", ABSTENTIONS), "reason"), "{{reason}}"),
         width=8,
     )
     yield graph(

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from panels import build_dashboard, graph, stacked, states, with_threshold_lines
-from promql import REQUESTS, increase, or_none, or_zero, query, rate, select
+from promql import REQUESTS, increase, occurred, or_none, or_zero, query, rate, select
 
 EVENTS = "atalaya_auth_events_total"
 THROTTLED = ('http_route="/auth/token"', 'http_response_status_code="429"')
-RANKED_EVENTS = f"sum by (event, outcome) (increase({select(EVENTS)}[$__range] @ end()))"
 
 
 def build_security() -> Dashboard:
@@ -52,7 +51,7 @@ def credential_panels() -> Iterable[Builder[Panel]]:
         "The most frequent events. Many rejected checks indicate password guessing or an expired key of a client.",
         "ops",
         query(
-            or_none(f"{rate(EVENTS, 'event, outcome')} and on (event, outcome) topk(11, {RANKED_EVENTS})", "event"),
+            or_none(occurred(rate(EVENTS, "event, outcome"), "event, outcome", EVENTS), "event"),
             "{{event}} {{outcome}}",
         ),
         width=24,
@@ -78,7 +77,7 @@ def limit_panels() -> Iterable[Builder[Panel]]:
             "Rejected by a rate limit (429)",
             "Rejected requests per second, by limit.",
             "reqps",
-            query(or_none(rate(limited, "limit"), "limit"), "{{limit}}"),
+            query(or_none(occurred(rate(limited, "limit"), "limit", limited), "limit"), "{{limit}}"),
             width=8,
         )
     )

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
-from api.settings.names import list_secret_names
+from api.settings.names import list_names, list_secret_names
 from auth.accounts.store import UserStore
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.clients import ClientStore
@@ -46,6 +46,15 @@ def test_secret_settings_are_redacted(name: str) -> None:
     rest = "\nnext" if name.endswith("_HEADERS") else " next"
     assert redact(f"{name}=hush{rest}") == f"{name}={REDACTED}{rest}"
     assert redact_tree({name: "hush"}) == {name: REDACTED}
+
+
+def test_other_settings_are_readable() -> None:
+    """The value of a setting that is not secret stays readable, even if the setting's name resembles a credential."""
+    secret = {*list_secret_names(), "SECRETS__VAULT_CREDENTIAL"}
+    texts = [f"{name}: /run/secrets cannot be read" for name in list_names() if name not in secret]
+    assert len(texts) > 80
+    assert [redact(text) for text in texts] == texts
+    assert all(redact_tree({name: "x"}) == {name: "x"} for name in list_names() if name not in secret)
 
 
 async def issue_credentials(engine: AsyncEngine) -> list[str]:

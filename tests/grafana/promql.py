@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,18 @@ class Selector:
     function: str
 
 
-def find_selectors(expression: str) -> list[Selector]:
-    """All selectors of an expression. Raises ValueError for a name without matchers that is not a known function."""
-    found = []
+def list_selectors(expression: str) -> Iterator[Selector]:
+    """Yield the selectors of an expression that have matchers."""
     for match in _SELECTOR.finditer(expression):
         name, matchers, window = match[1], match[2], match[3] or ""
-        function = re.search(r"(\w+)\($", expression[: match.start()]) if window else None
+        function = re.search(r"(\w+)\(\s*$", expression[: match.start()]) if window else None
         parsed = {label: (operator, value) for label, operator, value in _MATCHER.findall(matchers)}
-        found.append(Selector(name, parsed, window, function[1] if function else ""))
+        yield Selector(name, parsed, window, function[1] if function else "")
+
+
+def find_selectors(expression: str) -> list[Selector]:
+    """All selectors of an expression. Raises ValueError for a name without matchers that is not a known function."""
+    found = list(list_selectors(expression))
     rest = _GROUPING.sub(r" \1 ", re.sub(r'"[^"]*"|\[[^\]]*\]', "", _SELECTOR.sub("", expression)))
     unknown = set(re.findall(r"[a-zA-Z_:][\w:]*", rest)) - _WORDS
     if unknown:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.commands.database import CommandEvent, DescribeEvent, recording, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
-from api.commands.secrets import make_rotated_keys, rotate_signing_key
+from api.commands.secrets import check_rotation, make_rotated_keys, rotate_signing_key
 from api.schemas.keys import (
     DEFAULT_DAYS,
     DEFAULT_OVERLAP_HOURS,
@@ -116,6 +116,7 @@ def rotate(
         return
     if key_id is None:
         if not yes:
+            check_rotation(settings)
             typer.confirm(
                 "Without an id this adds a new signing key for access tokens. Continue?", abort=True, err=True
             )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 
 
 class MetricGroup:
@@ -14,3 +17,12 @@ class MetricGroup:
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         """Do nothing: this is the last class that the groups call."""
+
+
+def create_series(metric: MetricWrapperBase, *labels: Iterable[str]) -> None:
+    """Expose the series of these label values from the start.
+
+    Prometheus sees no increase in a series that begins above 0, so alerts and panels would miss the first events.
+    """
+    for values in labels:
+        metric.labels(*values)

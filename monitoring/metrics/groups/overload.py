@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from monitoring.metrics.groups.base import MetricGroup
+from monitoring.metrics.groups.base import MetricGroup, create_series
+
+# This package cannot import api, so tests/api/test_first_series.py compares these with the values there.
+LIMITS = ("predict", "requests", "token", "oauth", "password", "key", "quota")
+SHED_REASONS = ("queue_full", "memory", "deadline", "worker_stuck", "engine_unavailable", "caller_left")
 
 
 class OverloadMetrics(MetricGroup):
@@ -13,6 +17,7 @@ class OverloadMetrics(MetricGroup):
         self.rate_limited = Counter(
             "atalaya_rate_limited_total", "Requests rejected by a rate limit.", ["limit"], registry=registry
         )
+        create_series(self.rate_limited, *zip(LIMITS))
         self.limit_store_up = Gauge(
             "atalaya_limit_store_up",
             "1 while rate limits are counted in their shared store, 0 while it is unavailable and limits are halved.",
@@ -29,6 +34,7 @@ class OverloadMetrics(MetricGroup):
         self.shed = Counter(
             "atalaya_shed_total", "Requests rejected because the gateway was overloaded.", ["reason"], registry=registry
         )
+        create_series(self.shed, *zip(SHED_REASONS))
         self.stuck_jobs = Counter(
             "atalaya_stuck_jobs_total",
             "Images whose decoding or inference did not end, so that the process was replaced.",

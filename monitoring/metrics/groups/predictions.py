@@ -5,9 +5,12 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from monitoring.metrics.bounded import NameLimit
-from monitoring.metrics.groups.base import MetricGroup
+from monitoring.metrics.groups.base import MetricGroup, create_series
 
 MAX_MODELS = 20
+# As in model.confidence.abstention, and the stages of a prediction: this package cannot import model.
+ABSTENTION_REASONS = ("not_an_aerial_image", "low_confidence")
+STAGES = ("decode", "queue", "infer", "commit")
 _STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
@@ -25,6 +28,7 @@ class PredictionMetrics(MetricGroup):
             buckets=_STAGE_BUCKETS,
             registry=registry,
         )
+        create_series(self.stage_seconds, *zip(STAGES))
         self.predictions = Counter(
             "atalaya_predictions_total",
             f"Predictions returned. Models after the first {MAX_MODELS} since the start share `other`.",
@@ -43,6 +47,7 @@ class PredictionMetrics(MetricGroup):
             ["reason"],
             registry=registry,
         )
+        create_series(self.abstentions, *zip(ABSTENTION_REASONS))
 
     def find_predictions(self, model: str, label: str) -> Counter:
         """Return the counter of a model's predictions of a label."""

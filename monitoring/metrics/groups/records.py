@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from monitoring.metrics.groups.base import MetricGroup
+from monitoring.metrics.groups.base import MetricGroup, create_series
+
+WATCHED_EVENTS = (("token", "refused"), ("access", "invalid"))
+"""The events and outcomes that an alert counts. The others have a series once they have happened."""
 
 
 class RecordMetrics(MetricGroup):
@@ -13,6 +16,7 @@ class RecordMetrics(MetricGroup):
         self.auth_events = Counter(
             "atalaya_auth_events_total", "Logins and credential checks.", ["event", "outcome"], registry=registry
         )
+        create_series(self.auth_events, *WATCHED_EVENTS)
         self.audit_failures = Counter(
             "atalaya_audit_failures_total", "Failed attempts to write the audit log.", registry=registry
         )

@@ -82,8 +82,10 @@ def test_rotated_keys_are_printed(folder: Path, capsys: pytest.CaptureFixture[st
         return None
 
     run_with_accounts(load_settings(), nothing, create=True)
-    assert run(["keys", "rotate", "--yes"]) == 1
-    assert "keys rotate --print" in capsys.readouterr().err
+    for options in (["--yes"], []):  # without --yes, the command says so before it asks
+        assert run(["keys", "rotate", *options]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: AUTH__SIGNING_KEY is not read from .env. `atalaya keys rotate --print` prints")
     assert run(["keys", "rotate", "--print"]) == 0
     _, kept = read_bundle("ES256", capsys.readouterr().out)
     assert kept.text == old.strip()

@@ -187,7 +187,7 @@ def test_two_registries_do_not_clash() -> None:
     Metrics(first).shed.labels(reason="queue_full").inc()
     Metrics(second)
     assert b'atalaya_shed_total{reason="queue_full"} 1.0' in generate_latest(first)
-    assert b"atalaya_shed_total{" not in generate_latest(second)
+    assert b'atalaya_shed_total{reason="queue_full"} 0.0' in generate_latest(second)
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,18 @@ def test_a_stopping_gateway_is_not_ready_and_still_serves(new_gateway: Callable[
     assert gateway.process.wait(PATIENCE_S) == 0
 
 
+def test_a_second_signal_leaves_nothing_unfinished(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: a gateway that gets SIGTERM and then SIGINT logs no error, and has written the refusals to the audit log."""
+    gateway = new_gateway(MODEL__URL="stub://", DRAIN_SECONDS=str(LONG_DRAIN_S))
+    gateway.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: gateway.get("/readyz").status_code == 503)
+    assert gateway.log_in("ana", "wrong horse battery").status_code == 400
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.process.wait(PATIENCE_S) == 0
+    assert [line for line in gateway.log().splitlines() if '"level": "error"' in line] == []
+    assert "token refused" in gateway.run("audit", "--event", "token").stdout
+
+
 async def test_requests_in_progress_are_finished(new_gateway: Callable[..., Gateway]) -> None:
     """T27: a stopping gateway finishes the prediction in progress, and a request that has only partly arrived."""
     gateway = new_gateway(MODEL__URL="stub://?latency_ms=1000", DRAIN_SECONDS="0")
