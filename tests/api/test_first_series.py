@@ -86,7 +86,7 @@ def test_counters_that_are_watched_exist_from_the_start(fresh: Mapping[str, list
 
 
 def test_every_value_has_a_series(fresh: Mapping[str, list[Labels]]) -> None:
-    """Each rate limit, each reason to shed a request, each reason to abstain and each stage has a series."""
+    """Each rate limit, each reason to shed a request, each reason to abstain and each common stage has a series."""
     limits = {value for name, value in vars(limiter).items() if name.endswith("_LIMIT")}
     assert list_values(fresh, "atalaya_rate_limited_total", "limit") == {*limits, "quota"}
     assert list_values(fresh, "atalaya_shed_total", "reason") == set(SHED_REASONS.values())

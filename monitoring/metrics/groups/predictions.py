@@ -8,7 +8,7 @@ from monitoring.metrics.bounded import NameLimit
 from monitoring.metrics.groups.base import MetricGroup, create_series
 
 MAX_MODELS = 20
-# As in model.confidence.abstention, and the stages of a prediction: this package cannot import model.
+# As in model.confidence.abstention, and the stages of every prediction (not `explain`). This package imports no model.
 ABSTENTION_REASONS = ("not_an_aerial_image", "low_confidence")
 STAGES = ("decode", "queue", "infer", "commit")
 _STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

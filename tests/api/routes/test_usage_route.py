@@ -177,7 +177,7 @@ def test_a_dry_run_returns_the_cost(client: TestClient, bearer: Bearer, root: Be
         "remaining": {"requests": 3, "megapixels": 1.0},
     }
     assert usage(client, bearer)["requests"] == 0
-    assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="infer"}') is None
+    assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="infer"}') == "0.0"
 
 
 def test_a_dry_run_reads_only_the_header(client: TestClient, bearer: Bearer) -> None:
