@@ -50,6 +50,10 @@ class AliasObserver(Protocol):
         """The alias cannot be read from the registry. Called once for each outage."""
         ...
 
+    def on_check_failure(self, error: Exception) -> None:
+        """A check failed because of an unexpected error. Called once until a check succeeds."""
+        ...
+
 
 class AliasFollower:
     """Keeps `predictions` on the version that the alias points to. Use it on one event loop only.
@@ -72,6 +76,7 @@ class AliasFollower:
         self._thread = LoadingThread("model")
         self._registry_problem: str | None = None
         self._lacks_memory = False
+        self._check_failed = False
 
     @property
     def problem(self) -> str | None:
@@ -85,7 +90,13 @@ class AliasFollower:
         try:
             while True:
                 await asyncio.sleep(POLL_S)
-                await self.catch_up()
+                try:
+                    await self.catch_up()
+                    self._check_failed = False
+                except Exception as error:  # a bug must not end the checks forever
+                    if not self._check_failed:
+                        self._observer.on_check_failure(error)
+                    self._check_failed = True
         finally:
             self._thread.close()
 

@@ -23,7 +23,8 @@ _FORWARDING = frozenset(
     {b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"x-client-ip", b"client-cert"}
     | {b"client-cert-chain", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"}
 )
-_PROBES = frozenset({"/livez", "/readyz"})  # platforms request them by address, not by name
+# Platforms request them by address, not by name.
+_PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _MAX_HOPS = 32
 
 

@@ -133,3 +133,6 @@ class _Reports:
 
     def on_registry_error(self, error: ModelError) -> None:
         log.warning("registry_unreadable", code=error.code, reason=str(error), policy=_POLICY)
+
+    def on_check_failure(self, error: Exception) -> None:
+        log.error("alias_not_checked", policy=f"{_POLICY}; the next checks try again", exc_info=error)

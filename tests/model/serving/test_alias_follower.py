@@ -7,12 +7,14 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from msgspec.structs import replace
 
 from model.backends.base import Backend, ModelInfo
 from model.backends.stub import StubBackend
 from model.errors import ArtefactError, MemoryFull, ModelError
 from model.registry.errors import RegistryUnavailable, UnknownAlias
+from model.serving import alias_follower
 from model.serving.alias_follower import AliasFollower
 from model.serving.retries import FIRST_RETRY_S, LAST_RETRY_S
 from model.serving.service import PredictionService
@@ -29,7 +31,7 @@ class ScriptedVersions:
         self.gate.set()
         self.broken: dict[str, Exception] = {}
         self.memory_full = False
-        self.registry_error: ModelError | None = None
+        self.registry_error: Exception | None = None
         self.opened: list[str] = []
         self.released: list[Backend] = []
         self.reserved = self.loading = self.most_loading = 0
@@ -72,6 +74,7 @@ class Reports:
         self.switches: list[tuple[str, str]] = []
         self.failures: list[tuple[str, str]] = []
         self.registry_errors: list[str] = []
+        self.check_failures: list[str] = []
 
     def on_switch(self, previous: ModelInfo, current: Backend) -> None:
         self.switches.append((previous.version, current.info.version))
@@ -81,6 +84,9 @@ class Reports:
 
     def on_registry_error(self, error: ModelError) -> None:
         self.registry_errors.append(error.code)
+
+    def on_check_failure(self, error: Exception) -> None:
+        self.check_failures.append(str(error))
 
 
 def make_backend(version: str) -> StubBackend:
@@ -233,3 +239,21 @@ async def test_an_unreadable_registry_changes_nothing_and_is_reported_once(
     versions.registry_error = None
     await follower.catch_up()
     assert (service.model.version, follower.problem) == ("2.0", None)
+
+
+async def test_an_unexpected_error_does_not_end_the_checks(
+    make_service: MakeService, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is reported once, and the next move of the alias is followed."""
+    monkeypatch.setattr(alias_follower, "POLL_S", 0.01)
+    service = make_service()
+    follower, versions, reports = make_follower(service, "2.0", clock)
+    versions.registry_error = ZeroDivisionError("a bug")
+    following = asyncio.create_task(follower.follow())
+    await until(lambda: bool(reports.check_failures))
+    await asyncio.sleep(0.1)
+    versions.registry_error = None
+    await until(lambda: service.model.version == "2.0")
+    following.cancel()
+    await asyncio.wait([following])
+    assert (following.cancelled(), reports.check_failures) == (True, ["a bug"])
