@@ -14,11 +14,6 @@ class ConformalScores(Struct, frozen=True, eq=False):
 
     scores: NDArray[np.float32]
 
-    @property
-    def largest_coverage(self) -> float:
-        """The largest coverage that this number of scores can guarantee with fewer than all labels."""
-        return len(self.scores) / (len(self.scores) + 1)
-
     def find_labels(
         self, probabilities: NDArray[np.float32], calibrated: NDArray[np.float32], coverage: float
     ) -> list[int]:
@@ -28,8 +23,8 @@ class ConformalScores(Struct, frozen=True, eq=False):
         `coverage` is in (0, 1). Over exchangeable images, the set contains the true class with at least that
         probability.
         """
-        rank = math.ceil(coverage * (len(self.scores) + 1))
-        # A coverage above `largest_coverage` requires the set of all labels.
+        rank = math.ceil(round(coverage * (len(self.scores) + 1), 6))  # 0.07 * 100 is 7.000000000000001
+        # Without a score of that rank, only the set of all labels has the coverage.
         limit = float(self.scores[rank - 1]) if rank <= len(self.scores) else 1.0
         # Calibration keeps this order, but it can round different probabilities to the same value.
         order = np.argsort(-probabilities, kind="stable")

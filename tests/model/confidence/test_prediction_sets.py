@@ -38,9 +38,14 @@ def test_the_score_at_the_rank_of_the_coverage_is_the_limit(coverage: float, exp
     assert find_labels(NINE, row(0.11, 0.51, 0.31, 0.07), coverage) == expected
 
 
+def test_the_rank_of_a_coverage_is_exact() -> None:
+    """0.07 of 100 is rank 7, although the product of these floating-point numbers is greater than 7."""
+    scores = ConformalScores((np.arange(1, 100) / 100).astype(np.float32))  # 0.01 to 0.99
+    assert find_labels(scores, row(0.94, 0.925, 0.92), 0.07) == [0]
+
+
 def test_more_than_the_scores_can_guarantee_gives_all_labels() -> None:
     """Nine scores guarantee a coverage of at most 0.9; above it, the set has every class, even an impossible one."""
-    assert NINE.largest_coverage == pytest.approx(0.9)
     assert find_labels(NINE, row(0, 1, 0), 0.95) == [1, 0, 2]
 
 
