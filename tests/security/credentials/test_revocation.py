@@ -76,18 +76,24 @@ def test_a_refresh_token_is_no_access_token(gateway: Gateway) -> None:
     assert refresh(gateway, pair["access_token"]).status_code == 400
 
 
-def test_a_body_that_is_held_back_does_not_outlive_a_revocation(gateway: Gateway) -> None:
-    """T9: a token that is revoked while the gateway waits for the body changes nothing when the body arrives."""
-    token, body = gateway.fresh_token(), b'{"name": "late"}'
+def send_body_after_revocation(gateway: Gateway, path: str, content_type: str, body: bytes) -> tuple[int, str]:
+    """Send the head of a request, revoke its token, then send the body. Return the status and the code."""
+    token = gateway.fresh_token()
     wire, bearer = Wire(gateway.port, token), {"Authorization": f"Bearer {token.value}"}
-    head = wire.head("POST", "/v1/keys", "Content-Type: application/json", f"Content-Length: {len(body)}", *EXPECT)
+    head = wire.head("POST", path, f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *EXPECT)
     with closing(wire.connect()) as connection:
         connection.sendall(head)
         # The gateway asks for the body once it has authenticated the caller.
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         assert gateway.post("/auth/revoke", data={"token": token.value}, headers=bearer).is_success
         status, document = wire.exchange_on(connection, [body])
-    assert (status, document["code"]) == (401, "invalid_token")
+    return status, document["code"]
+
+
+def test_a_body_that_is_held_back_does_not_outlive_a_revocation(gateway: Gateway) -> None:
+    """T9: a token that is revoked while the gateway waits for the body changes nothing when the body arrives."""
+    sent = send_body_after_revocation(gateway, "/v1/keys", "application/json", b'{"name": "late"}')
+    assert sent == (401, "invalid_token")
 
 
 @pytest.mark.parametrize(
@@ -104,16 +110,8 @@ def test_an_image_that_is_held_back_does_not_outlive_a_revocation(
     gateway: Gateway, path: str, content_type: str, body: bytes
 ) -> None:
     """T9: a token that is revoked while the gateway waits for the image gets no prediction and no entry."""
-    token = gateway.fresh_token()
-    wire, bearer = Wire(gateway.port, token), {"Authorization": f"Bearer {token.value}"}
     before = gateway.client().get("/v1/predictions").json()["entries"]
-    head = wire.head("POST", path, f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *EXPECT)
-    with closing(wire.connect()) as connection:
-        connection.sendall(head)
-        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
-        assert gateway.post("/auth/revoke", data={"token": token.value}, headers=bearer).is_success
-        status, document = wire.exchange_on(connection, [body])
-    assert (status, document["code"]) == (401, "invalid_token")
+    assert send_body_after_revocation(gateway, path, content_type, body) == (401, "invalid_token")
     assert gateway.client().get("/v1/predictions").json()["entries"] == before
 
 
