@@ -26,6 +26,7 @@ _MAX_TYPED_LENGTH = 4 * MAX_LENGTH  # no composed character consists of more tha
 # Normalising a run of combining marks takes quadratic time, and no language needs longer runs than this (UAX #15,
 # Stream-Safe Text Format).
 _MAX_MARKS = 30
+_NICENESS = 10  # of the hashing threads: predictions have precedence over logins
 
 COMMON_PASSWORDS_FILE = Path(__file__).with_name("common_passwords.txt")
 _RUNS = (
@@ -198,8 +199,9 @@ class PasswordHasher:
 
 
 def _lower_thread_priority() -> None:
-    """Give predictions precedence over logins. On Linux this sets the priority of the calling thread only."""
-    os.setpriority(os.PRIO_PROCESS, 0, 10)
+    """On Linux this sets the priority of the calling thread only."""
+    current = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, max(current, _NICENESS))  # only a privileged process may raise its priority
 
 
 def _make_unmatched_hash() -> str:

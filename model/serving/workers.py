@@ -94,10 +94,14 @@ async def wait_for_result(result: Future[T]) -> T:
 
 
 def lower_priority(niceness: int = WORKER_NICENESS) -> None:
-    """Lower the priority of this thread, and of the threads it starts, below that of the event loop."""
+    """Lower the priority of this thread, and of the threads it starts, below that of the event loop.
+
+    A process that was started at a lower priority, for example with `nice`, keeps that for all threads.
+    """
     if sys.platform == "linux":  # the only system with a niceness per thread
         with suppress(OSError):  # not permitted: all threads keep the same priority
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(niceness, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def is_any_worker_alive() -> bool:
