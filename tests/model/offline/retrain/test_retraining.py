@@ -75,7 +75,8 @@ def test_archive_holds_code_data_and_start_model_alone(retrained: Retrained) -> 
 
 def test_other_images_do_not_resume_a_run(start: Path, tmp_path: Path) -> None:
     """A run is not resumed with other images, because its features would not match their labels."""
-    options = RetrainOptions(str(write_data(tmp_path / "data")), str(start), str(tmp_path))
+    data = write_data(tmp_path / "data")
+    options = RetrainOptions(str(data), str(start), str(tmp_path), validation_fraction=0.25)
     (tmp_path / "options.json").write_text(json.dumps({**asdict(options), "images": "0" * 64}))
     with pytest.raises(DatasetError, match="other options or images"):
         retrain(options)
