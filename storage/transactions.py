@@ -58,9 +58,11 @@ class WriterTurns:
         try:
             await asyncio.sleep(self._pause_until - clock())
             began = clock()
-            yield
+            try:
+                yield
+            finally:
+                self._pause_until = 2 * clock() - began
         finally:
-            self._pause_until = 2 * clock() - began
             self._lock.release()
 
 

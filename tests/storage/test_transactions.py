@@ -52,6 +52,24 @@ async def test_a_transaction_is_followed_by_a_pause(engine: AsyncEngine) -> None
         assert clock() - began >= 2 * took
 
 
+async def test_a_task_that_is_cancelled_in_the_pause_lets_the_next_one_write(engine: AsyncEngine) -> None:
+    """The cancellation is not replaced by another error, and the turn ends."""
+    async with writing(engine):
+        await asyncio.sleep(0.1)
+
+    async def write() -> None:
+        async with writing(engine):
+            pytest.fail("the task was cancelled in the pause")
+
+    task = asyncio.create_task(write())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with writing(engine) as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
 async def test_a_task_waits_a_limited_time_for_the_others(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that cannot write in time gets the error of a locked database, and the next one can write."""
     monkeypatch.setattr(transactions, "TURN_WAIT_S", 0.05)
