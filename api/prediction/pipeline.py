@@ -264,7 +264,7 @@ class PredictionPipeline:
     def _record_refusals(self, origin: RequestOrigin) -> Iterator[None]:
         try:
             yield
-        except (InvalidToken, SubjectBarred):  # revoked meanwhile, so the request is nobody's
+        except (InvalidToken, SubjectBarred):  # revoked meanwhile: the request has no principal
             raise
         except Exception as error:
             self.record_refusal(origin, error)

@@ -104,7 +104,7 @@ def _record_refusals(handle: Handle) -> Handle:
             return await handle(request)
         except _RefusedByPipeline as refused:
             raise refused.error from refused.error.__cause__
-        except (InvalidToken, SubjectBarred):  # the request is nobody's, even if an earlier check knew the caller
+        except (InvalidToken, SubjectBarred):  # the request no longer has a principal
             raise
         except Exception as error:
             principal = request.scope["state"].get("principal")
