@@ -63,8 +63,7 @@ def or_none(expression: str, label: str) -> str:
 
 def busiest(expression: str, label: str, counter: str, most: int = MAX_SERIES) -> str:
     """The expression for the label values with the most events in the time range, which are the same at each step."""
-    ranking = total(f"increase({select(counter)}[$__range] @ end())", label)
-    return f"{expression} and on ({label}) topk({most}, {ranking})"
+    return f"{expression} and on ({label}) topk({most}, {_count_events(label, counter)})"
 
 
 def occurred(expression: str, label: str, counter: str, most: int = MAX_SERIES - 1) -> str:
@@ -72,8 +71,12 @@ def occurred(expression: str, label: str, counter: str, most: int = MAX_SERIES -
 
     A gateway exposes many counters from its start; a line for each that stays at 0 would hide the others.
     """
-    ranking = total(f"increase({select(counter)}[$__range] @ end())", label)
-    return f"{expression} and on ({label}) topk({most}, {ranking} > 0)"
+    return f"{expression} and on ({label}) topk({most}, {_count_events(label, counter)} > 0)"
+
+
+def _count_events(label: str, counter: str) -> str:
+    """The number of events in the time range, by label; it does not depend on the step."""
+    return total(f"increase({select(counter)}[$__range] @ end())", label)
 
 
 def largest(expression: str, label: str, gauge: str, most: int = MAX_SERIES) -> str:

@@ -53,7 +53,8 @@ def open_engine(url: str, login: DatabaseLogin | None = None, wait_s: int | None
         )
         _prepare_postgres(engine.sync_engine, wait_s, schema, login)
         return engine
-    engine = create_async_engine(parsed, hide_parameters=True, execution_options={TURNS_OPTION: WriterTurns()})
+    turns = WriterTurns(SQLITE_WAIT_S)
+    engine = create_async_engine(parsed, hide_parameters=True, execution_options={TURNS_OPTION: turns})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine

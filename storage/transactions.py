@@ -23,7 +23,6 @@ BEGIN_OPTION = "sqlite_begin"
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
 TURNS_OPTION = "sqlite_turns"  # the WriterTurns of an engine
-TURN_WAIT_S = 5.0
 
 T = TypeVar("T")
 Record = Callable[[AsyncConnection, T], Awaitable[None]]
@@ -39,10 +38,11 @@ class WriterTurns:
     """Lets the tasks of a process write to SQLite one after the other, with a pause as long as each transaction.
 
     SQLite gives its lock to the connection that polls at the right moment. Without the pauses, the ledger's thread and
-    other processes would rarely get it while many tasks write.
+    other processes would rarely get it while many tasks write. A task waits at most `wait_s` seconds for the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
         self._lock = asyncio.Lock()
         self._pause_until = 0.0
 
@@ -51,7 +51,7 @@ class WriterTurns:
         """Raises TimeoutError if the others take too long."""
         clock = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(TURN_WAIT_S):
+            async with asyncio.timeout(self._wait_s):
                 await self._lock.acquire()
         except TimeoutError:
             raise TimeoutError("database is locked") from None  # as SQLite would report it

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http.addresses.host_names import PROBES
 from api.http.draining import Draining
 from api.http.problems import respond_with_problem
 from api.http.security_headers import RawHeaders, set_security_headers
@@ -25,7 +26,7 @@ from monitoring.tracing.tracer import FinishedRequest
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
 _INTERNAL_ERROR = "internal_error"
-_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+_QUIET_ROUTES = PROBES | {"/metrics"}
 
 log = structlog.get_logger("atalaya.access")
 

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage import transactions
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
@@ -70,12 +69,14 @@ async def test_a_task_that_is_cancelled_in_the_pause_lets_the_next_one_write(eng
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
 
 
-async def test_a_task_waits_a_limited_time_for_the_others(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_waits_a_limited_time_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that cannot write in time gets the error of a locked database, and the next one can write."""
-    monkeypatch.setattr(transactions, "TURN_WAIT_S", 0.05)
+    monkeypatch.setattr("storage.engine.SQLITE_WAIT_S", 0.05)
+    engine = open_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
     async with writing(engine):
         with pytest.raises(DatabaseUnavailable):
             async with writing(engine):
                 pytest.fail("two tasks write at the same time")
     async with writing(engine) as connection:
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    await engine.dispose()

@@ -9,6 +9,8 @@ from ipaddress import IPv6Address
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 _MAX_NAME_CHARS = 253  # RFC 1035, section 2.3.4
+PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""The paths that platforms request by address, not by name."""
 
 
 def host_name(authority: str) -> str:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import HostNotAllowed
-from api.http.addresses.host_names import host_name, make_host_matcher
+from api.http.addresses.host_names import PROBES, host_name, make_host_matcher
 from api.http.problems import respond_with_problem
 from auth.networks import Network
 
@@ -23,8 +23,6 @@ _FORWARDING = frozenset(
     {b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"x-client-ip", b"client-cert"}
     | {b"client-cert-chain", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"}
 )
-# Platforms request them by address, not by name.
-_PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _MAX_HOPS = 32
 
 
@@ -87,7 +85,7 @@ class AllowedHosts:
         self._matches = make_host_matcher(names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _PROBES or self._allows(Headers(scope=scope).getlist("host")):
+        if scope["type"] != "http" or scope["path"] in PROBES or self._allows(Headers(scope=scope).getlist("host")):
             await self._app(scope, receive, send)
             return
         detail = "The gateway does not serve this host name. Add it to ALLOWED_HOSTS, or use another."

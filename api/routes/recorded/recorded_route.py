@@ -16,7 +16,6 @@ from api.http.uploads import check_declared_length
 from api.prediction.errors import ClientDisconnected
 from api.prediction.request import RequestOrigin
 from api.rate_limits.callers import caller_address
-from auth.errors import InvalidToken, SubjectBarred
 from auth.principal import Principal, Scope
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -104,8 +103,6 @@ def _record_refusals(handle: Handle) -> Handle:
             return await handle(request)
         except _RefusedByPipeline as refused:
             raise refused.error from refused.error.__cause__
-        except (InvalidToken, SubjectBarred):  # the request no longer has a principal
-            raise
         except Exception as error:
             principal = request.scope["state"].get("principal")
             if principal is not None:

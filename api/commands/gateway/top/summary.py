@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.commands.gateway.top.samples import ScrapeInterval
+from api.http.addresses.host_names import PROBES
 
-# Probes and scrapes, which are not counted as requests.
-PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+_UNCOUNTED = PROBES | {"/metrics"}  # probes and scrapes are not counted as requests
 # From best to worst. They are repeated here because importing the gateway's packages would slow down the command.
 QUEUE_STATES = ("normal", "shedding", "overload")
 LEDGER_STATES = ("writing", "spooling", "full")
@@ -57,10 +57,10 @@ def _find_uptime(interval: ScrapeInterval) -> float | None:
 def _summarize_requests(interval: ScrapeInterval) -> dict[str, Any]:
     classes: dict[str, float] = {}
     for labels, increase in interval.increases(f"{_DURATION}_count"):
-        if labels.get("http_route") not in PROBES:
+        if labels.get("http_route") not in _UNCOUNTED:
             status = f"{labels.get('http_response_status_code', '')[:1]}xx"
             classes[status] = classes.get(status, 0.0) + increase / interval.seconds
-    probes = {"http_route": PROBES}
+    probes = {"http_route": _UNCOUNTED}
     return {
         "per_s": sum(classes.values()),
         "by_status_per_s": classes,
