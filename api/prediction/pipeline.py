@@ -170,13 +170,9 @@ class PredictionPipeline:
                 return await estimate_cost(self._meter, request.origin.principal, needs.pixels)
 
     def record_refusal(self, origin: RequestOrigin, error: Exception) -> None:
-        """Record a request that got no prediction. Transports call this only for requests that never reached `run`.
-
-        A request whose credential was revoked meanwhile is not recorded, because it no longer has a principal.
-        """
-        if isinstance(error, InvalidToken | SubjectBarred):
-            return
-        self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
+        """Record a request that got no prediction. Transports call this only for requests that never reached `run`."""
+        if not isinstance(error, InvalidToken | SubjectBarred):  # revoked meanwhile: the request has no principal
+            self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
 
     async def _predict(self, request: PredictionRequest[Any], image: ImageSource, **conditions: Any) -> _Outcome:
         charges = list[QuotaCharge]()
