@@ -118,8 +118,8 @@ def find_runtime_changes(
     """Yield the changes of one part of the runtime from day to day; `current` is its value before the first day.
 
     `days` maps each day to the values that were used on it, and to the time at which each was first used.
-    Replicas with different values take turns, which is no change: a value that was used the day before, too, only
-    becomes current if the previous value is no longer used.
+    Replicas with different values do not count as changes: a value that was also used on the day before becomes
+    current only if the previous value is not used any more.
     """
     yesterday: Iterable[str] = () if current is None else (current,)
     for _, values in sorted(days.items()):

@@ -25,7 +25,7 @@ _ARTIFACTS = "api/2.0/mlflow-artifacts/artifacts/"
 _ARTIFACT_SCHEME = "mlflow-artifacts"
 _TIMEOUT = httpx.Timeout(10.0, read=60.0)  # the server may first fetch a file from its own storage
 _SHOWN_CHARACTERS = 200
-# What httpx and the socket module raise for a host that is no name, such as a..b.
+# What httpx and the socket module raise for an invalid host name, such as a..b.
 _INVALID_HOST = (httpx.InvalidURL, UnicodeError)
 
 
