@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.quotas.tallies import user_owner
@@ -34,7 +34,7 @@ class PendingErasures:
         """Return the erasures that are due, and reserve them for this process for an hour."""
         columns = pending_erasures.c
         due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # the latter if a clock was set back
-        founded = columns.user_id.not_in(select(users.c.id))
+        founded = ~exists().where(users.c.id == columns.user_id)  # PostgreSQL would read all users for NOT IN
         taken = update(pending_erasures).where(due, founded).values(due_at=now + RETRY_AFTER)
         async with writing(self._engine) as connection:
             rows = (await connection.execute(taken.returning(columns.user_id, columns.actor))).all()

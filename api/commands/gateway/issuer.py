@@ -48,7 +48,8 @@ def _get_json(url: str, path: str) -> dict[str, Any]:
     try:
         body = httpx.get(url.rstrip("/") + path, timeout=10).raise_for_status().json()
     except httpx.HTTPStatusError as error:
-        raise CommandFailed(f"{url}{path} has the status {error.response.status_code}: is this a gateway?") from None
+        status = error.response.status_code
+        raise CommandFailed(f"{url}{path} has the status {status}: is this an Atalaya gateway?") from None
     except httpx.HTTPError as error:
         raise CommandFailed(f"The gateway at {url} cannot be reached: {error}. Check --url.") from None
     except ValueError:

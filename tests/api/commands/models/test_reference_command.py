@@ -51,25 +51,27 @@ def test_the_reference_is_that_of_the_held_out_images(
     assert found.measures[Metric.IMAGE_SIZE].mean == 24
 
 
-def test_a_folder_of_validation_images_is_used(
-    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """If the data set has a folder validation/, the reference is built from all its images and no others."""
-    divided = tmp_path / "divided"
+@pytest.fixture
+def divided(data: Path, tmp_path: Path) -> Path:
+    """A data set with a folder of training images and one of validation images."""
     for split in ("train", "validation"):
-        shutil.copytree(data, divided / split)
+        shutil.copytree(data, tmp_path / "divided" / split)
+    return tmp_path / "divided"
+
+
+def test_a_folder_of_validation_images_is_used(model: Path, divided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If the data set has a folder validation/, the reference is built from all its images and no others."""
     capsys.readouterr()
     assert run(["models", "reference", "--data", str(divided), "--model", str(model)]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 60
 
 
-def test_a_file_that_is_too_large_is_named(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_too_large_is_named(model: Path, divided: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is larger than images may be is not read into memory, and is an error that names it."""
-    large = data / CLASSES[0] / "0.png"
+    large = divided / "validation" / CLASSES[0] / "0.png"
     os.truncate(large, 1 << 40)
-    options = ["--data", str(data), "--model", str(model), "--validation", "1"]
     capsys.readouterr()
-    assert run(["models", "reference", *options]) == 1
+    assert run(["models", "reference", "--data", str(divided), "--model", str(model)]) == 1
     assert f"{large}: The image has {1 << 40} bytes" in capsys.readouterr().err
 
 
