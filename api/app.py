@@ -112,7 +112,7 @@ def create_app(
         summary="A secured prediction gateway, which classifies the land use in aerial images.",
         version=version("atalaya"),
         lifespan=make_lifespan(settings, telemetry, draining, activity, limits, open_model, tls),
-        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        openapi_url=None,  # the documentation's router has the route, so that metrics name it
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

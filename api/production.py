@@ -15,8 +15,13 @@ from auth.errors import PasswordRefused, WeakSigningKey
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.errors import BadLedgerKey
 from storage.filesystems import EPHEMERAL_FILESYSTEMS, find_filesystem
+from storage.images.sealing import parse_keys
 from storage.private_files import restrict_file
 
+_MIN_DIFFERENT_BYTES = 9  # 32 random bytes have more with a probability of almost 1
+_NOT_RANDOM = (
+    "is not random, so it is too weak for ENVIRONMENT=production. Generate 32 random bytes: openssl rand -base64 32."
+)
 _DURABLE_STORAGE = "Mount a volume there, or use PostgreSQL."
 
 
@@ -43,7 +48,7 @@ def find_storage_risk(settings: Settings) -> str | None:
 
 
 def find_secret_problems(settings: Settings) -> Sequence[str]:
-    """Return which secrets are missing or weak: the signing keys and, in production, the database password."""
+    """Return which secrets are missing or weak: keys and, in production, the passwords of the database and Redis."""
     return _find_problems(settings, _SECRET_CHECKS)
 
 
@@ -55,12 +60,14 @@ def check_secrets(settings: Settings) -> None:
 
 
 def _find_problems(settings: Settings, checks: Sequence[Callable[[Settings], object]]) -> Sequence[str]:
-    problems = []
+    problems: list[str] = []
     for check in checks:
         try:
             check(settings)
-        except (SettingsError, WeakSigningKey) as error:
+        except WeakSigningKey as error:
             problems.append(str(error))
+        except SettingsError as error:
+            problems.extend(error.problems)
     return problems
 
 
@@ -89,20 +96,42 @@ def restrict_secret_files(settings: Settings) -> None:
             restrict_file(path)
 
 
-def _check_database_password(settings: Settings) -> None:
-    """Apply the password policy for users to the password in DATABASE_URL. Raises SettingsError.
+def _check_random_keys(settings: Settings) -> None:
+    """In production, reject keys that cannot be random, such as 32 zero bytes. Raises SettingsError."""
+    keys = {
+        "LEDGER__SIGNING_KEY": settings.ledger.signing_key,
+        "AUTH__DATA_KEY": settings.auth.data_key,
+        "IMAGES__KEY": settings.images.key,
+    }
+    weak = [name for name, key in keys.items() if key is not None and _has_weak_key(key.get_secret_value())]
+    if settings.in_production and weak:
+        raise SettingsError(*(f"{name} {_NOT_RANDOM}" for name in weak))
+
+
+def _has_weak_key(text: str) -> bool:
+    try:
+        keys = parse_keys(text)
+    except ValueError:
+        return False  # another check reports it
+    return any(len(set(key)) < _MIN_DIFFERENT_BYTES for key in keys)
+
+
+def _check_passwords(settings: Settings) -> None:
+    """In production, apply the password policy for users to DATABASE_URL and REDIS_URL. Raises SettingsError.
 
     A URL without a password is accepted: the gateway may log in through a socket or with a certificate.
     """
-    database = urlsplit(settings.database_url.get_secret_value())
-    if not settings.in_production or database.password is None:
-        return
-    try:
-        check_password_policy(unquote(database.password), unquote(database.username or ""))
-    except PasswordRefused as refused:
-        raise SettingsError(
-            f"DATABASE_URL has a password that is too weak for ENVIRONMENT=production. {refused}"
-        ) from None
+    urls = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    problems = []
+    for name, url in urls.items():
+        parts = urlsplit(url.get_secret_value() if url is not None else "")
+        try:
+            if parts.password is not None:
+                check_password_policy(unquote(parts.password), unquote(parts.username or ""))
+        except PasswordRefused as refused:
+            problems.append(f"{name} has a password that is too weak for ENVIRONMENT=production. {refused}")
+    if settings.in_production and problems:
+        raise SettingsError(*problems)
 
 
 def _check_issuer(settings: Settings) -> None:
@@ -121,4 +150,4 @@ def _check_ports(settings: Settings) -> None:
         raise SettingsError("METRICS_PORT must differ from PORT, whose requests it would receive.")
 
 
-_SECRET_CHECKS = (open_keyring, _check_ledger_key, _check_database_password)
+_SECRET_CHECKS = (open_keyring, _check_ledger_key, _check_random_keys, _check_passwords)

@@ -13,7 +13,7 @@
     ├── TooManyLabels        too_many_labels
     ├── ModelNotRecorded     model_not_recorded
     ├── BadLedgerKey         bad_ledger_key        start-up and command line only
-    ├── LedgerKeyMissing     ledger_key_missing    command line only
+    ├── LedgerKeyMissing     ledger_key_missing    command line and erasures in the background
     └── BadExport            bad_export            command line only
 
 Transports map these classes to responses. No message contains a secret.

@@ -140,7 +140,7 @@ def _parse(url: str) -> tuple[URL, str | None]:
         raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
     if parsed.get_backend_name() == "postgresql":
         _check_hosts(parsed)
-    elif parsed.database and parsed.database != ":memory:":
+    elif parsed.database:
         _make_folder(Path(parsed.database).parent)
         create_sqlite_file(Path(parsed.database))
     return parsed, database.schema

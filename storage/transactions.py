@@ -24,6 +24,8 @@ WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
 TURNS_OPTION = "sqlite_turns"  # the WriterTurns of an engine
 
+MAX_PAUSE_S = 0.1  # the longest interval at which SQLite polls for its lock, so a longer pause would help nobody
+
 T = TypeVar("T")
 Record = Callable[[AsyncConnection, T], Awaitable[None]]
 """Records what a transaction changed, as its last statements. If that fails, the change is rolled back."""
@@ -35,10 +37,11 @@ _OPERATOR_STATES = frozenset({"3F000", "42501", "25006"})
 
 
 class WriterTurns:
-    """Lets the tasks of a process write to SQLite one after the other, with a pause as long as each transaction.
+    """Lets the tasks of a process write to SQLite one after the other, with a pause after each transaction.
 
     SQLite gives its lock to the connection that polls at the right moment. Without the pauses, the ledger's thread and
-    other processes would rarely get it while many tasks write. A task waits at most `wait_s` seconds for the others.
+    other processes would rarely get it while many tasks write. A pause is as long as the transaction, but at most
+    MAX_PAUSE_S. A task waits at most `wait_s` seconds for the others.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -61,7 +64,8 @@ class WriterTurns:
             try:
                 yield
             finally:
-                self._pause_until = 2 * clock() - began
+                ended = clock()
+                self._pause_until = ended + min(ended - began, MAX_PAUSE_S)
         finally:
             self._lock.release()
 

@@ -55,6 +55,8 @@ def _read_sqlite(base: str, query: str) -> DatabaseUrl:
         raise DatabaseUnavailable(
             "DATABASE_URL must be sqlite:///PATH with three slashes, or sqlite:////PATH for an absolute path."
         )
+    if not base.strip("/") or base.startswith("/:memory:"):
+        raise DatabaseUnavailable("DATABASE_URL must name a file: sqlite:///PATH. A database in memory would be lost.")
     if query:
         raise DatabaseUnavailable("DATABASE_URL has parameters after the question mark: SQLite takes none.")
     return DatabaseUrl(f"{_SQLITE}://{base}")

@@ -132,7 +132,8 @@ def _describe_missing(settings: Settings) -> list[str]:
 
 
 def check_rotation(settings: Settings) -> None:
-    """Check that the signing key can be replaced where it is stored. Raises SettingsError."""
+    """Check that there is a signing key, and that it can be replaced where it is stored. Raises SettingsError."""
+    settings.signing_keys()
     if settings.auth.signing_key_file is None and not is_set_in_env_file(_SIGNING_KEY):
         raise SettingsError(
             "AUTH__SIGNING_KEY is not read from .env. `atalaya keys rotate --print` prints the new value: store it "

@@ -21,6 +21,7 @@ from slowapi.wrappers import Limit
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http.audit import record_event
 from api.http.problems import respond_with_problem
 from api.rate_limits.callers import caller_address, caller_key_id, caller_network, caller_subject
 from api.rate_limits.windows import LimitResult, LocalWindows, Windows
@@ -141,11 +142,12 @@ class CallerLimits(Limiter):
 
 
 def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Make the handler of RateLimitExceeded: it counts the request under the limit's name and responds with 429."""
+    """Make the handler of RateLimitExceeded: it counts and records the request, and responds with 429."""
 
     async def handle(request: Request, _: Exception) -> Response:
         name = request.state.limit_results[0][0]
         metrics.rate_limited.labels(name).inc()
+        await record_event(request, "access", "rate_limited", limit=name)
         detail = "Too many requests. Wait for the number of seconds in Retry-After."
         return respond_with_problem(request.scope, HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail)
 

@@ -56,13 +56,13 @@ def resolve_database_url(url: str) -> str:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the path in an SQLite URL, or None for another database and for one in memory.
+    """Return the path in an SQLite URL, or None for another database.
 
     SQLAlchemy, which opens the file, decodes %XX in the path.
     """
     scheme, separator, rest = url.partition(":///")
     path = rest.partition("?")[0]
-    in_file = scheme in _SQLITE and separator and path and not path.startswith((":memory:", "file:"))
+    in_file = scheme.lower() in _SQLITE and separator and path
     return Path(unquote(path)) if in_file else None
 
 

@@ -49,7 +49,7 @@ class PendingErasures:
         return [PendingErasure(row.user_id, row.actor) for row in rows]
 
     async def complete(self, user_id: str) -> None:
-        """Remove a completed erasure, and what requests that were running during the deletion have added to usage."""
+        """Remove a completed erasure, and the user's usage that requests running during the deletion have added."""
         async with writing(self._engine) as connection:
             await connection.execute(delete(pending_erasures).where(pending_erasures.c.user_id == user_id))
             await connection.execute(delete(usage).where(usage.c.owner == user_owner(user_id)))

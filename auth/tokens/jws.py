@@ -94,8 +94,8 @@ def _load_private_key(pem: str) -> SigningKey:
 
 
 def _load_secret(text: str) -> SigningKey:
-    # A random secret has at least nine different characters.
-    if _count_max_bits(text) < 256 or len(set(text)) < 9:
+    # A random secret has at least nine different characters, and does not consist of repetitions.
+    if _count_max_bits(text) < 256 or len(set(text)) < 9 or text in (text + text)[1:-1]:
         raise WeakSigningKey(
             "AUTH__SIGNING_KEY must hold at least 256 bits for HS256: 64 hexadecimal digits or 43 base64url characters."
         )

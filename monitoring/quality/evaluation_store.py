@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring.quality.evaluations import EvaluationComparison, EvaluationRecord
 from monitoring.quality.tables import evaluations
-from storage.transactions import reading, writing
+from storage.transactions import Record, reading, record_nothing, writing
 
 
 class EvaluationStore:
@@ -20,11 +20,12 @@ class EvaluationStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def add(self, record: EvaluationRecord) -> None:
-        values: dict[str, Any] = to_builtins(record)
+    async def add(self, evaluation: EvaluationRecord, *, record: Record[None] = record_nothing) -> None:
+        values: dict[str, Any] = to_builtins(evaluation)
         values |= values.pop("comparison") or {}
         async with writing(self._engine) as connection:
             await connection.execute(insert(evaluations).values(values))
+            await record(connection, None)
 
     async def list(self, since: int = 0) -> Sequence[EvaluationRecord]:
         """Return the evaluations from that time on, in seconds since 1970, oldest first."""

@@ -72,6 +72,9 @@ def test_schema_is_taken_from_the_url() -> None:
         ("postgresql://u:hush@/db?host=[::1]:1&host=b", "write several hosts with IPv6 addresses as"),
         ("postgresql://u:hush@/db?host=a,b&port=1,2,3", "the hosts and ports do not match"),
         ("sqlite://users.db", "three slashes"),
+        ("sqlite://", "must name a file"),
+        ("sqlite:///", "must name a file"),
+        ("sqlite:///:memory:", "must name a file"),
         ("sqlite:///users.db?mode=hush", "SQLite takes none"),
     ],
 )

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
-from storage.transactions import writing
+from storage.transactions import MAX_PAUSE_S, writing
 
 
 @pytest.fixture
@@ -41,14 +41,24 @@ async def test_one_task_at_a_time_writes_to_sqlite(engine: AsyncEngine) -> None:
 
 
 async def test_a_transaction_is_followed_by_a_pause(engine: AsyncEngine) -> None:
-    """After a transaction, other processes can take the lock for as long as the transaction took."""
+    """After a short transaction, other processes can take the lock for as long as the transaction took."""
     clock = asyncio.get_running_loop().time
     async with writing(engine):
         began = clock()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(MAX_PAUSE_S / 2)
         took = clock() - began
     async with writing(engine):
-        assert clock() - began >= 2 * took
+        assert clock() - began >= took + min(took, MAX_PAUSE_S)
+
+
+async def test_the_pause_after_a_slow_transaction_is_short(engine: AsyncEngine) -> None:
+    """A transaction that took long, perhaps because it waited for another process, does not delay the next one."""
+    clock = asyncio.get_running_loop().time
+    async with writing(engine):
+        await asyncio.sleep(10 * MAX_PAUSE_S)
+    ended = clock()
+    async with writing(engine):
+        assert clock() - ended < 9 * MAX_PAUSE_S
 
 
 async def test_a_task_that_is_cancelled_in_the_pause_lets_the_next_one_write(engine: AsyncEngine) -> None:

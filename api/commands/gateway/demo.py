@@ -151,7 +151,7 @@ def _wait_until_ready(url: str, server: _Server) -> None:
         if server.has_ended:
             raise CommandFailed("The gateway stopped during start-up; the reason is printed above.")
         try:
-            if httpx.get(f"{url}/readyz", timeout=1).is_success:
+            if httpx.get(f"{url}/readyz", timeout=1, trust_env=False).is_success:
                 return
         except httpx.TransportError:
             pass
@@ -192,6 +192,7 @@ def _predict(url: str, token: str) -> dict[str, Any]:
         files={"file": (_SAMPLE.name, _SAMPLE.read_bytes())},
         headers={"Authorization": f"Bearer {token}"},
         timeout=30,
+        trust_env=False,  # no proxy for loopback: it could read the token
     )
     if response.is_error:
         raise CommandFailed(f"The gateway rejected the prediction with {response.status_code}: {response.text}")

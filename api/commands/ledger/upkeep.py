@@ -117,9 +117,8 @@ def erase_predictions(settings: Settings, subject: str) -> int:
     """
     with _open_eraser(settings) as eraser:
         count = eraser.count(subject)
-        if _has_key(settings):
-            event = CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
-            write_event(settings, event)
+        event = CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
+        write_event(settings, event)
         return _run("erasing", count, eraser.erase(subject))
 
 

@@ -113,15 +113,17 @@ class RuntimeChange(Struct, frozen=True):
 
 
 def find_runtime_changes(
-    name: str, days: Mapping[str, Mapping[str, str]], current: str | None
+    name: str, days: Mapping[str, Mapping[str, str]], before: Sequence[str]
 ) -> Iterator[RuntimeChange]:
-    """Yield the changes of one part of the runtime from day to day; `current` is its value before the first day.
+    """Yield the changes of one part of the runtime from day to day.
 
-    `days` maps each day to the values that were used on it, and to the time at which each was first used.
+    `before` are the values of the last day before the first one, newest first; there are none before the first
+    prediction. `days` maps each day to the values that were used on it, and to the time at which each was first used.
     Replicas with different values do not count as changes: a value that was also used on the day before becomes
     current only if the previous value is not used any more.
     """
-    yesterday: Iterable[str] = () if current is None else (current,)
+    current = before[0] if before else None
+    yesterday: Iterable[str] = before
     for _, values in sorted(days.items()):
         for value, at in sorted(values.items(), key=lambda pair: pair[1]):
             if current is None:

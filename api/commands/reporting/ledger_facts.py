@@ -199,12 +199,12 @@ class QuarterFacts:
             and counts["server_errors"] > INCIDENT_SHARE * counts["requests"]
         ]
 
-    def list_runtime_changes(self, before: Mapping[str, str]) -> list[RuntimeChange]:
-        """Return the changes of the runtime; `before` is that of the last prediction before the quarter."""
+    def list_runtime_changes(self, before: Mapping[str, Sequence[str]]) -> list[RuntimeChange]:
+        """Return the changes of the runtime; see `find_runtime_before` for `before`."""
         changes = [
             change
             for name, days in self._runtimes.items()
-            for change in find_runtime_changes(name, days, before.get(name))
+            for change in find_runtime_changes(name, days, before.get(name, ()))
         ]
         return sorted(changes, key=lambda change: change.at)
 
@@ -221,15 +221,24 @@ def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts
     return facts, erased
 
 
-def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str, str]:
-    """Return the runtime of the last prediction before the quarter; empty if there is none."""
-    entries = ledger_entries.c
+def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str, Sequence[str]]:
+    """Return the values of each part of the runtime on the last day with predictions before the quarter, newest first.
+
+    Replicas may have different values on the same day.
+    """
+    entries, day = ledger_entries.c, ""
+    found: dict[str, dict[str, None]] = {}
     statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc())
     for (document,) in connection.execution_options(yield_per=_CHUNK).execute(statement):
         with suppress(*_CHANGED):
-            if document is not None and (runtime := parse_json(document).get("runtime")):
-                return {name: str(value) for name, value in runtime.items()}
-    return {}
+            request = parse_json(document or "{}")
+            if runtime := request.get("runtime"):
+                day = day or request["at"][:_DAY_LENGTH]
+                if not request["at"].startswith(day):
+                    break
+                for name, value in runtime.items():
+                    found.setdefault(name, {})[str(value)] = None
+    return {name: list(values) for name, values in found.items()}
 
 
 def find_decided_before(connection: Connection, quarter: Quarter, models: Iterable[str]) -> set[str]:

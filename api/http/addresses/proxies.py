@@ -9,10 +9,12 @@ from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import HostNotAllowed
 from api.http.addresses.host_names import PROBES, host_name, make_host_matcher
+from api.http.audit import record_event
 from api.http.problems import respond_with_problem
 from auth.networks import Network
 
@@ -89,6 +91,7 @@ class AllowedHosts:
             await self._app(scope, receive, send)
             return
         detail = "The gateway does not serve this host name. Add it to ALLOWED_HOSTS, or use another."
+        await record_event(Request(scope), "access", "misdirected")
         response = respond_with_problem(scope, HTTPStatus.MISDIRECTED_REQUEST, HostNotAllowed.code, detail)
         await response(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""`/docs`: Swagger UI from this folder, so that the page works without the internet and under a strict policy."""
+"""`/openapi.json`, and `/docs`: Swagger UI from this folder, which works offline and under a strict policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from string import Template
 
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 _FOLDER = Path(__file__).parent
 _ASSETS = {
@@ -31,6 +32,12 @@ router = APIRouter(include_in_schema=False)
 async def show_documentation() -> Response:
     """The interactive documentation."""
     return HTMLResponse(_render_page(), headers={"Content-Security-Policy": _POLICY})
+
+
+@router.get("/openapi.json")
+async def show_openapi(request: Request) -> Response:
+    """The OpenAPI document."""
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/docs/{name}")

@@ -77,6 +77,7 @@ class BoundedProtocol(CertificateProtocol):
         self._start_timeout(HEAD_LIMIT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_keepalive_if_required()  # uvicorn does so only if there is no error
         self._cancel_timeout()
         self._write_timeout.cancel()
         self._memory.discard(self)
@@ -116,7 +117,9 @@ class BoundedProtocol(CertificateProtocol):
         A request that the application has read completely still gets its response.
         """
         kept = next((number for number, cycle in enumerate(self._cycles) if cycle.body or cycle.more_body), None)
-        if kept is not None or (self._receiving_message and self._last_error is None):
+        if self.transport.is_closing():
+            self.transport.abort()  # it lingers
+        elif kept is not None or (self._receiving_message and self._last_error is None):
             error = MemoryFull("The memory for requests is in use. Try again later.", retry_after_s=1)
             self._refuse(error, len(self._cycles) if kept is None else kept)
         elif self._is_idle():

@@ -173,9 +173,11 @@ def test_routes_share_the_rate_limit(make_client: Any, settings: Any, log_in: An
     assert 'atalaya_rate_limited_total{limit="predict"} 1.0' in text
 
 
-def test_documentation_pages(client: TestClient) -> None:
-    """The OpenAPI document is served in development."""
+def test_documentation_pages(client: TestClient, log_in: Any) -> None:
+    """The OpenAPI document is served in development, and metrics name its route."""
     assert "/v1/predictions" in client.get("/openapi.json").json()["paths"]
+    route = 'http_request_method="GET",http_response_status_code="200",http_route="/openapi.json"'
+    assert route in client.get("/metrics", headers=log_in(client, "olga")).text
 
 
 def test_no_documentation_in_production(make_client: Any) -> None:

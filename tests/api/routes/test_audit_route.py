@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.api.conftest import Bearers
+from api.settings import Settings
+from tests.api.conftest import Bearers, MakeClient
 from tests.support.polling import wait_until
 
 LogIn = Callable[..., dict[str, str]]
@@ -55,6 +56,22 @@ def test_an_unauthenticated_request_is_recorded(
     """A request without valid credentials is recorded, without the credentials that were sent."""
     assert client.get("/v1/me", headers=headers).status_code == 401
     (entry,) = wait_for_entries(client, operator, event="access", outcome=outcome)
+    assert (entry["actor"], entry["detail"]) == ("", {})
+
+
+def test_a_request_over_a_rate_limit_is_recorded(make_client: MakeClient, settings: Settings, log_in: LogIn) -> None:
+    """A request that a rate limit rejects is recorded, with the name of the limit."""
+    client = make_client(limits=settings.limits.model_copy(update={"token": "1/hour"}))
+    operator = log_in(client, "olga")
+    assert client.post("/auth/token", data={"grant_type": "password"}).status_code == 429
+    (entry,) = wait_for_entries(client, operator, event="access", outcome="rate_limited")
+    assert (entry["actor"], entry["detail"]) == ("", {"limit": "token"})
+
+
+def test_a_request_for_an_unknown_host_is_recorded(client: TestClient, operator: dict[str, str]) -> None:
+    """A request for a host that is not allowed is recorded, without the name of the host."""
+    assert client.get("/v1/me", headers={"Host": "evil.example"}).status_code == 421
+    (entry,) = wait_for_entries(client, operator, event="access", outcome="misdirected")
     assert (entry["actor"], entry["detail"]) == ("", {})
 
 

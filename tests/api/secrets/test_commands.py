@@ -92,6 +92,14 @@ def test_rotated_keys_are_printed(folder: Path, capsys: pytest.CaptureFixture[st
     assert (folder / "AUTH__SIGNING_KEY").read_text() == old
 
 
+def test_a_missing_key_is_not_rotated(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`keys rotate` without a signing key says how to generate one, with and without --yes and --print."""
+    env_file.write_text("PORT=8001\n")
+    for options in ([], ["--yes"], ["--print"]):
+        assert run(["keys", "rotate", *options]) == 1
+        assert capsys.readouterr().err.startswith("error: AUTH__SIGNING_KEY is not set. Run `atalaya secrets init`")
+
+
 @pytest.fixture
 def env_file(tmp_path: Path) -> Path:
     """The .env of a gateway that has a database and no other source of secrets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import httpx
@@ -49,9 +50,24 @@ def test_production_rejects_a_weak_database_password(gateway: Gateway, password:
     assert f":{password}@" not in serve.stderr
 
 
-def test_a_secret_of_one_repeated_character_is_rejected(gateway: Gateway) -> None:
-    """T30: the gateway does not start with a secret that repeats one character 64 times."""
-    serve = gateway.with_settings(AUTH__SIGNING_ALGORITHM="HS256", AUTH__SIGNING_KEY="a" * 64).run("serve")
+def test_production_rejects_keys_and_passwords_that_are_not_random(gateway: Gateway) -> None:
+    """T30: production does not start with keys of zero bytes or a common password of Redis, and names each setting."""
+    zeros = base64.b64encode(bytes(32)).decode()
+    changes = {"LEDGER__SIGNING_KEY": zeros, "AUTH__DATA_KEY": zeros, "IMAGES__KEY": f"{zeros},{zeros}"}
+    production = gateway.with_settings(
+        ENVIRONMENT="production", AUTH__ISSUER=ISSUER, REDIS_URL="redis://:redis@127.0.0.1:1", **changes
+    )
+    serve = production.run("serve")
+    assert serve.returncode == 1
+    named = [line.removeprefix("error: ").split()[0] for line in serve.stderr.splitlines()]
+    assert named == [*changes, "REDIS_URL"]
+    assert zeros not in serve.stderr
+
+
+@pytest.mark.parametrize("key", ["a" * 64, "0123456789abcdef" * 4])
+def test_a_secret_that_repeats_is_rejected(gateway: Gateway, key: str) -> None:
+    """T30: the gateway does not start with a secret that repeats one character, or one part."""
+    serve = gateway.with_settings(AUTH__SIGNING_ALGORITHM="HS256", AUTH__SIGNING_KEY=key).run("serve")
     assert (serve.returncode, serve.stderr.count("\n")) == (1, 1), serve.stderr
     assert "AUTH__SIGNING_KEY" in serve.stderr
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import recorded_run, run_with_engine
+from api.commands.database import CommandEvent, recorded_run, recording, run_with_engine
 from api.commands.output import format_count, print_json, print_table, progress_bar
 from api.errors import CommandFailed, SettingsError
 from api.services.opening import read_engine_options
@@ -183,13 +183,20 @@ def _identify(digests: Sequence[bytes], labels: Sequence[str]) -> tuple[str, lis
 async def _compare_and_store(
     store: EvaluationStore, record: EvaluationRecord, accept_loss: bool
 ) -> tuple[EvaluationRecord, EvaluationRecord | None]:
-    """Store the record with its comparison; returns it, and its reference."""
+    """Store the record with its comparison; returns it, and its reference. The audit log records an accepted loss."""
     reference = await store.find_reference(record.data_digest)
-    if reference is not None:
-        result = compare_pairs(_read_bits(reference), _read_bits(record))
-        comparison = EvaluationComparison(reference.id, result.lost, result.gained, result.p_value)
-        record = replace(record, comparison=comparison, is_loss=result.is_loss and not accept_loss)
-    await store.add(record)
+    if reference is None:
+        await store.add(record)
+        return record, None
+    result = compare_pairs(_read_bits(reference), _read_bits(record))
+    comparison = EvaluationComparison(reference.id, result.lost, result.gained, result.p_value)
+    if result.is_loss and accept_loss:
+        record = replace(record, comparison=comparison)
+        event = CommandEvent("evaluation", "loss_accepted", f"model:{record.full_name}", {"reference": reference.id})
+        await store.add(record, record=recording(lambda _: event))
+    else:
+        record = replace(record, comparison=comparison, is_loss=result.is_loss)
+        await store.add(record)
     return record, reference
 
 

@@ -67,8 +67,8 @@ def read_evaluations() -> list[EvaluationRecord]:
     return list(run_with_engine(load_settings(), lambda engine: EvaluationStore(engine).list()))
 
 
-def test_a_loss_is_reported_until_it_is_accepted(served: EvaluateServed) -> None:
-    """The command fails for a worse model, in every evaluation, until the loss is accepted."""
+def test_a_loss_is_reported_until_it_is_accepted(served: EvaluateServed, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command fails for a worse model, until the loss is accepted. The audit log records that."""
     status, out, _ = served("good", "--json")
     first = json.loads(out)
     assert status == 0
@@ -87,6 +87,10 @@ def test_a_loss_is_reported_until_it_is_accepted(served: EvaluateServed) -> None
     assert served("good")[0] == 0
     (runs,) = run_with_engine(load_settings(), lambda engine: TaskRunStore(engine).list())
     assert (runs.task, runs.failures) == (Task.EVALUATE_SERVED, 0)
+    assert run(["audit", "--event", "evaluation", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    accepted = (entry["outcome"], entry["target"], entry["detail"])
+    assert accepted == ("loss_accepted", "model:tiny-v1.1", {"reference": first["id"]})
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

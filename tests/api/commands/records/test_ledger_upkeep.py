@@ -90,6 +90,19 @@ def test_interrupted_upkeep_is_recorded_in_the_audit_log(
     assert entry["outcome"] == outcome
 
 
+def test_an_erasure_is_recorded_without_the_ledger(
+    environment: Settings, ledger: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the ledger disabled and no key, the audit log records who erased a person's images and other records."""
+    run_with_accounts(environment, lambda accounts: accounts.add("bob", Role.CLIENT, "correct horse battery"))
+    monkeypatch.setenv("LEDGER__ENABLED", "false")
+    monkeypatch.delenv("LEDGER__SIGNING_KEY")
+    assert ledger("erase", "--principal", "bob", "--yes")[:2] == (0, f"Erased 0 predictions and {NO_IMAGES} of bob.\n")
+    assert run(["audit", "--event", "ledger", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["outcome"], entry["detail"]) == ("erased", {"payloads": "0"})
+
+
 def test_a_user_with_predictions_is_not_deleted_without_the_key(
     ledger: Run, environment: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

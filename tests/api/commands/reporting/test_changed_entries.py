@@ -102,7 +102,17 @@ def test_each_change_of_the_runtime_is_found(days: Sequence[str], changes: Seque
     found = facts.list_runtime_changes({})
     assert [(int(each.at[8:10]), each.before, each.after) for each in found] == changes
     if days[0] != "b":
-        assert facts.list_runtime_changes({"numpy": "0"})[0].before == "0"
+        assert facts.list_runtime_changes({"numpy": ["0"]})[0].before == "0"
+
+
+def test_replicas_that_differ_before_the_quarter_are_no_change() -> None:
+    """Values that were both used on the last day before the quarter do not count as a change on its first day."""
+    facts = QuarterFacts(QUARTER)
+    for hour, value in enumerate("ab"):
+        facts.add(json.dumps(REQUEST | {"at": f"2025-01-01T{hour:02}:00:00.000000Z", "runtime": {"numpy": value}}))
+    assert facts.list_runtime_changes({"numpy": ["a", "b"]}) == []
+    (change,) = facts.list_runtime_changes({"numpy": ["a"]})
+    assert (change.before, change.after) == ("a", "b")
 
 
 @pytest.mark.usefixtures("january")
@@ -137,4 +147,4 @@ def test_the_runtime_before_the_quarter(tmp_path: Path, monkeypatch: pytest.Monk
     moves = [build(EntryKind.CANARY_VERDICT, VERDICT)] * 3
     append(url, [prediction, *moves], datetime(2025, 3, 31, 23, tzinfo=UTC))
     with open_database(url) as engine, engine.connect() as connection:
-        assert find_runtime_before(connection, Quarter(2025, 2)) == {"numpy": "2.4.6"}
+        assert find_runtime_before(connection, Quarter(2025, 2)) == {"numpy": ["2.4.6"]}
