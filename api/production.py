@@ -98,13 +98,15 @@ def restrict_secret_files(settings: Settings) -> None:
 
 def _check_random_keys(settings: Settings) -> None:
     """In production, reject keys that cannot be random, such as 32 zero bytes. Raises SettingsError."""
+    if not settings.in_production:
+        return
     keys = {
         "LEDGER__SIGNING_KEY": settings.ledger.signing_key,
         "AUTH__DATA_KEY": settings.auth.data_key,
         "IMAGES__KEY": settings.images.key,
     }
     weak = [name for name, key in keys.items() if key is not None and _has_weak_key(key.get_secret_value())]
-    if settings.in_production and weak:
+    if weak:
         raise SettingsError(*(f"{name} {_NOT_RANDOM}" for name in weak))
 
 
@@ -121,6 +123,8 @@ def _check_passwords(settings: Settings) -> None:
 
     A URL without a password is accepted: the gateway may log in through a socket or with a certificate.
     """
+    if not settings.in_production:
+        return
     urls = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     problems = []
     for name, url in urls.items():
@@ -130,7 +134,7 @@ def _check_passwords(settings: Settings) -> None:
                 check_password_policy(unquote(parts.password), unquote(parts.username or ""))
         except PasswordRefused as refused:
             problems.append(f"{name} has a password that is too weak for ENVIRONMENT=production. {refused}")
-    if settings.in_production and problems:
+    if problems:
         raise SettingsError(*problems)
 
 
