@@ -46,11 +46,11 @@ def _open_lock(folder: Path, name: str) -> int:
     """Open the lock file. Only users who may write to the folder can open it: others could hold the lock forever."""
     descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     like = folder.stat()
-    share_as(descriptor, like, 0o660 if like.st_mode & stat.S_IWGRP else 0o600)
+    copy_access(descriptor, like, 0o660 if like.st_mode & stat.S_IWGRP else 0o600)
     return descriptor
 
 
-def share_as(path: int | Path, like: os.stat_result, mode: int) -> None:
+def copy_access(path: int | Path, like: os.stat_result, mode: int) -> None:
     """Set the mode of a file or folder, and give it the owner and group of `like`, as far as this process may."""
     status = os.stat(path)
     if (status.st_uid, status.st_gid) != (like.st_uid, like.st_gid):

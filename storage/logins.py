@@ -28,9 +28,10 @@ class _Login(Struct, frozen=True):
 class DatabaseLogin:
     """The login of a PostgreSQL URL, used by every engine that `follow` was called with. Thread-safe.
 
-    If a new login fails before it has succeeded once, those before it are tried, back to the last one that worked. So
-    connections succeed while only the secret store or only the database has the new login, whichever changes first,
-    also after three changes in a row. Raises DatabaseUnavailable for a URL that cannot be read.
+    Each connection tries the newest login first, then earlier ones, back to the last that has worked. So connections
+    succeed both before and after the database gets a new login, even after three changes in a row.
+
+    Raises DatabaseUnavailable for a URL that cannot be read.
     """
 
     def __init__(self, url: str) -> None:
@@ -81,6 +82,6 @@ def _split(url: str) -> tuple[tuple[URL, str | None], _Login]:
     """Return the URL without its login together with the schema, and the login."""
     database = read_database_url(url)
     parsed = make_url(database.url)
-    # Not `URL.set`, which ignores None.
+    # `URL.set` cannot remove the login, because it ignores arguments that are None.
     target = URL.create(parsed.drivername, None, None, parsed.host, parsed.port, parsed.database, parsed.query)
     return (target, database.schema), _Login(parsed.username, parsed.password)

@@ -20,8 +20,8 @@ from monitoring.metrics import Metrics
 MAX_LABELS = 20
 """The maximum number of labels of one prediction. Responses show all of them."""
 
-# One for each prediction that is being labelled, so that concurrent requests to one process keep MAX_LABELS. Each
-# further process can exceed it by one.
+# A lock for each prediction that is being labelled, so that the requests to one process keep to MAX_LABELS. With
+# several processes, each further one may add one label too many.
 _locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 

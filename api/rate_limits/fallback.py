@@ -86,9 +86,8 @@ class FallbackWindows:
     def _start_recovery(self, error: StoreUnavailable | TimeoutError) -> None:
         if self._recovery is None:  # if several requests fail together, only the first reports it
             reason = str(error) or type(error).__name__
-            log.error(
-                "limits_reduced", store=self._store, reason=reason, policy="each process allows half of each rate"
-            )
+            policy = "half of each rate is allowed, counted locally"
+            log.error("limits_reduced", store=self._store, reason=reason, policy=policy)
             self._on_change(False)
             # An empty context, so that the task's log lines carry no request's id.
             self._recovery = asyncio.create_task(self._recover(), context=Context())
@@ -100,7 +99,7 @@ class FallbackWindows:
                 await self._windows.open()
                 break
             except (StoreUnavailable, TimeoutError):
-                """Try again."""
+                pass  # try again
             except Exception:  # a bug must not leave the limits reduced forever
                 log.exception("limits_not_restored", store=self._store)
         self._recovery = None

@@ -91,7 +91,7 @@ class RedisWindows:
             except self._errors as error:
                 self._unavailable = True
                 raise StoreUnavailable(type(error).__name__) from None
-        # Drops the extra millisecond, because callers see whole seconds, and never more than the window.
+        # Leave out the extra millisecond: clients get whole seconds, rounded up, which must not exceed the window.
         return LimitResult(item, bool(counted), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
 
     async def close_connections(self) -> None:

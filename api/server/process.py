@@ -68,10 +68,10 @@ class _Protocol(BoundedProtocol):
 class GatewayServer(uvicorn.Server):
     """Keeps serving for `drain_s` after the signal to stop, then completes the requests in flight, then closes.
 
-    `draining` begins at the signal. It may also request the replacement of this process; then the server closes after
-    a fixed, short time, and `replacing` is true. If that takes too long, `successor` is started; without it, the
-    process exits and its supervisor starts another. `on_ready` is called once requests are accepted. `make_acceptor`
-    creates the acceptor of each listener.
+    `draining` begins at the signal, or when a stuck job requires a replacement of this process. For a replacement, the
+    server closes after a fixed, short time, and `replacing` is true. If closing takes too long, `successor` is started;
+    without one, the process exits and its supervisor starts another. `on_ready` is called once requests are accepted.
+    `make_acceptor` creates the acceptor of each listener.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class GatewayServer(uvicorn.Server):
             await asyncio.sleep(0.05)
         loop.call_later(CUT_OFF_S, self._draining.cut_off)
         for acceptor in self._acceptors:
-            # The next process accepts the connections in the backlog, if there is one.
+            # If this process is being replaced, leave the connections in the backlog to the next process.
             acceptor.stop(accept_backlog=not self.replacing)
         for listener in sockets or []:  # at once: connections made before the close are reset
             listener.close()

@@ -108,7 +108,7 @@ class Supervisor:
         now = time.monotonic()
         for worker in self._workers:
             if now >= worker.kill_at:
-                log.error("worker_killed", pid=worker.pid, reason="it took too long")
+                log.error("worker_killed", pid=worker.pid, reason="it did not start or stop in time")
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.kill_at = math.inf
         if self._may_start() and now >= self._start_at:

@@ -42,8 +42,8 @@ class RuntimeServices(Struct, frozen=True):
 class DatabaseCheck:
     """Pings the database, one ping at a time. A ping that takes too long goes on, and the next call waits for it.
 
-    It is cancelled only by `close`: each check has a second limit, and the driver of SQLite leaves a task behind if it
-    is cancelled again while it closes the connection of a cancelled statement.
+    Only `close` cancels a ping. The readiness check has a longer limit, which cancels only its wait: SQLite's driver
+    leaves a task behind if it is cancelled again while it closes the connection of a cancelled statement.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

@@ -113,10 +113,10 @@ async def open_serving_services(
 def image_memory_bytes(settings: Settings, backend: Backend) -> int:
     """Return the bytes for this process's images: MODEL__MEMORY_MEGABYTES, or else what the container's limit leaves.
 
-    Memory for images that wait to be kept for training is set aside. The process that pulls from an MLflow server, the
-    parent process and the prepared weights, which all workers map, are subtracted from the limit; the workers share
-    the rest evenly. The worker that starts first counts the weights twice, because they look private until another
-    worker maps them.
+    Subtracted from the limit first: the process that pulls from an MLflow server and, with several workers, the
+    supervisor and the prepared weights, which they share. Each worker gets an equal part of the rest, minus the memory
+    that it already uses, its expected growth and the memory for images that wait to be kept; at least MIN_BYTES. The
+    worker that starts first counts the weights twice, because they look private until another worker maps them.
     """
     if settings.model.memory_megabytes is not None:
         return settings.model.memory_megabytes << 20

@@ -71,7 +71,7 @@ class SettingsReader:
     def __init__(self, settings: Settings, find_problems: FindProblems) -> None:
         self._provider = open_provider(settings.secrets)
         self._find_problems = find_problems
-        self._seen: object = None  # `.env` may have changed since the settings were read from it
+        self._seen: object = None  # makes the first `read` build the settings: `.env` may have changed since
         self._result: Settings | SettingsError = settings
         self.interval_s = self._provider.interval_s
 
@@ -127,7 +127,7 @@ def _build(variables: Mapping[str, str], find_problems: FindProblems, overrides:
     if settings is None:
         # Check the other settings as if the invalid ones were not set, to report everything at once.
         settings = Settings.model_validate(_remove({**values, **overrides}, locations))
-    # A problem that mentions an invalid setting may only result from that setting's default.
+    # Leave out problems that mention an invalid setting: they may result from the default that replaced its value.
     invalid = {*garbled, *("__".join(map(str, location[:2])).upper() for location in locations)}
     problems += [problem for problem in find_problems(settings) if not _find_names(problem) & invalid]
     if problems:

@@ -41,7 +41,7 @@ class FairSlots:
             self.release(*owner)
 
     async def take(self, *owner: str) -> None:
-        """Wait for a slot; call `release` when it is free again. Raises HashingBusy."""
+        """Wait for a slot and take it; call `release` when the work is done. Raises HashingBusy."""
         waiter = _Waiter(owner, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
         self._grant_free_slots()

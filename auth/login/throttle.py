@@ -128,7 +128,8 @@ class LoginThrottle:
         async with writing(self._engine) as connection:
             rows = (await connection.execute(_select_recent(attempt.counters, now).with_for_update())).all()
             attempt = replace(attempt, early_by_s=_check_wait(rows, attempt.counters, now), no_failures=False)
-            if _count_limiting(rows, attempt) < FREE_FAILURES:  # another attempt has just made this one early
+            # Meanwhile, another attempt has made this one early, or has reset the counters.
+            if _count_limiting(rows, attempt) < FREE_FAILURES:
                 return attempt
             await self._count(connection, attempt, now)
         return replace(attempt, counted_at=now, previous={row.key: row.last_at for row in rows})
@@ -238,7 +239,11 @@ def _compute_remaining_s(rows: Sequence[Row[Any]], now: datetime) -> int:
 
 
 def _count_limiting(rows: Iterable[Row[Any]], attempt: Attempt) -> int:
-    """Return the highest failure count that can delay the attempt after this one."""
+    """Return the failure count that determines whether the next attempt must wait.
+
+    It is the higher of those of the account and the network or, for an early attempt, that of the pair, including its
+    early attempts.
+    """
     counters = attempt.counters
     failures: dict[str, int] = {row.key: row.failures for row in rows}
     if attempt.early_by_s:

@@ -56,7 +56,8 @@ class Duty(IntEnum):
 async def claim_upkeep(engine: AsyncEngine, now: datetime, duty: Duty = Duty.EXPIRED_ROWS) -> bool:
     """Claim the duty if it is due; return whether the caller must do it now. Raises DatabaseUnavailable."""
     last = upkeep.c.last_at
-    due = or_(last <= now - INTERVAL, last > now + INTERVAL)  # the latter if a clock was set back
+    # The second condition holds if a clock was set back.
+    due = or_(last <= now - INTERVAL, last > now + INTERVAL)
     claim = dialect_insert(upkeep, engine.dialect).values(id=duty.value, last_at=now)
     claim = claim.on_conflict_do_update(index_elements=[upkeep.c.id], set_={"last_at": now}, where=due)
     async with writing(engine) as connection:

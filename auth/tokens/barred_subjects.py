@@ -19,7 +19,7 @@ from storage.transactions import Record, reading, record_nothing, writing
 
 # Every process reads the barred subjects from the feed of changes, which keeps a change until it expires.
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-# A process that cannot read the feed for this long keeps rejecting the subject until it restarts.
+# How long the change that unbars a user is kept. A process that misses it rejects the user until it restarts.
 _ANNOUNCED = timedelta(days=30)
 
 

@@ -64,7 +64,7 @@ class Keyring:
 
     @property
     def signing(self) -> SigningKey:
-        """The newest key that every process has read."""
+        """The newest key whose delay has passed; the oldest key if no delay has passed."""
         latest_active = datetime.fromtimestamp(self._clock(), UTC) - self._activation_delay
         return next((key for key, starts_at in self._keys if starts_at <= latest_active), self._keys[-1][0])
 

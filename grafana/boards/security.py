@@ -83,7 +83,7 @@ def limit_panels() -> Iterable[Builder[Panel]]:
     )
     yield states(
         "Store of the limits",
-        "Without the shared store each process counts on its own and enforces half of each limit.",
+        "While it is unavailable, half of each limit is allowed, counted on each machine or in each process.",
         [(1, "shared", "green"), (0, "unavailable", "red")],
         query(f"min by (store) ({select('atalaya_limit_store_up')})", "{{store}}"),
         width=8,

@@ -66,7 +66,8 @@ class Findings(Struct, frozen=True):
 class Trial:
     """Compares `candidate` with `production`. It is closed when either is replaced; later findings are ignored.
 
-    With `pairs_in_time`, outcomes for images that only one model has classified are paired with outcomes of the other.
+    With `pairs_in_time`, the outcome for an image that only one model has classified is paired with an outcome of the
+    other model for another image.
     """
 
     def __init__(

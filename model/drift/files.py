@@ -21,7 +21,7 @@ def describe_reference_file(reference: Reference, model: str, digest: str) -> di
 def find_reference(files: Iterable[Path], digest: str) -> Reference | None:
     """Return the first reference for the model with this digest; None if no file has one.
 
-    Raises ArtefactError if none has one, but one that cannot be read may have it.
+    Raises ArtefactError if some files cannot be read and no other file has one.
     """
     problem: ArtefactError | None = None
     for path in files:

@@ -50,8 +50,9 @@ NO_HINTS = RangeHints()
 def find_range(high_bytes: NDArray[np.int64], hints: RangeHints = NO_HINTS) -> SampleRange:
     """Return the smallest range that contains 99.9 % of the samples and the declared maximum.
 
-    `high_bytes` counts samples by their high byte, int64 [256]. Missing data is ignored: the declared value, and
-    samples of 0xFF00 or more if no other samples are above the partial ranges.
+    `high_bytes` counts samples by their high byte, int64 [256]. Missing data is ignored: samples with the high byte of
+    the declared value, unless that byte is 0, and samples of 0xFF00 or more if at most 0.1 % of the remaining samples
+    lie between the partial ranges and 0xFF00.
     """
     counts = high_bytes.copy()
     if hints.nodata is not None and hints.nodata >> 8:

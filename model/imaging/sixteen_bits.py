@@ -130,9 +130,9 @@ def _load_plane(data: bytes, index: int) -> Image.Image:
 
 
 def _exchange_order(args: Any) -> Any:
-    """Exchange the byte order of the raw mode, which is the only or the first of a decoder's arguments.
+    """Return the decoder's arguments with the other byte order in the raw mode, which is the first or only argument.
 
-    Grey and alpha are read as four bands: high, low, high, low.
+    Grey and alpha get the raw mode "RGBA" instead: four bands with the high and the low byte of each.
     """
     if isinstance(args, tuple):
         return (_exchange_order(args[0]), *args[1:])
@@ -162,9 +162,9 @@ def _get_alpha_range(image: Image.Image, colours: SampleRange) -> SampleRange:
 
 
 def _uses_high_bits_only(blocks: Iterable[NDArray[np.uint16]]) -> bool:
-    """Whether all samples were 8-bit ones (multiples of 257), or ones of a lower depth shifted to the high bits.
+    """Whether all samples were scaled from 8 bits (multiples of 257), or all were shifted up from a lower depth.
 
-    Such samples are small because the picture is dark.
+    Low samples then mean a dark picture, not a narrow range.
     """
     from_eight_bits = shifted = True
     for samples in blocks:

@@ -29,7 +29,7 @@ from model.registry.errors import AliasMoved, RegistryUnavailable, UnknownModel,
 from model.registry.moves import AliasMove
 from model.registry.state import ModelState, Version, check_name, is_name, parse_state, serialise_state
 from model.signing.required import verify_required
-from storage.folders import lock_folder, share_as, sync_folder
+from storage.folders import copy_access, lock_folder, sync_folder
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -197,7 +197,7 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
     """Copy the files that the manifest lists, and the signature, into `target`; return the manifest's SHA-256."""
     incoming = Path(mkdtemp(prefix=_INCOMING, dir=target.parent))
     try:
-        _share_as_parent(incoming)
+        _copy_parent_access(incoming)
         like = incoming.stat()
         for filename in list_present(source, manifest):
             _write_durably(incoming / filename, read_verified(source, manifest, filename), like)
@@ -242,13 +242,13 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir()
     except FileExistsError:  # perhaps made by another writer
         return
-    _share_as_parent(folder)
+    _copy_parent_access(folder)
 
 
-def _share_as_parent(folder: Path) -> None:
+def _copy_parent_access(folder: Path) -> None:
     """Give the folder the permissions of its parent, regardless of this process's umask."""
     like = folder.parent.stat()
-    share_as(folder, like, stat.S_IMODE(like.st_mode) & ~stat.S_IWOTH)
+    copy_access(folder, like, stat.S_IMODE(like.st_mode) & ~stat.S_IWOTH)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -266,7 +266,7 @@ def replace_file(path: Path, data: bytes) -> None:
 def _write_durably(path: Path, data: bytes, like: os.stat_result) -> None:
     """Write a file, with the owner, group and mode of `like` as far as permitted, and sync it to disk."""
     with path.open("wb") as file:
-        share_as(file.fileno(), like, stat.S_IMODE(like.st_mode) & _FILE_MODE)
+        copy_access(file.fileno(), like, stat.S_IMODE(like.st_mode) & _FILE_MODE)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -54,7 +54,7 @@ class BoundedMean(Struct, frozen=True):
         return self._mirror().compute_log_e_above(_mirror_counts(counts), -bound)
 
     def find_lower_bound(self, counts: Mapping[float, int], level: float) -> float:
-        """Return the largest bound above which the mean is shown to be at `level`.
+        """Return the largest bound that the mean is shown, at `level`, to exceed.
 
         The probability that the bound ever exceeds the mean is at most `level`.
         """
@@ -69,7 +69,7 @@ class BoundedMean(Struct, frozen=True):
         return below
 
     def find_upper_bound(self, counts: Mapping[float, int], level: float) -> float:
-        """Return the smallest bound below which the mean is shown to be at `level`."""
+        """Return the smallest bound that the mean is shown, at `level`, to be below."""
         return -self._mirror().find_lower_bound(_mirror_counts(counts), level)
 
     def _mirror(self) -> BoundedMean:

@@ -179,7 +179,8 @@ class MemoryBudget:
         """Wait for the amount. Returns whether it was granted."""
         waiters = self._find_waiters(waiter.reservation)
         waiters.add(waiter)
-        if not waiter.reservation.allocation.is_reading:  # it may have released memory or need an eviction
+        # A request for decoding may have released memory, or may need others to be evicted.
+        if not waiter.reservation.allocation.is_reading:
             self._wake_waiters()
         try:
             async with asyncio.timeout(min(self._wait_s, waiter.reservation.deadline - time.monotonic())):
@@ -187,8 +188,9 @@ class MemoryBudget:
         except TimeoutError:
             return False
         finally:
+            # This request no longer blocks later large requests or limits small ones.
             if waiters.remove(waiter) and not waiter.is_small:
-                self._wake_waiters()  # it no longer blocks later large requests or limits small ones
+                self._wake_waiters()
 
     def _find_waiters(self, reservation: Reservation) -> _Waiters:
         return self._read_waiters if reservation.allocation.is_reading else self._decode_waiters
@@ -218,10 +220,11 @@ class MemoryBudget:
     def _wake_waiters(self) -> None:
         if not self.is_contended:
             return
-        large_waited = self._is_large_waiting
-        self._grant_waiters()
-        if large_waited and not self._is_large_waiting:  # small requests are no longer limited
+        repeat = True
+        while repeat:
+            large_waited = self._is_large_waiting
             self._grant_waiters()
+            repeat = large_waited and not self._is_large_waiting  # small requests are no longer limited
         self._evict_waiters()
 
     def _grant_waiters(self) -> None:

@@ -124,7 +124,10 @@ class OverloadPolicy:
         return load.waiting < _count_shedding_slots(load.workers)
 
     def _start_period(self, load: LoadSnapshot) -> LoadHistory:
-        """Restart the counts when the period has ended; extend it if requests keep coming and most were rejected."""
+        """Start new counts if the period of shedding has ended.
+
+        Another period starts at once if the request follows soon, and most requests of the last period were rejected.
+        """
         history = load.history
         if load.now < history.shedding_until:
             return history
@@ -149,8 +152,8 @@ def get_load_state(history: LoadHistory, now: float) -> LoadState:
 def compute_retry_after_s(load: LoadSnapshot, jitter: float) -> int:
     """Return the seconds after which a rejected caller should try again, at least 1.
 
-    While shedding, add a second for each rejection per completed job, times `jitter` (around 1). If all callers
-    comply, they return at the rate at which jobs complete.
+    While shedding, add a second for each rejection per completed job after the first, up to a limit, times `jitter`
+    (around 1). If all callers comply, they return at the rate at which jobs complete.
     """
     history = load.history
     excess = history.rejected / (history.completed + 1) - 1 if load.now < history.shedding_until else 0.0
@@ -164,7 +167,10 @@ def _count_shedding_slots(workers: int) -> int:
 
 
 def _count_evictions(load: LoadSnapshot, history: LoadHistory) -> int:
-    """Return how many waiting jobs to evict after a rejection: those beyond the shedding slots, none after a burst."""
+    """Return how many waiting jobs to evict after a rejection: those beyond the shedding slots.
+
+    None are evicted until the rejections exceed half of the queued jobs: fewer may be a short burst.
+    """
     if history.rejected <= load.queued / 2:
         return 0
     return max(0, load.waiting - _count_shedding_slots(load.workers))

@@ -84,7 +84,7 @@ class AuditTrail:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await stopping.wait()
-            # Read before the flush: rejections that are recorded during it need another one.
+            # Read before the flush: rejections recorded during this flush need another flush.
             stopped = stopping.is_set()
             await self.flush()
         if lost := self._refusals.waiting:

@@ -87,7 +87,7 @@ class Journal:
             self._deliver_to_own_chain(entries)
         except ChainConflict:
             log.error(
-                "ledger_out_of_step",
+                "ledger_chain_conflict",
                 writer=entries[0].linked.entry.writer,
                 policy="the process continues in a new chain",
             )
@@ -112,7 +112,7 @@ class Journal:
         except ChainConflict:
             # Either the database was restored from a backup, or it committed a batch, but the acknowledgement was lost
             # and the spool was full.
-            log.error("ledger_out_of_step", writer=self._chain.writer, policy="the process continues in a new chain")
+            log.error("ledger_chain_conflict", writer=self._chain.writer, policy="the process continues in a new chain")
             batch.reset()
             self._begin_chain()
             self._append(batch)
@@ -143,7 +143,10 @@ class Journal:
         return batch.results
 
     def _end_spooling(self) -> None:
-        """Return to writing to the database. Raises LedgerUnavailable if it is not writable or their disk is full."""
+        """Write to the database again.
+
+        Raises LedgerUnavailable if it is not writable, or if the disk that it shares with the spool is full.
+        """
         if self.full and self._folder.shares_disk() and not self._spools[-1].has_capacity():
             raise LedgerUnavailable
         self._store.check_writable(self._chain.writer)

@@ -33,7 +33,7 @@ COMMIT_TIMEOUT_S = 3.0
 DELIVERY_RETRY_S = 0.25
 CHECKPOINT_INTERVAL_S = 60.0
 REFUSAL_DELAY_S = 0.2
-LINGER_S = 0.01  # for each other entry that an entry waits for
+LINGER_S = 0.01  # an entry that lingers for n others waits at most n times this
 
 log = structlog.get_logger("atalaya.ledger")
 Facts = dict[str, Any]

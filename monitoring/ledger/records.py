@@ -161,26 +161,28 @@ def read_entries(
             for table, wanted in ((ledger_payloads, True), (ledger_erasures, True), (ledger_labels, with_labels))
         )
         for row in entries:
-            entry = LedgerEntry(*row)
-            payload, erasure = payloads.get(entry.seq), erasures.pop(entry.seq, None)
-            if payload is not None and payload[2] == entry.id:
-                del payloads[entry.seq]
-            else:
-                payload = None
-            record = EntryRecord(
-                entry,
-                Payload(*payload[3:]) if payload else None,
-                Erasure(*erasure[2:]) if erasure else None,
-            )
+            record = _make_record(LedgerEntry(*row), payloads, erasures)
             yield record
-            if with_labels and not _has_label_row(record, labels.pop(entry.seq, None)):
-                yield Orphan(writer, entry.seq, "label")
+            if with_labels and not _has_label_row(record, labels.pop(row.seq, None)):
+                yield Orphan(writer, row.seq, "label")
         yield from (Orphan(writer, seq, "payload") for seq in payloads)
         yield from (Orphan(writer, seq, "erasure") for seq in erasures)
         yield from (Orphan(writer, seq, "label") for seq in labels)
         if last is None:
             return
         after = last
+
+
+def _make_record(entry: LedgerEntry, payloads: dict[int, Row[Any]], erasures: dict[int, Row[Any]]) -> EntryRecord:
+    """Return the entry with what belongs to it, and remove those rows from `payloads` and `erasures`."""
+    payload = None
+    row = payloads.get(entry.seq)
+    if row is not None and row.id == entry.id:
+        del payloads[entry.seq]
+        payload = Payload(row.principal, row.model, row.status, row.salt, row.document)
+    row = erasures.pop(entry.seq, None)
+    erasure = None if row is None else Erasure(row.at, row.key, row.signature)
+    return EntryRecord(entry, payload, erasure)
 
 
 def _has_label_row(record: EntryRecord, row: Row[Any] | None) -> bool:

@@ -28,9 +28,9 @@ class QueueLimits(Struct, frozen=True):
 class LineQueue(ABC):
     """A queue of lines, which a thread passes to `write_batch` in order.
 
-    After a dropped line, all others are dropped until the thread has written the queue. It then calls `report` with the
-    number of dropped lines. `on_drop` is called with the number of lines at each drop, and also with those that the
-    destination has rejected, which are not reported.
+    Once a line has been dropped, all further lines are dropped until the thread has written the queue. The thread then
+    calls `report` with the number of dropped lines. `on_drop` is called with the number of lines at each drop, and also
+    with the number that the destination has rejected; `report` does not include these.
     """
 
     def __init__(self, report: OnDrop, on_drop: OnDrop, limits: QueueLimits) -> None:

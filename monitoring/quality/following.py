@@ -77,7 +77,7 @@ class SumUpdater:
                 yield
 
     def _find_grown(self) -> Sequence[tuple[str, int, int]]:
-        """Return the chains that are longer than their part in the sums: writer, end of that part, end of the chain."""
+        """Return the chains with uncounted entries: the writer, its last counted entry, and the end of the chain."""
         heads, ends = ledger_heads.c, prediction_sum_ends.c
         after = func.coalesce(ends.seq, 0)
         joined = select(heads.writer, after, heads.seq).join_from(
@@ -97,7 +97,7 @@ class SumUpdater:
         return _Chunk(documents, len(rows), rows[-1].seq if len(rows) == CHUNK else end)
 
     def _add(self, writer: str, after: int, chunk: _Chunk, requests: Sequence[RecordedRequest]) -> bool:
-        """Add to the sums, unless another process has moved the end of the chain's part."""
+        """Add the requests to the sums. Returns False, and changes nothing, if another process has counted them."""
         with ledger_errors(self._writing.url), self._writing.begin() as connection:
             exclude_upkeep(connection)
             if not self._move_end(connection, writer, after, chunk.end):

@@ -163,8 +163,8 @@ def _make_parent(context: TraceContext) -> Context:
 class _Sender(SpanExporter):
     """Sends batches with `exporter`, counts the spans that are not sent, and logs each outage once.
 
-    Each batch is sent in a thread of its own, which is left alone if it exceeds its time: neither requests nor DNS can
-    limit the time of a whole request. Until that thread ends, further batches are dropped.
+    Each batch is sent in its own thread, which is abandoned if it takes too long: the library `requests` limits neither
+    name resolution nor the duration of a whole request. Until that thread ends, further batches are dropped.
     """
 
     def __init__(self, exporter: SpanExporter, on_dropped: Callable[[int], object]) -> None:

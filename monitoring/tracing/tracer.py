@@ -66,10 +66,10 @@ class SpanExporter(Protocol):
 
 
 class Tracer:
-    """Samples requests: those whose parent is sampled, and `share`, in [0, 1], of those without a parent.
+    """Reads the trace ids of requests, samples some requests, and exports their spans.
 
-    At most MAX_REQUESTED_PER_S of the former are sampled per second. Without an `exporter` it samples none, and only
-    reads the ids. `clock` returns seconds.
+    Samples all requests whose parent is sampled, at most MAX_REQUESTED_PER_S per second, and `share`, in [0, 1], of
+    those without a parent. Without an `exporter`, samples none and only reads the ids. `clock` returns seconds.
     """
 
     def __init__(

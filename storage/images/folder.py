@@ -79,7 +79,8 @@ class ImageFolder:
 
     def _create(self, owner: str, path: Path) -> int:
         """Create a file and the owner's folder. Try twice: `remove` in another process may delete the empty folder."""
-        with suppress(FileNotFoundError, FileExistsError):  # mkdir raises the latter if the folder existed just before
+        # mkdir raises FileExistsError if another process removes the folder while mkdir checks it.
+        with suppress(FileNotFoundError, FileExistsError):
             return self._create_once(owner, path)
         return self._create_once(owner, path)
 

@@ -14,9 +14,9 @@ _MIN_SHARES = 10
 class SpaceLimit:
     """Admits writes while the store holds less than `limit` bytes. Not thread-safe.
 
-    `processes` write at the same time, so each measures the store again after it has used its share of the free space,
-    a tenth or less, or after a minute, but less often if measuring is slow. `measure` returns the size of the store in
-    bytes.
+    Several `processes` may write to the store. So each process measures the store again once it has used its share of
+    the free space (at most a tenth), or after a minute. Measuring takes at most a twentieth of the time. `measure`
+    returns the size of the store in bytes.
     """
 
     def __init__(

@@ -132,6 +132,7 @@ def _open_target(path: Path) -> Iterator[BinaryIO]:
         with open_new_file(path) as file:
             yield file
         return
-    # Not sys.stdout.buffer: closing this one writes again after an error, which then is not taken for a model's.
+    # Not sys.stdout.buffer: after a failed write, closing this file fails too, and `reporting_write_errors` reports
+    # that error. Otherwise `_add_model` would report that the model's file cannot be read.
     with reporting_write_errors("Standard output"), open(sys.stdout.fileno(), "wb", closefd=False) as file:
         yield file

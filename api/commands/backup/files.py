@@ -31,7 +31,7 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise CommandFailed(f"{path} cannot be created: {error.strerror}. Name another file.") from None
     try:
-        # Closing a file whose last write failed writes again: that error replaces the earlier one.
+        # After a failed write, closing the file fails too, and `reporting_write_errors` reports this second error.
         with reporting_write_errors(path), os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()

@@ -139,7 +139,8 @@ def serve_with_workers(
         def work(slot: WorkerSlot) -> int:
             share_metrics(metrics, slot.number)
             shown = build_shared_registry(metrics, lambda: read_processes(directory).pids)
-            # Again, because a restart applies changes, but not that of the limit after which the supervisor kills.
+            # Read the settings again, so that a restart applies changes. DRAIN_SECONDS stays as it was, because the
+            # supervisor's limit for killing a worker is computed from it.
             settings = reload_settings(**options, atalaya_shared=directory, drain_seconds=drain_s)
             model = partial(_open_model, settings)
             server = _make_server(settings, CollectorRegistry(), shown, model, Draining(), slot.report_ready)

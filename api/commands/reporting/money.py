@@ -35,18 +35,27 @@ def build_cost(report: Report, prices: Prices, charts: Charts, t: Translate) -> 
     callers = _list_callers(measured, report.names)
     section.add_table(Table(t("cost.callers", currency=currency), [t("caller"), t("total")], callers))
     section.tables.append(_compare_machines(measured[-1], currency, t))
-    for month in measured:
+    _add_partial_months(section, measured, t)
+    _add_sleep(section, measured, currency, t)
+    return section
+
+
+def _add_partial_months(section: Section, months: Sequence[MonthCost], t: Translate) -> None:
+    for month in months:
         if month.measured_share < 1:
             percent = f"{100 * month.measured_share:.1f}"
             section.missing.append(t("cost.partial", month=month.month, percent=percent))
-    sleeps = [month.sleep for month in measured if month.sleep is not None]
+
+
+def _add_sleep(section: Section, months: Sequence[MonthCost], currency: str, t: Translate) -> None:
+    """Add what sleeping in the idle hours would have saved."""
+    sleeps = [month.sleep for month in months if month.sleep is not None]
     if sleeps:
-        hours = sum(month.measured_hours for month in measured)
+        hours = sum(month.measured_hours for month in months)
         idle, saved = sum(sleep.idle_hours for sleep in sleeps), sum(sleep.saves.total for sleep in sleeps)
         section.notes.append(t("cost.sleep", idle=idle, measured=hours, saved=f"{saved:.2f}", currency=currency))
     else:
         section.missing.append(t("cost.no_sleep"))
-    return section
 
 
 def _format_month(month: MonthCost) -> Sequence[str]:

@@ -55,11 +55,11 @@ class Acceptor:
     def stop(self, *, accept_backlog: bool) -> None:
         """Stop accepting; the caller closes the listener.
 
-        With `accept_backlog`, first accept the connections in the kernel's backlog, which closing the listener resets:
-        as many as there are free slots, so that a client that connects all the time cannot prolong this.
+        With `accept_backlog`, first accept the connections in the kernel's backlog, because closing the listener would
+        reset them. This ends when no slot is free, so a client that keeps connecting cannot prolong it.
         """
         while accept_backlog and self._accept():
-            """Accept the next one."""
+            pass  # each call takes one connection from the backlog
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
@@ -80,7 +80,7 @@ class Acceptor:
         """Accept one connection. Returns False if there is none, or if the kernel or the limiter refuses it."""
         try:
             connection, (address, *_) = self._listener.accept()
-        except (BlockingIOError, InterruptedError):  # another worker has accepted it
+        except (BlockingIOError, InterruptedError):  # the backlog is empty, or another worker was faster
             return False
         except ConnectionAbortedError:  # the client closed it; there may be another
             return True

@@ -8,7 +8,7 @@ from collections import Counter
 from auth.networks import client_network
 
 MAX_CONNECTIONS = 1000  # of one process
-SPARE_DESCRIPTORS = 64  # for the database, the spool and forms
+SPARE_DESCRIPTORS = 64  # for databases, the spool, logs and outgoing requests
 
 
 class ConnectionLimiter:

@@ -20,7 +20,9 @@ from api.server.connections.write_timeout import WriteTimeout
 from api.server.tls import CertificateProtocol
 from model.errors import MemoryFull
 
-_PARSED_BYTES = 8 * 1024  # in one piece; a head that begins behind another request counts from the next piece on
+# The bytes that are parsed at once. A head that begins in the same piece as the end of the previous request is
+# counted only from the next piece on.
+_PARSED_BYTES = 8 * 1024
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 BODY_REST_LIMIT_S = 10.0  # for the rest of a body after the response is complete
@@ -41,7 +43,8 @@ class BoundedProtocol(CertificateProtocol):
     _write_timeout: WriteTimeout
     _error: ApiError | None = None  # raised by a callback; kept here because the parser raises its own error instead
     _last_error: Refusal | None = None  # to be sent once the earlier requests have their responses
-    _ignores_callbacks = False  # while the parser reads a head that the gateway has already handled
+    # True for the premature end of an upgrade request, and for the head that `_resume_after_upgrade` parses.
+    _ignores_callbacks = False
     _unparsed_bytes = 0  # received since the parser last called back
     _head_bytes = 0
     _fields = 0  # headers and trailers of the current request
@@ -54,8 +57,8 @@ class BoundedProtocol(CertificateProtocol):
         super().__init__(*arguments, **options)
         self._memory = memory
         self._on_closed = on_closed
-        # Of the requests without a complete response, oldest first. The application handles the first one; uvicorn
-        # keeps only the others in `pipeline`, and the newest in `cycle`.
+        # The cycles of the requests with incomplete responses, oldest first. The application handles the first one.
+        # uvicorn keeps the others in `pipeline`, and only the newest in `cycle`.
         self._cycles: deque[RequestResponseCycle] = deque()
         self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
 

@@ -82,7 +82,8 @@ class RegistryCandidates:
             candidate,
             production,
             choose_arm,
-            # In a canary, the thread uses one of production's sessions, so a request may have to wait for it.
+            # In a canary, the thread runs the production model on one of its sessions. A request may have to wait for
+            # that session, so the thread gets the priority of the workers.
             SpareThread(
                 lambda: not queue.busy and not memory.is_contended,
                 niceness=WORKER_NICENESS if serves_callers else MAX_NICENESS,

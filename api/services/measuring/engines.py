@@ -68,18 +68,18 @@ class EngineReports:
                 metrics.engine_failures.labels(endpoint).inc()
                 log.error("engine_failed", endpoint=event.endpoint, reason=event.detail)
             case EventKind.EJECTED:
-                self._set_up(endpoint, event.endpoint, 0)
+                self._show_state(endpoint, event.endpoint, 0)
                 metrics.engine_ejections.labels(endpoint).inc()
                 log.warning("engine_ejected", endpoint=event.endpoint, reason=event.detail)
             case EventKind.REMOVED:
-                self._set_up(endpoint, event.endpoint, None)
+                self._show_state(endpoint, event.endpoint, None)
                 log.info("engine_removed", endpoint=event.endpoint)
             case EventKind.ADMITTED:
-                self._set_up(endpoint, event.endpoint, 1)
+                self._show_state(endpoint, event.endpoint, 1)
                 metrics.engine_ejections.labels(endpoint)
                 log.info("engine_admitted", endpoint=event.endpoint, missing_outputs=event.detail or None)
 
-    def _set_up(self, label: str, endpoint: str, value: int | None) -> None:
+    def _show_state(self, label: str, endpoint: str, value: int | None) -> None:
         """Show the lowest value of the endpoints that share a label. `value` is None for an endpoint no longer used."""
         with self._lock:
             values = self._up[label]

@@ -42,7 +42,7 @@ WINDOW = timedelta(days=30)
 _REFRESH_S = 15.0
 _REMOVE_S = 3600.0
 _WAIT_S = 5  # the longest wait for the database
-_PAUSE = 3  # times the duration of a chunk, so that the updater works a quarter of the time in the background
+_PAUSE = 3  # a pause takes this many times as long as the chunk before it, so the updater works a quarter of the time
 _CHUNKS_FOR_REQUEST = 10  # a limit, so that no request waits for the sums of a whole ledger after an upgrade
 _DONE = object()
 _Version = tuple[str, str]  # model and version
@@ -95,15 +95,15 @@ class QualityService:
 
     async def compute(self, model: str, version: str | None, since: datetime | None) -> Sequence[VersionQuality]:
         """Raises ModelNotRecorded, LedgerUnavailable."""
-        await self._update_soon()
+        await self._update_briefly()
         return await self._labels_thread.call(compute_versions, self._engine, model, version, since)
 
     async def report_drift(self) -> DriftReport:
         """Raises LedgerUnavailable."""
-        await self._update_soon()
+        await self._update_briefly()
         return await self._thread.call(read_report, self._engine, self._detectors)
 
-    async def _update_soon(self) -> None:
+    async def _update_briefly(self) -> None:
         chunks = self._updater.update()
         for _ in range(_CHUNKS_FOR_REQUEST):
             if await self._thread.call(next, chunks, _DONE) is _DONE:

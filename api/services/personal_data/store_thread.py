@@ -44,5 +44,5 @@ class StoreThread:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _erase_now(self, owner: str) -> int:
-        self._waiting.discard(owner)  # before listing: images kept from now on need another erasure
+        self._waiting.discard(owner)  # before listing: images added after it need another erasure
         return self.archive.erase(owner)

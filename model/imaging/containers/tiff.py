@@ -94,22 +94,35 @@ def _describe_blocks(tags: Values, width: int, height: int, size: int) -> _Block
     rows = _first(tags, Tag.TILE_HEIGHT, 0) if tiled else min(height, _first(tags, Tag.ROWS_PER_STRIP, height))
     if min(columns, rows) < 1:
         raise CorruptImage("The TIFF has strips or tiles without a size. Check that the file is complete.")
-    samples, bits_per_sample = max(1, _first(tags, Tag.SAMPLES, 1)), max(1, *tags.get(Tag.BITS, (1,)))
+    samples, bits_per_sample = _read_samples(tags)
     planes = samples if _first(tags, Tag.PLANAR, 1) == _SEPARATE_PLANES else 1
     bits = bits_per_sample * samples // planes
     blocks = _Blocks(tiled, columns, rows, ceil(width / columns), ceil(height / rows), planes, bits)
-    raw_tiles = tiled and _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
+    _check_blocks(blocks, tags, size)
+    return blocks
+
+
+def _read_samples(tags: Values) -> tuple[int, int]:
+    """Return the samples of a pixel, and the bits of a sample."""
+    return max(1, _first(tags, Tag.SAMPLES, 1)), max(1, *tags.get(Tag.BITS, (1,)))
+
+
+def _check_blocks(blocks: _Blocks, tags: Values, size: int) -> None:
+    """Limit the number and the size of the blocks in a file of `size` bytes. Raises CorruptImage, UnsupportedImage."""
+    compression = _first(tags, Tag.COMPRESSION, _UNCOMPRESSED)
+    raw_tiles = blocks.tiled and compression == _UNCOMPRESSED
     smallest = _SMALL_RAW_TILE_BYTES if raw_tiles else _SMALL_BLOCK_BYTES
     most = min(MAX_BLOCKS, _MAX_SMALL_BLOCKS + size // smallest)
     if blocks.count > most:
         raise UnsupportedImage(f"The TIFF has more than {most} strips or tiles. Save it with larger ones.")
+    samples, bits_per_sample = _read_samples(tags)
     if samples > _MAX_SAMPLES or bits_per_sample > _MAX_BITS:
         raise CorruptImage("The TIFF declares impossible samples. Check that the file is complete.")
-    padding = _JPEG_GROUP if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _JPEG else 1
-    padded = ceil(columns / padding) * ceil(rows / padding) * padding**2 * blocks.across * blocks.down
+    padding = _JPEG_GROUP if compression == _JPEG else 1
+    padded_block = ceil(blocks.columns / padding) * ceil(blocks.rows / padding) * padding**2
+    padded = padded_block * blocks.across * blocks.down
     if padded > _MAX_PADDED_PIXELS:
         raise UnsupportedImage("The TIFF's tiles or strips do not match its size. Save it with other ones.")
-    return blocks
 
 
 def _locate_blocks(size: int, tags: Values, blocks: _Blocks) -> tuple[Sequence[int], Sequence[int]]:

@@ -14,10 +14,11 @@ Scores = NDArray[np.floating]  # [n]
 
 
 def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -> float:
-    """Return the lowest score of an image that the gate accepts as aerial.
+    """Return the threshold: the gate accepts images whose score is at least this.
 
-    It rejects 93 % of `photographs`, and not more, so that images of other sensors pass. It is lower if it would reject
-    more than 2 % of the `clean` or 3 % of the `changed` aerial images, but rejects at least 91 % of `photographs`.
+    The threshold rejects 93 % of `photographs`, and no more, so that images of other sensors pass. It is lowered if it
+    would reject more than 2 % of the `clean` or 3 % of the `changed` aerial images, but always rejects at least 91 % of
+    `photographs`.
     """
     wanted = min(
         float(np.quantile(photographs, _WANTED_PHOTOGRAPHS)),

@@ -135,10 +135,10 @@ class Mirror:
         except InvalidName as error:
             return error
         retry_at, refusal = self._refused.get(_tag(registered, number), (0.0, None))
-        recent = refusal is not None and self._clock() < retry_at and self._is_remembered(alias, refusal)
+        recent = refusal is not None and self._clock() < retry_at and self._waits_for_retry(alias, refusal)
         return refusal if recent else None
 
-    def _is_remembered(self, alias: str, error: ModelError) -> bool:
+    def _waits_for_retry(self, alias: str, error: ModelError) -> bool:
         """Whether to wait for RETRY_S before the next attempt to copy the version of the alias.
 
         After an outage, the version of a served alias is tried again on the next pull.
@@ -157,7 +157,7 @@ class Mirror:
         try:
             version_name = self._copy(number)
         except ModelError as error:
-            if self._is_remembered(alias, error):
+            if self._waits_for_retry(alias, error):
                 self._refused[tag, created] = self._clock() + RETRY_S, error.with_traceback(None)
             raise
         self._registry.tag(self._model, version_name, {tag: created})

@@ -58,7 +58,7 @@ class Spool:
                 raise SpoolInUse from error
             raise OSError(f"{path} cannot be used: {error}") from error
         (self.waiting,) = self._connection.execute("SELECT count(*) FROM waiting").fetchone()
-        self._undeleted = 0  # how many of the oldest texts were removed from the queue but could not be deleted
+        self._undeleted = 0  # how many of the oldest rows are removed from the queue but still in the file
         self._is_open = True
 
     def append(self, texts: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ class Spool:
         return row[0] if row else None
 
     def remove_first(self, count: int) -> None:
-        """Remove the oldest texts. On a full disk they are deleted later, or reappear after a crash."""
+        """Remove the oldest texts. On a full disk, their rows are deleted later; a crash before that restores them."""
         self.waiting -= count
         self._undeleted += count
         oldest = "SELECT place FROM waiting ORDER BY place LIMIT ?"

@@ -114,18 +114,26 @@ class CheckpointWriter:
     def _read_end(self, connection: Connection, row: Row[Any], own: Claim | None) -> Claim | None:
         """Return the end of a chain; None if no checkpoint has to name it, or if its head has no valid signature."""
         own_seq = own.seq if own is not None else 0
-        if row.seq == row.claimed == self._claims.find(row.writer) and row.seq >= own_seq:
-            return None
-        if not self._has_own_signature(row, own):
+        if self._is_up_to_date(row, own_seq) or not self._has_own_signature(row, own):
             return None
         named = self._find_named(connection, row, own)
+        self._report_shortened(row, own_seq, named)
         end = own if own is not None and own.seq > row.seq else Claim(row.writer, row.seq, row.hash)
-        if row.seq < max(own_seq, named or 0):
-            self._report("head", "its chain was cut back", row.writer, row.seq, max(own_seq, named or 0))
         if named is None and own is None and self._is_settled(connection, end):
             return None
         self._check_claimed(connection, row, end, named)
         return end
+
+    def _is_up_to_date(self, row: Row[Any], own_seq: int) -> bool:
+        """Whether a checkpoint names the end of the chain, and this process has written no later entry."""
+        named = self._claims.find(row.writer)
+        return bool(row.seq == row.claimed == named and row.seq >= own_seq)
+
+    def _report_shortened(self, row: Row[Any], own_seq: int, named: int | None) -> None:
+        """Report a chain that ends before an entry that a checkpoint names or that this process has written."""
+        expected = max(own_seq, named or 0)
+        if row.seq < expected:
+            self._report("head", "its chain was cut back", row.writer, row.seq, expected)
 
     def _find_named(self, connection: Connection, row: Row[Any], own: Claim | None) -> int | None:
         """Return the last entry of the chain that a signed checkpoint names.

@@ -14,8 +14,8 @@ from monitoring.ledger.records import read_checkpoint_page
 from monitoring.ledger.tables import ledger_checkpoints, ledger_stumps
 
 WINDOW = 256
-"""How many of the newest checkpoints a process reads at first. A head names the last checkpoint that its writer had
-read, and one of the next few checkpoints names the head: every process writes one a minute."""
+"""How many checkpoints a process reads at first (the newest), and in one search. A head names the last checkpoint that
+its writer had read. Every process writes one checkpoint a minute, so one of the next few names the head."""
 
 _PAGE = 256
 

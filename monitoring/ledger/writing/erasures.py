@@ -39,8 +39,8 @@ def replace_payloads(connection: Connection, entries: Sequence[LedgerEntry], sig
 def erase_delivered(connection: Connection, delivered: Sequence[EntryWithPayload], signer: Signer, at: str) -> None:
     """Erase the delivered entries that are not newer than the erasure of their subject.
 
-    The transaction must have excluded upkeep before (`exclude_upkeep`), because a concurrent erasure could otherwise
-    miss these entries, as this function misses that erasure.
+    Call `exclude_upkeep` earlier in the same transaction. Otherwise this function and a concurrent erasure could miss
+    each other's uncommitted rows, and the delivered entries would keep their payloads.
     """
     digests = [_hash_name(item.payload.principal) for item in delivered]
     columns = ledger_erased_subjects.c
@@ -58,5 +58,5 @@ def _build_row(entry: LedgerEntry, signer: Signer, at: str) -> dict[str, str | i
 
 
 def _hash_name(principal: str) -> str:
-    """Return a digest by which a name is recognised, but which SQLite's files may contain after the erasure."""
+    """Return a digest that identifies the name. Unlike the name, it may stay in SQLite's files after the erasure."""
     return hashlib.sha256(principal.encode()).hexdigest()

@@ -82,7 +82,7 @@ class LedgerStore:
 
         Raises ChainConflict if rows to be added already exist.
         """
-        with self._recorded() as connection, connection.begin():
+        with self._tracking_writes() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -95,14 +95,14 @@ class LedgerStore:
     @contextmanager
     def batch_transaction(self) -> Iterator[DriverConnection]:
         """Open a transaction like `transaction`, but through the driver, for the batches that callers wait for."""
-        with self._recorded() as connection:
+        with self._tracking_writes() as connection:
             if self._driver is None:
                 self._driver = DriverConnection(connection)
             with self._driver.transaction():
                 yield self._driver
 
     @contextmanager
-    def _recorded(self) -> Iterator[Connection]:
+    def _tracking_writes(self) -> Iterator[Connection]:
         """Remember what a transaction has written once it is durable; disconnect if it has failed."""
         try:
             with ledger_errors():

@@ -39,7 +39,7 @@ class TaskMetrics(MetricGroup):
         self.task_due = ScrapedMetric(
             GaugeMetricFamily,
             "atalaya_task_due_timestamp_seconds",
-            "When a task of the maintenance calendar is due. It is overdue by the time that has passed since.",
+            "When a task of the maintenance calendar is due. The task is overdue if this time has passed.",
             ["task"],
             registry=shown,
             read=lambda: {(entry.task,): entry.due_at for entry in self.calendar},

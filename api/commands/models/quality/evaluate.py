@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,8 @@ from api.errors import CommandFailed
 from api.settings import load_settings
 from model.backends.base import ModelInfo
 from model.offline.changes import ALL_CHANGES, CLEAN, leave_unchanged
-from model.offline.dataset import find_evaluation_folder, list_images
-from model.offline.evaluate import Evaluation, average_six_changes, predict_changed_images
+from model.offline.dataset import LabelledFiles, find_evaluation_folder, list_images
+from model.offline.evaluate import Evaluation, Outputs, average_six_changes, predict_changed_images
 from model.offline.evaluate import evaluate as evaluate_outputs
 from model.offline.keras_process import find_interpreter
 from model.offline.plots import draw_evaluation
@@ -97,14 +98,18 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
 
     With --served, the gateway's model is compared with its previous evaluation; exit status 1 if it has become worse.
     """
-    if (photos is not None or scenes is not None) and not gate:
-        raise typer.BadParameter("--photos and --scenes need --gate.")
+    _check_options(
+        gate=gate,
+        with_gate_data=photos is not None or scenes is not None,
+        served=served,
+        with_other_options=bool(model or robustness or gate or coverage or plot),
+        accept_loss=accept_loss,
+    )
     if served:
-        if model or robustness or gate or coverage or plot:
-            raise typer.BadParameter("--served takes only --data, --accept-loss and --json.")
         report_served(load_settings(), data, accept_loss=accept_loss, as_json=as_json)
         return
-    data = _check_data(data, accept_loss)
+    if data is None:
+        raise typer.BadParameter("Give --data a folder of labelled images, or use --served.")
     if plot is not None:
         find_interpreter(find_keras_python())  # fails before the evaluation, not after it
     changes = {CLEAN: leave_unchanged, **(ALL_CHANGES if robustness else {})}
@@ -118,25 +123,19 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
         files = list_images(find_evaluation_folder(data), info.classes)
         with progress_bar("Evaluating", len(files) * len(changes)) as advance:
             outputs = predict_changed_images(backend, files.paths, changes, advance, threads=threads)
-    evaluations = {name: evaluate_outputs(each, files, info, coverage) for name, each in outputs.items()}
-    if as_json:
-        print_json(_make_document(info, evaluations))
-    else:
-        print_evaluation(info.full_name, evaluations[CLEAN])
-        if robustness:
-            print_robustness(evaluations)
-    if plot is not None:
-        labels = np.asarray(files.labels)
-        draw_evaluation(plot, info.full_name, outputs[CLEAN], labels, evaluations, find_keras_python())
+    _report_outputs(info, files, outputs, coverage, plot, as_json=as_json)
 
 
-def _check_data(data: Path | None, accept_loss: bool) -> Path:
-    """Check the options of an evaluation that is not of the served model."""
-    if accept_loss:
+def _check_options(
+    *, gate: bool, with_gate_data: bool, served: bool, with_other_options: bool, accept_loss: bool
+) -> None:
+    """Raise BadParameter for options that cannot be combined. `--served` takes none of the other options."""
+    if with_gate_data and not gate:
+        raise typer.BadParameter("--photos and --scenes need --gate.")
+    if served and with_other_options:
+        raise typer.BadParameter("--served takes only --data, --accept-loss and --json.")
+    if accept_loss and not served:
         raise typer.BadParameter("--accept-loss needs --served.")
-    if data is None:
-        raise typer.BadParameter("Give --data a folder of labelled images, or use --served.")
-    return data
 
 
 def _check_scores(info: ModelInfo, coverage: float | None) -> None:
@@ -145,6 +144,28 @@ def _check_scores(info: ModelInfo, coverage: float | None) -> None:
             f"{info.full_name} has no conformal scores, so it makes no prediction sets. "
             "Leave out --coverage, or export the model again with held-out images."
         )
+
+
+def _report_outputs(
+    info: ModelInfo,
+    files: LabelledFiles,
+    outputs: Mapping[str, Outputs],
+    coverage: float | None,
+    plot: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Evaluate the outputs for the files under each change, and print or plot the results."""
+    evaluations = {name: evaluate_outputs(each, files, info, coverage) for name, each in outputs.items()}
+    if as_json:
+        print_json(_make_document(info, evaluations))
+    else:
+        print_evaluation(info.full_name, evaluations[CLEAN])
+        if len(evaluations) > 1:
+            print_robustness(evaluations)
+    if plot is not None:
+        labels = np.asarray(files.labels)
+        draw_evaluation(plot, info.full_name, outputs[CLEAN], labels, evaluations, find_keras_python())
 
 
 def _make_document(info: ModelInfo, evaluations: dict[str, Evaluation]) -> dict[str, object]:
