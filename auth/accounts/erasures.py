@@ -33,7 +33,8 @@ class PendingErasures:
     async def take_due(self, now: datetime) -> Sequence[PendingErasure]:
         """Return the erasures that are due, and reserve them for this process for an hour."""
         columns = pending_erasures.c
-        due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # the latter if a clock was set back
+        # The second condition holds if a clock was set back.
+        due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)
         founded = ~exists().where(users.c.id == columns.user_id)  # PostgreSQL would read all users for NOT IN
         taken = update(pending_erasures).where(due, founded).values(due_at=now + RETRY_AFTER)
         async with writing(self._engine) as connection:

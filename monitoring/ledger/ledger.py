@@ -8,6 +8,7 @@ written with the next entries, or by themselves a little later.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -83,6 +84,7 @@ class Ledger:
         self._refusals_due = False
         self._refusal_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._write_at = math.inf  # when that timer ends: uvloop's handle of a timer that ends at once has no `when`
         self._writer: asyncio.Task[None] | None = None
         self._delivery: asyncio.Task[None] | None = None
         self._checkpoints: asyncio.Task[None] | None = None
@@ -158,16 +160,16 @@ class Ledger:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None
+            self._write_at = math.inf
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
     def _start_writing_within(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time() + seconds
+        self._write_at = min(self._write_at, loop.time() + seconds)
         if self._linger_timer is not None:
-            due = min(due, self._linger_timer.when())
             self._linger_timer.cancel()
-        self._linger_timer = loop.call_at(due, self._start_writing)
+        self._linger_timer = loop.call_at(self._write_at, self._start_writing)
 
     async def _write(self) -> None:
         """Commit until nothing waits. Rejections that cannot be written keep waiting, in bounded memory."""

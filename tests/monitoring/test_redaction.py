@@ -224,11 +224,12 @@ def test_other_names(name: str) -> None:
 def test_tree_at_every_depth() -> None:
     """Values are masked by key and by pattern in nested mappings, lists, tuples, sets, keys and objects' reprs."""
     token = make_jwt()
-    tree = {"a": [{"b": ({"password": ["x", "y"]}, token)}], token: {token}, "error": ValueError(token)}
+    tree = {"a": [{"b": ({"password": ["x", "y"]}, token)}], "c": {token}, token: token, "error": ValueError(token)}
     cleaned = redact_tree(tree)
     assert cleaned == {
         "a": [{"b": [{"password": REDACTED}, REDACTED]}],
-        REDACTED: [REDACTED],
+        "c": [REDACTED],
+        REDACTED: REDACTED,
         "error": f"ValueError('{REDACTED}')",
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,7 @@ from monitoring.ledger.payloads import parse_json, read_number
 from monitoring.ledger.tables import ledger_entries, ledger_payloads
 
 PERCENTILES = (50, 95, 99)
-INCIDENT_SHARE = 0.01
-_INCIDENT_MIN_ERRORS = 5
+INCIDENT_SHARE, _INCIDENT_MIN_ERRORS = 0.01, 5
 _SERVER_ERROR, _CLIENT_ERROR = 500, 400
 _DAY_LENGTH, _MONTH_LENGTH = len("2026-11-03"), len("2026-11")
 _CHUNK = 1000
@@ -201,12 +201,8 @@ class QuarterFacts:
 
     def list_runtime_changes(self, before: Mapping[str, Sequence[str]]) -> list[RuntimeChange]:
         """Return the changes of the runtime; see `find_runtime_before` for `before`."""
-        changes = [
-            change
-            for name, days in self._runtimes.items()
-            for change in find_runtime_changes(name, days, before.get(name, ()))
-        ]
-        return sorted(changes, key=lambda change: change.at)
+        changes = [find_runtime_changes(name, days, before.get(name, ())) for name, days in self._runtimes.items()]
+        return sorted(chain.from_iterable(changes), key=lambda change: change.at)
 
 
 def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts, int]:
@@ -222,14 +218,10 @@ def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts
 
 
 def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str, Sequence[str]]:
-    """Return the values of each part of the runtime on the last day with predictions before the quarter, newest first.
-
-    Replicas may have different values on the same day.
-    """
-    entries, day = ledger_entries.c, ""
-    found: dict[str, dict[str, None]] = {}
-    statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc())
-    for (document,) in connection.execution_options(yield_per=_CHUNK).execute(statement):
+    """Return the values of each part of the runtime on the last active day before the quarter, newest first."""
+    at, day, found = ledger_entries.c.at, "", defaultdict[str, dict[str, None]](dict)
+    earlier = _join().where(at < format_timestamp(quarter.start)).order_by(at.desc())
+    for (document,) in connection.execution_options(yield_per=_CHUNK).execute(earlier):
         with suppress(*_CHANGED):
             request = parse_json(document or "{}")
             if runtime := request.get("runtime"):
@@ -237,7 +229,7 @@ def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str
                 if not request["at"].startswith(day):
                     break
                 for name, value in runtime.items():
-                    found.setdefault(name, {})[str(value)] = None
+                    found[name][str(value)] = None
     return {name: list(values) for name, values in found.items()}
 
 

@@ -20,8 +20,7 @@ from api.server.connections.write_timeout import WriteTimeout
 from api.server.tls import CertificateProtocol
 from model.errors import MemoryFull
 
-# The bytes that are parsed at once. A head that begins in the same piece as the end of the previous request is
-# counted only from the next piece on.
+# Parsed at once. A head that begins in the same piece as the end of a request is counted from the next piece on.
 _PARSED_BYTES = 8 * 1024
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
@@ -43,8 +42,7 @@ class BoundedProtocol(CertificateProtocol):
     _write_timeout: WriteTimeout
     _error: ApiError | None = None  # raised by a callback; kept here because the parser raises its own error instead
     _last_error: Refusal | None = None  # to be sent once the earlier requests have their responses
-    # True for the premature end of an upgrade request, and for the head that `_resume_after_upgrade` parses.
-    _ignores_callbacks = False
+    _ignores_callbacks = False  # while the parser repeats a head, or reports the end of an upgrade request too early
     _unparsed_bytes = 0  # received since the parser last called back
     _head_bytes = 0
     _fields = 0  # headers and trailers of the current request
@@ -57,8 +55,7 @@ class BoundedProtocol(CertificateProtocol):
         super().__init__(*arguments, **options)
         self._memory = memory
         self._on_closed = on_closed
-        # The cycles of the requests with incomplete responses, oldest first. The application handles the first one.
-        # uvicorn keeps the others in `pipeline`, and only the newest in `cycle`.
+        # Those of the incomplete responses. The application handles the first; uvicorn's `cycle` is only the last.
         self._cycles: deque[RequestResponseCycle] = deque()
         self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
 

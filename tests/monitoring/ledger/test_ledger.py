@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from sqlalchemy import text
@@ -10,6 +11,7 @@ from sqlalchemy import text
 from auth.accounts.store import UserStore
 from auth.errors import QuotaExceeded
 from auth.principal import Role
+from monitoring.ledger.ledger import LINGER_S
 from tests.monitoring.ledger.environment import LedgerEnvironment, build_charge, build_facts, build_refusal
 from tests.monitoring.ledger.faults import FaultyStore
 from tests.support.polling import PATIENCE_S
@@ -64,6 +66,19 @@ async def test_an_entry_lingers_for_as_many_others_as_it_may(environment: Ledger
         await asyncio.sleep(0)
         assert environment.store.batches == 0
         await asyncio.gather(*entries, ledger.record(build_facts(), build_charge(), linger_for=2))
+        assert environment.store.batches == 1
+
+
+async def test_entries_that_arrive_when_an_earlier_one_has_lingered(environment: LedgerEnvironment) -> None:
+    """While the event loop is late, further entries can arrive after the time at which the first one is due."""
+
+    async def delay_event_loop() -> None:
+        time.sleep(5 * LINGER_S)  # noqa: ASYNC251
+
+    async with environment.ledger() as ledger:
+        first, *others = (ledger.record(build_facts(), build_charge(), linger_for=4) for _ in range(3))
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(first, delay_event_loop(), *others)
         assert environment.store.batches == 1
 
 
