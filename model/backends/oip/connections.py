@@ -116,7 +116,8 @@ class Connections:
 
     def close(self) -> None:
         """Close all connections; those in use are closed when their request ends."""
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         self.drop_idle()
 
     def _take(self) -> _Connection:
@@ -132,11 +133,12 @@ class Connections:
 
     def _keep(self, connection: _Connection) -> None:
         connection.requests += 1
-        if self._is_closed or connection.sock is None:  # None after `Connection: close`
+        with self._lock:  # also for the check: otherwise `close` could miss this connection
+            is_kept = not self._is_closed and connection.sock is not None  # None after `Connection: close`
+            if is_kept:
+                self._idle.append(connection)
+        if not is_kept:
             connection.close()
-            return
-        with self._lock:
-            self._idle.append(connection)
 
 
 def _can_be_read(sock: socket.socket) -> bool:
