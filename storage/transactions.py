@@ -24,7 +24,7 @@ WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
 TURNS_OPTION = "sqlite_turns"  # the WriterTurns of an engine
 
-MAX_PAUSE_S = 0.1  # the longest interval at which SQLite polls for its lock, so a longer pause would help nobody
+MAX_PAUSE_S = 0.1  # SQLite polls for its lock at least this often, so a longer pause would help no other writer
 
 T = TypeVar("T")
 Record = Callable[[AsyncConnection, T], Awaitable[None]]

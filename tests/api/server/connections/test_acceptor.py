@@ -29,7 +29,7 @@ class Greeting(asyncio.Protocol):
         self._on_closed = on_closed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        transport = cast("asyncio.Transport", transport)  # uvloop has a class of its own
         transport.write(b"!")
         transport.close()
 
