@@ -119,7 +119,7 @@ $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml
 	@$(call install,$(VENV),run)
 	@$(MAKE) --no-print-directory .bytecode
 
-# pip compiles the libraries, but not this checkout. A process that may not write here would compile it at each start.
+# `install` compiles the libraries, but not this checkout. A process that may not write here would compile it at each start.
 .bytecode:
 	@$(BIN)/python -m compileall -q $(PACKAGES)
 
@@ -162,6 +162,9 @@ pip = $(1)/bin/python -m pip -qq --disable-pip-version-check install --require-h
 # The environment of a server that is not part of the gateway. pip does not compile: Python compiles what the server
 # imports when it starts, which is a small part of what is installed.
 install_server = $(call make_venv,$(1)) && $(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) --no-compile -r $(2) && touch $@
-install = $(call make_venv,$(1)) && $(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
+# pip would compile on one processor. A library may have files for other versions of Python, which do not compile.
+install = $(call make_venv,$(1)) && $(call pip,$(1)) -r requirements/build.txt && \
+	$(call pip,$(1)) --no-compile -r requirements/$(2).txt && \
+	{ $(1)/bin/python -m compileall -q -j 0 $(1)/lib >/dev/null 2>&1 || true; } && \
 	$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \
 	touch $(1)/.run
