@@ -12,13 +12,13 @@ from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, home_folder, sqlite_file
 from auth.accounts.passwords import check_password_policy
 from auth.errors import PasswordRefused, WeakSigningKey
+from auth.tokens.jws import MIN_DIFFERENT
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.errors import BadLedgerKey
 from storage.filesystems import EPHEMERAL_FILESYSTEMS, find_filesystem
 from storage.images.sealing import parse_keys
 from storage.private_files import restrict_file
 
-_MIN_DIFFERENT_BYTES = 9  # 32 random bytes have more with a probability of almost 1
 _NOT_RANDOM = (
     "is not random, so it is too weak for ENVIRONMENT=production. Generate 32 random bytes: openssl rand -base64 32."
 )
@@ -115,7 +115,7 @@ def _has_weak_key(text: str) -> bool:
         keys = parse_keys(text)
     except ValueError:
         return False  # another check reports it
-    return any(len(set(key)) < _MIN_DIFFERENT_BYTES for key in keys)
+    return any(len(set(key)) < MIN_DIFFERENT for key in keys)
 
 
 def _check_passwords(settings: Settings) -> None:

@@ -27,6 +27,7 @@ from auth.errors import WeakSigningKey
 SigningAlgorithm = Literal["ES256", "HS256"]
 
 MAX_TOKEN_CHARS = 8192
+MIN_DIFFERENT = 9  # characters of a secret, or bytes of a key: random ones almost certainly have more
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ def _load_private_key(pem: str) -> SigningKey:
 
 
 def _load_secret(text: str) -> SigningKey:
-    # A random secret has at least nine different characters, and does not consist of repetitions.
-    if _count_max_bits(text) < 256 or len(set(text)) < 9 or text in (text + text)[1:-1]:
+    # A random secret does not consist of repetitions.
+    if _count_max_bits(text) < 256 or len(set(text)) < MIN_DIFFERENT or text in (text + text)[1:-1]:
         raise WeakSigningKey(
             "AUTH__SIGNING_KEY must hold at least 256 bits for HS256: 64 hexadecimal digits or 43 base64url characters."
         )

@@ -220,11 +220,10 @@ class MemoryBudget:
     def _wake_waiters(self) -> None:
         if not self.is_contended:
             return
-        repeat = True
-        while repeat:
-            large_waited = self._is_large_waiting
+        large_waited = self._is_large_waiting
+        self._grant_waiters()
+        if large_waited and not self._is_large_waiting:  # small requests are no longer limited
             self._grant_waiters()
-            repeat = large_waited and not self._is_large_waiting  # small requests are no longer limited
         self._evict_waiters()
 
     def _grant_waiters(self) -> None:

@@ -98,16 +98,15 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
 
     With --served, the gateway's model is compared with its previous evaluation; exit status 1 if it has become worse.
     """
-    _check_options(
-        gate=gate,
-        with_gate_data=photos is not None or scenes is not None,
-        served=served,
-        with_other_options=bool(model or robustness or gate or coverage or plot),
-        accept_loss=accept_loss,
-    )
+    if (photos is not None or scenes is not None) and not gate:
+        raise typer.BadParameter("--photos and --scenes need --gate.")
     if served:
+        if model or robustness or gate or coverage or plot:
+            raise typer.BadParameter("--served takes only --data, --accept-loss and --json.")
         report_served(load_settings(), data, accept_loss=accept_loss, as_json=as_json)
         return
+    if accept_loss:
+        raise typer.BadParameter("--accept-loss needs --served.")
     if data is None:
         raise typer.BadParameter("Give --data a folder of labelled images, or use --served.")
     if plot is not None:
@@ -124,18 +123,6 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
         with progress_bar("Evaluating", len(files) * len(changes)) as advance:
             outputs = predict_changed_images(backend, files.paths, changes, advance, threads=threads)
     _report_outputs(info, files, outputs, coverage, plot, as_json=as_json)
-
-
-def _check_options(
-    *, gate: bool, with_gate_data: bool, served: bool, with_other_options: bool, accept_loss: bool
-) -> None:
-    """Raise BadParameter for options that cannot be combined. `--served` takes none of the other options."""
-    if with_gate_data and not gate:
-        raise typer.BadParameter("--photos and --scenes need --gate.")
-    if served and with_other_options:
-        raise typer.BadParameter("--served takes only --data, --accept-loss and --json.")
-    if accept_loss and not served:
-        raise typer.BadParameter("--accept-loss needs --served.")
 
 
 def _check_scores(info: ModelInfo, coverage: float | None) -> None:

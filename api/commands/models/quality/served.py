@@ -38,6 +38,7 @@ from monitoring.machine.cgroups import memory_limit_bytes, read_working_set
 from monitoring.quality.evaluation_store import EvaluationStore
 from monitoring.quality.evaluations import EvaluationComparison, EvaluationRecord
 from monitoring.tasks.runs import Task
+from storage.transactions import record_nothing
 
 NEEDED_BYTES = 96 << 20
 """Peak memory of the model and its predictions, on top of what the process uses before. Measured: 72 MB."""
@@ -190,13 +191,10 @@ async def _compare_and_store(
         return record, None
     result = compare_pairs(_read_bits(reference), _read_bits(record))
     comparison = EvaluationComparison(reference.id, result.lost, result.gained, result.p_value)
-    if result.is_loss and accept_loss:
-        record = replace(record, comparison=comparison)
-        event = CommandEvent("evaluation", "loss_accepted", f"model:{record.full_name}", {"reference": reference.id})
-        await store.add(record, record=recording(lambda _: event))
-    else:
-        record = replace(record, comparison=comparison, is_loss=result.is_loss)
-        await store.add(record)
+    record = replace(record, comparison=comparison, is_loss=result.is_loss and not accept_loss)
+    event = CommandEvent("evaluation", "loss_accepted", f"model:{record.full_name}", {"reference": reference.id})
+    is_accepted = result.is_loss and accept_loss
+    await store.add(record, record=recording(lambda _: event) if is_accepted else record_nothing)
     return record, reference
 
 
