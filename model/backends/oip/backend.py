@@ -133,7 +133,7 @@ class OipBackend:
 
     def close(self) -> None:
         self._checks.stop()
-        self._endpoints.replace(())
+        self._endpoints.close()
         if self._local is not None:
             self._local.close()
 

@@ -54,6 +54,7 @@ class Endpoints:
         self._endpoints: dict[str, Endpoint] = {}
         self._freed = threading.Condition()
         self._uses = 0
+        self._is_closed = False
 
     @property
     def all(self) -> list[Endpoint]:
@@ -113,8 +114,13 @@ class Endpoints:
         return changes
 
     def replace(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-        """Use these endpoints. An endpoint whose label is already in use keeps its state. Returns the removed ones."""
+        """Use these endpoints. An endpoint whose label is already in use keeps its state. Returns the removed ones.
+
+        After `close` this does nothing.
+        """
         with self._freed:
+            if self._is_closed:
+                return []
             current = {each.label: self._endpoints.get(each.label, each) for each in endpoints}
             removed = [each for label, each in self._endpoints.items() if label not in current]
             self._endpoints = current
@@ -122,6 +128,15 @@ class Endpoints:
         for endpoint in removed:
             endpoint.connections.close()
         return removed
+
+    def close(self) -> None:
+        """Close the connections to all endpoints, and use no endpoint from now on."""
+        with self._freed:
+            self._is_closed = True
+            removed, self._endpoints = self._endpoints, {}
+            self._freed.notify_all()
+        for endpoint in removed.values():
+            endpoint.connections.close()
 
     def _uses_endpoint(self, endpoint: Endpoint) -> bool:
         """Whether the endpoint has not been replaced or removed."""

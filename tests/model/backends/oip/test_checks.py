@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -153,3 +154,25 @@ def test_a_removed_endpoint_is_no_longer_reported() -> None:
     endpoints.replace([])
     assert not endpoints.eject(endpoint, "the connection failed")
     assert not endpoints.admit(endpoint, MODEL)
+
+
+def test_names_that_are_resolved_during_close_cause_no_connection(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the back end is closed while host names are resolved, it opens no more connections."""
+    resolve, closed = socket.getaddrinfo, threading.Event()
+
+    def close_and_resolve(*arguments: Any, **options: Any) -> Any:
+        backend.close()
+        closed.set()
+        return resolve(*arguments, **options)
+
+    with connected(engine) as backend:
+        (checks_thread,) = (thread for thread in threading.enumerate() if thread.name == "engine_checks")
+        before = set(engine.script.connections)
+        monkeypatch.setattr(checks, "RESOLVE_INTERVAL_S", 0.0)
+        monkeypatch.setattr(socket, "getaddrinfo", close_and_resolve)
+        checks_thread.join(PATIENCE_S)
+        assert closed.is_set()
+        assert not checks_thread.is_alive()
+    assert engine.script.connections == before
