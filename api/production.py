@@ -36,7 +36,7 @@ def find_storage_risk(settings: Settings) -> str | None:
     path = sqlite_file(settings.database_url.get_secret_value())
     if path is None:
         return None
-    if settings.railway_environment_id is not None:
+    if settings.on_railway:
         volume = settings.railway_volume_mount_path
         if volume is not None and path.absolute().is_relative_to(volume):
             return None

@@ -123,7 +123,7 @@ def open_error_reporter(settings: Settings, on_dropped: Callable[[], object]) ->
     commit = settings.git_commit_sha or settings.railway_git_commit_sha
     return open_reporter(
         dsn,
-        environment=settings.environment,
+        environment=settings.railway_environment_name or settings.environment,
         release=name_release(version("atalaya"), commit),
         share=settings.sentry_sample_rate,
         on_dropped=on_dropped,
@@ -141,14 +141,22 @@ def _open_exporter(settings: Settings, metrics: Metrics) -> SpanExporter | None:
     from monitoring.tracing.otlp import OtlpExporter  # takes 3 MB
 
     headers = settings.otel_exporter_otlp_headers
-    resource = {
-        "service.name": settings.otel_service_name,
-        "service.version": version("atalaya"),
-        "deployment.environment.name": settings.environment,
-    }
     return OtlpExporter(
         settings.otel_exporter_otlp_endpoint,
         parse_headers(headers.get_secret_value()) if headers is not None else {},
-        resource,
+        describe_service(settings),
         metrics.spans_dropped.inc,
     )
+
+
+def describe_service(settings: Settings) -> dict[str, str]:
+    """Return the resource attributes of this service in traces, as OpenTelemetry names them."""
+    attributes = {
+        "service.name": settings.otel_service_name or settings.railway_service_name or "atalaya",
+        "service.namespace": settings.railway_project_name,
+        "service.version": version("atalaya"),
+        "deployment.environment.name": settings.railway_environment_name or settings.environment,
+        "cloud.account.id": settings.railway_project_id,
+        "cloud.resource_id": settings.railway_service_id,
+    }
+    return {name: value for name, value in attributes.items() if value}

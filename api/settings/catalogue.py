@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from api.settings.gateway import Settings
 from api.settings.home import INSTALLATION
+from api.settings.railway import RailwaySettings
 
 PAGE = INSTALLATION / "docs" / "configure.md"
 EXAMPLE = INSTALLATION / ".env.example"
@@ -43,8 +44,9 @@ class SettingEntry(Struct, frozen=True):
 def list_groups() -> Iterator[tuple[str, str, Sequence[SettingEntry]]]:
     """Yield the title, the introduction and the settings of each group: first those without a prefix."""
     groups = {name: kind for name, field in Settings.model_fields.items() if (kind := _find_group(field))}
-    plain = [name for name in Settings.model_fields if name not in groups]
-    yield _describe_group(Settings, "", plain)
+    railway = list(RailwaySettings.model_fields)
+    yield _describe_group(Settings, "", [name for name in Settings.model_fields if name not in (*groups, *railway)])
+    yield _describe_group(RailwaySettings, "", railway)
     for name, kind in groups.items():
         yield _describe_group(kind, f"{name}__".upper(), list(kind.model_fields))
 

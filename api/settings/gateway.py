@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 
 from api.errors import SettingsError
-from api.http.addresses.host_names import check_allowed_host, check_host_name, host_name, read_listen_host
+from api.http.addresses.host_names import check_allowed_host, host_name, read_listen_host
 from api.settings.auth import AuthSettings
 from api.settings.fields import Environment, split_commas
 from api.settings.home import HomePath, resolve_database_url
@@ -17,6 +17,7 @@ from api.settings.logs import LogSettings
 from api.settings.model import ModelSettings
 from api.settings.quality.calendar import CalendarSettings
 from api.settings.quality.canary import CanarySettings
+from api.settings.railway import RAILWAY_HEALTH_CHECK, RailwaySettings
 from api.settings.records import CostSettings, ImageSettings, LedgerSettings, MonitoringSettings
 from api.settings.secrets.settings import SecretSettings
 from api.settings.urls import (
@@ -31,10 +32,8 @@ from api.settings.urls import (
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
-_RAILWAY_HEALTH_CHECK = "healthcheck.railway.app"
 
-
-class Settings(BaseModel):
+class Settings(RailwaySettings):
     """The process, the network, the database, and where errors and traces are sent."""
 
     model_config = ConfigDict(frozen=True, validate_default=True, title="Gateway")
@@ -150,24 +149,14 @@ class Settings(BaseModel):
         None,
         description="Headers for the collector, such as a token: `NAME=VALUE,…`, with percent-encoded values.",
     )
-    otel_service_name: str = Field(
-        "atalaya", min_length=1, max_length=255, description="The name of this service in traces."
+    otel_service_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="The name of this service in traces. When empty: `RAILWAY_SERVICE_NAME`, or `atalaya`.",
     )
     otel_traces_sampler_arg: float = Field(
         0.01, ge=0, le=1, description="The share of requests without a parent that are traced."
-    )
-    railway_public_domain: Annotated[str, AfterValidator(check_host_name)] | None = Field(
-        None, description="Set by Railway: the public host name, which is allowed and used in the issuer."
-    )
-    railway_private_domain: Annotated[str, AfterValidator(check_host_name)] | None = Field(
-        None, description="Set by Railway: the private host name, which is allowed."
-    )
-    railway_environment_id: str | None = Field(None, description="Set by Railway: shows that the gateway runs there.")
-    railway_volume_mount_path: str | None = Field(
-        None, description="Set by Railway: where a volume is mounted. An SQLite database elsewhere causes a warning."
-    )
-    railway_git_commit_sha: str | None = Field(
-        None, description="Set by Railway, and used if `GIT_COMMIT_SHA` is empty."
     )
     atalaya_shared: HomePath | None = Field(
         None,
@@ -254,10 +243,10 @@ class Settings(BaseModel):
 
         On Railway, also the name in its health checks.
         """
-        railway = [name for name in (self.railway_public_domain, self.railway_private_domain) if name]
-        names = self.allowed_hosts or ("localhost", "127.0.0.1", "[::1]", urlsplit(self.issuer).netloc, *railway)
-        if railway or self.railway_environment_id is not None:
-            names = (*names, _RAILWAY_HEALTH_CHECK)
+        local = ("localhost", "127.0.0.1", "[::1]", urlsplit(self.issuer).netloc)
+        names = self.allowed_hosts or (*local, *self.railway_domains)
+        if self.on_railway:
+            names = (*names, RAILWAY_HEALTH_CHECK)
         return frozenset(map(host_name, names))
 
     @property

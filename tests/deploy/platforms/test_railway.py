@@ -21,8 +21,11 @@ PUBLIC = "gateway-production.up.railway.app"
 PROVIDED = {
     "RAILWAY_PUBLIC_DOMAIN": PUBLIC,
     "RAILWAY_PRIVATE_DOMAIN": "gateway.railway.internal",
-    "RAILWAY_PROJECT_NAME": "atalaya",
+    "RAILWAY_PROJECT_ID": "f4a7e0c2-6a1b-4c0e-9f0e-1b6d3f1f8a01",
+    "RAILWAY_PROJECT_NAME": "land-use",
+    "RAILWAY_ENVIRONMENT_ID": "0b8c5a34-7a70-4b1d-8a54-8f2f5c0d7e02",
     "RAILWAY_ENVIRONMENT_NAME": "production",
+    "RAILWAY_SERVICE_ID": "c2f0a9d6-31c4-4e6b-a7b9-5d1e8f4b6c03",
     "RAILWAY_SERVICE_NAME": "gateway",
     "RAILWAY_GIT_COMMIT_SHA": "0" * 40,
 }

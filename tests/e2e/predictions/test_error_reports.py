@@ -14,7 +14,8 @@ from tests.support.servers.sentry import running_sink
 def test_a_killed_worker_is_reported(tmp_path: Path) -> None:
     """The supervisor reports a killed worker, with release and environment; an idle gateway reports nothing."""
     commit = "0123456789abcdef"
-    changes = {"MODEL__URL": "stub://", "WEB_CONCURRENCY": "2", "RAILWAY_GIT_COMMIT_SHA": commit}
+    railway = {"RAILWAY_GIT_COMMIT_SHA": commit, "RAILWAY_ENVIRONMENT_NAME": "pr-12"}
+    changes = {"MODEL__URL": "stub://", "WEB_CONCURRENCY": "2", **railway}
     with running_sink() as sink, running_gateway(tmp_path, SENTRY_DSN=sink.dsn, **changes) as gateway:
         assert sink.envelopes == []
         os.kill(gateway.workers()[0], signal.SIGKILL)
@@ -23,4 +24,4 @@ def test_a_killed_worker_is_reported(tmp_path: Path) -> None:
         assert event["exception"]["values"][0]["value"] == "worker_died"
         assert event["tags"]["exit_status"] == "-9"
         assert event["release"].endswith(f"+{commit[:12]}")
-        assert event["environment"] == "development"
+        assert event["environment"] == "pr-12"
