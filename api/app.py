@@ -124,6 +124,7 @@ def create_app(
     )
     install_openapi(app)
     app.state.limiter = limits
+    app.state.metrics = metrics
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
     # Starlette tries the routes in this order: the most frequent ones come first.

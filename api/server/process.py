@@ -23,6 +23,7 @@ from api.server.connections.acceptor import Acceptor, MakeProtocol
 from api.server.connections.limiter import ConnectionLimiter
 from api.server.connections.memory import ConnectionMemory
 from api.server.connections.protocol import BoundedProtocol
+from api.server.connections.refusals import report_refusal
 from api.server.stop_signals import STOP_SIGNALS
 from api.server.successor import Successor
 from api.server.timeouts import CUT_OFF_S, REPLACEMENT_DRAIN_S, RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
@@ -71,13 +72,15 @@ class GatewayServer(uvicorn.Server):
     `draining` begins at the signal, or when a stuck job requires a replacement of this process. For a replacement, the
     server closes after a fixed, short time, and `replacing` is true. If closing takes too long, `successor` is started;
     without one, the process exits and its supervisor starts another. `on_ready` is called once requests are accepted.
-    `make_acceptor` creates the acceptor of each listener.
+    `make_acceptor` creates the acceptor of each listener. `on_refused` is called with the code of the error when a
+    connection is closed before the application has its request.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
         make_acceptor: Callable[[socket.socket, MakeProtocol], Acceptor],
+        on_refused: Callable[[str], object],
         draining: Draining,
         drain_s: float,
         on_ready: Callable[[], None] | None = None,
@@ -86,6 +89,7 @@ class GatewayServer(uvicorn.Server):
         super().__init__(config)
         self.servers = []  # uvicorn's own, which count no connection before its TLS handshake is complete
         self._make_acceptor = make_acceptor
+        self._on_refused = on_refused
         self._acceptors: list[Acceptor] = []
         self._memory = ConnectionMemory()
         self._draining = draining
@@ -189,6 +193,7 @@ class GatewayServer(uvicorn.Server):
             app_state=self.lifespan.state,
             memory=self._memory,
             on_closed=on_closed,
+            on_refused=self._on_refused,
         )
 
 
@@ -202,10 +207,12 @@ def make_server(
     tls: ServerTls | None = None,
 ) -> GatewayServer:
     """Create a server of `app`; `run` takes its listeners."""
+    on_refused = partial(report_refusal, app.state.metrics.connections_refused)
     make_acceptor = partial(
         Acceptor,
         limiter=ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies)),
         tls=tls,
+        on_refused=on_refused,
     )
     config = uvicorn.Config(
         app,
@@ -221,4 +228,4 @@ def make_server(
     )
     config.load()
     config.lifespan_class = lambda _: _Lifespan(app)
-    return GatewayServer(config, make_acceptor, draining, settings.drain_seconds, on_ready, successor)
+    return GatewayServer(config, make_acceptor, on_refused, draining, settings.drain_seconds, on_ready, successor)

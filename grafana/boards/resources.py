@@ -9,7 +9,19 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from panels import BUDGET_LINE, LIMIT_LINE, build_dashboard, graph, with_threshold_lines
-from promql import increase, instances, largest, memory_share, or_zero, quantile, query, rate, select
+from promql import (
+    increase,
+    instances,
+    largest,
+    memory_share,
+    occurred,
+    or_none,
+    or_zero,
+    quantile,
+    query,
+    rate,
+    select,
+)
 
 RESIDENT = select("process_resident_memory_bytes")
 LIMIT = select("atalaya_memory_limit_bytes")
@@ -109,8 +121,17 @@ def process_panels() -> Iterable[Builder[Panel]]:
         "A line that falls to 0 is a restart. Restarts without a deployment indicate crashes.",
         "dtdurations",
         query(instances(f"time() - {select('process_start_time_seconds')}"), "{{instance}}"),
+        width=8,
     )
     yield file_panel()
+    refused = "atalaya_connections_refused_total"
+    yield graph(
+        "Connections refused",
+        "Connections per second that were closed before the application had their request, by the code of the error.",
+        "cps",
+        query(or_none(occurred(rate(refused, "code"), "code", refused), "code"), "{{code}}"),
+        width=8,
+    )
     yield graph(
         "Worker processes",
         "Processes that serve requests.",
@@ -143,6 +164,7 @@ def file_panel() -> timeseries.Panel:
             "short",
             query(instances(select("process_open_fds"), most=6), "{{instance}} open", "A"),
             query(instances(select("process_max_fds"), most=6), "{{instance}} limit", "B"),
+            width=8,
         )
         .override_by_query("B", LIMIT_LINE)
         .min(1)

@@ -11,10 +11,13 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from api.app import create_app
+from api.errors import BadRequest, HeadTooLarge, RequestTooSlow
 from api.prediction.pipeline import SHED_REASONS
 from api.rate_limits import limiter
+from api.server.connections.refusals import TOO_MANY_CONNECTIONS
 from api.settings import Settings
 from model.confidence.abstention import AbstentionReason
+from model.errors import MemoryFull
 from tests.deploy.rule_files import FILES, read_rules
 from tests.grafana.boards import all_expressions
 from tests.grafana.promql import list_selectors
@@ -90,6 +93,9 @@ def test_every_value_has_a_series(fresh: Mapping[str, list[Labels]]) -> None:
     limits = {value for name, value in vars(limiter).items() if name.endswith("_LIMIT")}
     assert list_values(fresh, "atalaya_rate_limited_total", "limit") == {*limits, "quota"}
     assert list_values(fresh, "atalaya_shed_total", "reason") == set(SHED_REASONS.values())
+    errors = (BadRequest, HeadTooLarge, RequestTooSlow, MemoryFull)
+    refusals = {TOO_MANY_CONNECTIONS, *(error.code for error in errors)}
+    assert list_values(fresh, "atalaya_connections_refused_total", "code") == refusals
     assert list_values(fresh, "atalaya_abstentions_total", "reason") == set(AbstentionReason)
     stages = list_values(fresh, "atalaya_prediction_stage_seconds_count", "stage")
     assert stages == {"decode", "queue", "infer", "commit"}

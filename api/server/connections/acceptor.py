@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from api.server.connections.limiter import ConnectionLimiter
+from api.server.connections.refusals import TOO_MANY_CONNECTIONS
 from api.server.tls import ServerTls
 
 BACKLOG = 2048  # how many connections the kernel queues until they are accepted
@@ -26,6 +27,8 @@ MakeProtocol = Callable[[Callable[[], None]], asyncio.Protocol]
 class Acceptor:
     """Accepts the connections of a listener, and gives each a protocol once the TLS handshake is complete.
 
+    `on_refused` is called with the code of the error when the limiter refuses a connection.
+
     asyncio's own server creates a protocol only after the handshake, so that connections without a complete handshake
     would not count.
     """
@@ -37,9 +40,11 @@ class Acceptor:
         *,
         limiter: ConnectionLimiter,
         tls: ServerTls | None,
+        on_refused: Callable[[str], object],
     ) -> None:
         self._listener = listener
         self._limiter = limiter
+        self._on_refused = on_refused
         self._make_protocol = make_protocol
         self._tls = tls
         self._loop = asyncio.get_running_loop()
@@ -90,7 +95,7 @@ class Acceptor:
             self._pause = self._loop.call_later(PAUSE_S, self._resume)
             return False
         if not self._limiter.acquire(address):
-            log.info("connection_refused", code="too_many_connections")
+            self._on_refused(TOO_MANY_CONNECTIONS)
             connection.close()
             return False
         # An empty context, so that the log lines of one connection never carry values of another.

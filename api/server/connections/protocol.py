@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import ApiError, BadRequest, RequestTooSlow
 from api.server.connections.lingering import LingeringTransport
 from api.server.connections.memory import ConnectionMemory
+from api.server.connections.read_timeout import LAST_READ_S, ReadTimeout
 from api.server.connections.refusals import MAX_HEAD_BYTES, MAX_HEADERS, Refusal, head_too_large, render_refusal
 from api.server.connections.upgrades import UpgradeIgnoringParser, add_path, build_framing_head, has_body
 from api.server.connections.write_timeout import WriteTimeout
@@ -25,20 +25,17 @@ _PARSED_BYTES = 8 * 1024
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 BODY_REST_LIMIT_S = 10.0  # for the rest of a body after the response is complete
-# Added to each limit, because a late event loop runs its timers before it reads data that arrived in time.
-LAST_READ_S = 0.01
-
-log = structlog.get_logger("atalaya.access")
 
 
 class BoundedProtocol(CertificateProtocol):
     """Closes a connection that exceeds a bound, after a problem document if a response is still possible.
 
     uvicorn limits only the pause between two requests, and httptools buffers a header however long it grows.
-    `on_closed` is called once the connection is lost.
+    `on_closed` is called once the connection is lost, `on_refused` with the code of an error that closes it before the
+    application has its request.
     """
 
-    _timer: asyncio.TimerHandle | None = None
+    _read_timeout: ReadTimeout
     _write_timeout: WriteTimeout
     _error: ApiError | None = None  # raised by a callback; kept here because the parser raises its own error instead
     _last_error: Refusal | None = None  # to be sent once the earlier requests have their responses
@@ -50,11 +47,17 @@ class BoundedProtocol(CertificateProtocol):
     _receiving_message = False
 
     def __init__(
-        self, *arguments: Any, memory: ConnectionMemory, on_closed: Callable[[], None], **options: Any
+        self,
+        *arguments: Any,
+        memory: ConnectionMemory,
+        on_closed: Callable[[], None],
+        on_refused: Callable[[str], object],
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._memory = memory
         self._on_closed = on_closed
+        self._on_refused = on_refused
         # Those of the incomplete responses. The application handles the first; uvicorn's `cycle` is only the last.
         self._cycles: deque[RequestResponseCycle] = deque()
         self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
@@ -72,13 +75,14 @@ class BoundedProtocol(CertificateProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         transport = LingeringTransport(transport, self.loop.call_later, self._may_receive_more)
         super().connection_made(transport)
+        self._read_timeout = ReadTimeout(self.loop.call_later, self._handle_read_timeout)
         self._write_timeout = WriteTimeout(transport, self.loop.call_later)
         self._memory.add(self)
-        self._start_timeout(HEAD_LIMIT_S)
+        self._read_timeout.start(HEAD_LIMIT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()  # uvicorn does so only if there is no error
-        self._cancel_timeout()
+        self._read_timeout.cancel()
         self._write_timeout.cancel()
         self._memory.discard(self)
         self._on_closed()
@@ -102,9 +106,9 @@ class BoundedProtocol(CertificateProtocol):
             self._parse(data[start : start + _PARSED_BYTES])
             if self._last_error is not None or self.transport.is_closing():
                 return
-        if self._timer is None and self._is_idle():
+        if not self._read_timeout.is_running and self._is_idle():
             if self._receiving_head or self._unparsed_bytes:
-                self._start_timeout(HEAD_LIMIT_S)
+                self._read_timeout.start(HEAD_LIMIT_S)
             else:  # the rest of a body whose response was early
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -161,7 +165,7 @@ class BoundedProtocol(CertificateProtocol):
         super().on_headers_complete()
         self._cycles.append(self.cycle)
         self._receiving_head = False
-        self._cancel_timeout()
+        self._read_timeout.cancel()
         # The parser would report an upgrade request as complete now, before its body.
         self._ignores_callbacks = self.parser.should_upgrade() and has_body(self.headers)
 
@@ -175,7 +179,7 @@ class BoundedProtocol(CertificateProtocol):
         self._receiving_message = False
         self._unparsed_bytes = 0
         if self.cycle.response_complete:
-            self._cancel_timeout()
+            self._read_timeout.cancel()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -187,7 +191,7 @@ class BoundedProtocol(CertificateProtocol):
             if self._is_idle():
                 self._respond_and_close(self._last_error)
         elif self._receiving_message and self.cycle.response_complete:
-            self._start_timeout(BODY_REST_LIMIT_S)
+            self._read_timeout.start(BODY_REST_LIMIT_S)
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(LAST_READ_S, self._close)
@@ -245,7 +249,7 @@ class BoundedProtocol(CertificateProtocol):
         application receives no more data of the rejected requests.
         """
         self._last_error = error
-        self._cancel_timeout()
+        self._read_timeout.cancel()
         refused = [self._cycles.pop() for _ in range(kept, len(self._cycles))]
         self.pipeline = deque(entry for entry in self.pipeline if entry[0] not in refused)
         for cycle in refused:
@@ -253,7 +257,7 @@ class BoundedProtocol(CertificateProtocol):
             _disconnect(cycle)
         handled = refused[-1] if refused and not kept else None  # the one that the application handles
         if handled is None:
-            log.info("connection_refused", code=error.code)
+            self._on_refused(error.code)
             has_response = self._receiving_message and not self._receiving_head
         else:
             handled.scope["state"]["problem_code"] = error.code
@@ -272,20 +276,7 @@ class BoundedProtocol(CertificateProtocol):
         self.transport.close()
         self._write_timeout.start()
 
-    def _start_timeout(self, seconds: float) -> None:
-        self._cancel_timeout()
-        self._timer = self.loop.call_later(seconds, self._await_last_read)
-
-    def _cancel_timeout(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _await_last_read(self) -> None:
-        self._timer = self.loop.call_later(LAST_READ_S, self._handle_timeout)
-
-    def _handle_timeout(self) -> None:
-        self._timer = None
+    def _handle_read_timeout(self) -> None:
         if self.transport.is_closing():
             return
         if self._receiving_head:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import uuid
 
+import structlog
+from prometheus_client import Counter
+
 from api.errors import ApiError, HeadTooLarge
 from api.http.errors import build_error_headers, find_status
 from api.http.problems import problem
@@ -12,8 +15,17 @@ from model.errors import MemoryFull
 
 MAX_HEAD_BYTES = 32 * 1024  # limits the request line with the headers, the head of a chunk, and trailers
 MAX_HEADERS = 100
+TOO_MANY_CONNECTIONS = "too_many_connections"
 
 Refusal = ApiError | MemoryFull
+
+log = structlog.get_logger("atalaya.access")
+
+
+def report_refusal(counter: Counter, code: str) -> None:
+    """Count and log a connection that is closed because of the error `code`."""
+    counter.labels(code).inc()
+    log.info("connection_refused", code=code)
 
 
 def head_too_large() -> HeadTooLarge:

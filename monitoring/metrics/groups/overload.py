@@ -9,6 +9,7 @@ from monitoring.metrics.groups.base import MetricGroup, create_series
 # This package cannot import api, so tests/api/test_first_series.py compares these with the values there.
 LIMITS = ("predict", "requests", "token", "oauth", "password", "key", "quota")
 SHED_REASONS = ("queue_full", "memory", "deadline", "worker_stuck", "engine_unavailable", "caller_left")
+REFUSAL_CODES = ("too_many_connections", "bad_request", "head_too_large", "request_too_slow", "memory_full")
 
 
 class OverloadMetrics(MetricGroup):
@@ -35,6 +36,13 @@ class OverloadMetrics(MetricGroup):
             "atalaya_shed_total", "Requests rejected because the gateway was overloaded.", ["reason"], registry=registry
         )
         create_series(self.shed, *zip(SHED_REASONS))
+        self.connections_refused = Counter(
+            "atalaya_connections_refused_total",
+            "Connections closed before the application had their request, by the code of the error.",
+            ["code"],
+            registry=registry,
+        )
+        create_series(self.connections_refused, *zip(REFUSAL_CODES))
         self.stuck_jobs = Counter(
             "atalaya_stuck_jobs_total",
             "Images whose decoding or inference did not end, so that the process was replaced.",

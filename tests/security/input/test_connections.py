@@ -189,7 +189,10 @@ def few_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("few_descriptors")
 def test_connections_are_limited_by_address(new_gateway: Callable[..., Gateway]) -> None:
-    """T16: one address may hold half of the connections, others can still connect, and a closed one can be replaced."""
+    """T16: one address may hold half of the connections, others can still connect, and a closed one can be replaced.
+
+    Connections that are refused are counted.
+    """
     gateway = new_gateway(MODEL__URL="stub://")
     most = (DESCRIPTORS - 64) // 2  # the gateway keeps 64 descriptors for its own files
     with ExitStack() as stack:
@@ -204,6 +207,7 @@ def test_connections_are_limited_by_address(new_gateway: Callable[..., Gateway])
             other.headers["Authorization"] = f"Bearer {token}"
             response = other.post("/v1/predictions", files={"file": FOREST.read_bytes()})
             assert response.status_code == 200, response.text
+        assert gateway.metric('atalaya_connections_refused_total{code="too_many_connections"}') == 1
         held[0].close()
         wait_until(lambda: _is_live(gateway), message="the closed connection was not replaced")
 

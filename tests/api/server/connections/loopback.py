@@ -17,7 +17,10 @@ from tests.support.polling import PATIENCE_S, wait_until_async
 
 
 class Connection:
-    """A client's connection, and the protocol at the other end, which sets `lost` once it has lost the connection."""
+    """A client's connection, and the protocol at the other end, which sets `lost` once it has lost the connection.
+
+    `refusals` has the codes of the errors that closed it before the application had its request.
+    """
 
     def __init__(
         self,
@@ -25,10 +28,12 @@ class Connection:
         writer: asyncio.StreamWriter,
         protocol: BoundedProtocol,
         lost: asyncio.Event,
+        refusals: list[str],
     ) -> None:
         self.writer = writer
         self.protocol = protocol
         self.lost = lost
+        self.refusals = refusals
         self._reader = reader
 
     async def receive_statuses(self) -> list[int]:
@@ -42,11 +47,17 @@ async def connect_to(application: Callable[..., Any]) -> AsyncIterator[Connectio
     config = uvicorn.Config(application, log_config=None)
     config.load()
     state, memory, protocols, lost = ServerState(), ConnectionMemory(), list[BoundedProtocol](), asyncio.Event()
+    refusals = list[str]()
 
     def make_protocol() -> BoundedProtocol:
         protocols.append(
             BoundedProtocol(
-                config=config, server_state=state, app_state={"state": 1}, memory=memory, on_closed=lost.set
+                config=config,
+                server_state=state,
+                app_state={"state": 1},
+                memory=memory,
+                on_closed=lost.set,
+                on_refused=refusals.append,
             )
         )
         return protocols[-1]
@@ -55,7 +66,7 @@ async def connect_to(application: Callable[..., Any]) -> AsyncIterator[Connectio
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:
         await wait_until_async(lambda: bool(protocols))
-        yield Connection(reader, writer, protocols[0], lost)
+        yield Connection(reader, writer, protocols[0], lost, refusals)
     finally:
         writer.close()
         server.close()

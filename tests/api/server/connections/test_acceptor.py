@@ -53,11 +53,13 @@ def tls(tmp_path: Path) -> ServerTls:
 
 
 @asynccontextmanager
-async def accepting(limiter: ConnectionLimiter, tls: ServerTls | None) -> AsyncIterator[tuple[str, int]]:
+async def accepting(
+    limiter: ConnectionLimiter, tls: ServerTls | None, on_refused: Callable[[str], object] = lambda _: None
+) -> AsyncIterator[tuple[str, int]]:
     """Accept connections on the address that this yields."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        acceptor = Acceptor(listener, Greeting, limiter=limiter, tls=tls)
+        acceptor = Acceptor(listener, Greeting, limiter=limiter, tls=tls, on_refused=on_refused)
         acceptor.start()
         yield listener.getsockname()
         acceptor.stop(accept_backlog=False)
@@ -89,12 +91,17 @@ async def test_a_closed_connection_can_be_replaced(limiter: ConnectionLimiter) -
 
 
 async def test_a_connection_counts_before_its_handshake(limiter: ConnectionLimiter, tls: ServerTls) -> None:
-    """A connection whose handshake has not begun takes a slot, and gives it back when the client leaves."""
-    async with accepting(limiter, tls) as address:
+    """A connection whose handshake has not begun takes a slot, and gives it back when the client leaves.
+
+    Another one is refused, which is reported.
+    """
+    refusals = list[str]()
+    async with accepting(limiter, tls, refusals.append) as address:
         with closing(socket.create_connection(address)):
             await wait_until_async(lambda: not is_free(limiter))
             with closing(socket.create_connection(address)) as second:
                 assert await receive(second) == b""
+            assert refusals == ["too_many_connections"]
         await wait_until_async(lambda: is_free(limiter))
 
 
@@ -142,9 +149,10 @@ async def test_accepting_goes_on_after_the_kernel_has_refused(
 async def test_a_full_backlog_does_not_prolong_the_stop(limiter: ConnectionLimiter) -> None:
     """When accepting stops, connections of the backlog are accepted until no slot is free, and the others are left."""
     limiter.capacity = 2
+    refusals = list[str]()
     with socket.socket() as listener, ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
-        acceptor = Acceptor(listener, Greeting, limiter=limiter, tls=None)
+        acceptor = Acceptor(listener, Greeting, limiter=limiter, tls=None, on_refused=refusals.append)
         acceptor.start()
         clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(5)]
         acceptor.stop(accept_backlog=True)
@@ -152,3 +160,4 @@ async def test_a_full_backlog_does_not_prolong_the_stop(limiter: ConnectionLimit
         await acceptor.wait_for_handshakes(PATIENCE_S)
         received = [await receive(client) for client in clients]
     assert received == [b"!", b"!", b"", b"", b""]
+    assert refusals == ["too_many_connections"]

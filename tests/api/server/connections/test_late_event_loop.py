@@ -92,11 +92,14 @@ def serving(limit_s: int) -> Iterator[int]:
     """Serve the app with the gateway's protocol and event loop; yields the port."""
     port = free_port()
     BlockingProtocol.blocked, BlockingProtocol.go_on, BlockingProtocol.held = threading.Event(), threading.Event(), []
+    make_protocol = partial(
+        BlockingProtocol, memory=ConnectionMemory(), on_closed=lambda: None, on_refused=lambda _: None
+    )
     config = uvicorn.Config(
         app,
         port=port,
         loop="uvloop",
-        http=cast(Any, partial(BlockingProtocol, memory=ConnectionMemory(), on_closed=lambda: None)),
+        http=cast(Any, make_protocol),
         lifespan="off",
         log_config=None,
         timeout_keep_alive=limit_s,

@@ -124,6 +124,7 @@ async def test_a_long_malformed_body_is_refused_once() -> None:
         connection.protocol.data_received(b"z" * 2 * MAX_HEAD_BYTES)  # in one read, which the kernel might split
         application.go_on.set()
         assert await connection.receive_statuses() == [200, 400]
+        assert connection.refusals == ["bad_request"]
 
 
 async def test_a_request_with_others_behind_it_learns_of_a_disconnect() -> None:
@@ -154,6 +155,7 @@ async def test_a_long_head_behind_another_request_is_refused() -> None:
         connection.protocol.data_received(make_request("/read") + HALF_A_HEAD + b"x" * 2 * MAX_HEAD_BYTES)
         application.go_on.set()
         assert await connection.receive_statuses() == [200, 431]
+        assert connection.refusals == ["head_too_large"]
 
 
 async def test_a_connection_is_kept_after_an_early_response(monkeypatch: pytest.MonkeyPatch) -> None:
