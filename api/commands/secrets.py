@@ -17,7 +17,7 @@ from api.production import find_secret_problems
 from api.services.secrets.signing_keys import find_activation_delay
 from api.settings import Settings, home_folder, load_settings
 from api.settings.loading import is_set_in_env_file
-from api.settings.variables import parse_env_text, read_env_text, set_in_env_text
+from api.settings.reading.variables import parse_env_text, read_env_text, set_in_env_text
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from auth.tokens.keyring import rotate_bundle

@@ -6,7 +6,7 @@ from api.settings.fields import Environment
 from api.settings.gateway import Settings
 from api.settings.home import INSTALLATION, home_folder, sqlite_file
 from api.settings.loading import SettingsReader, load_local_settings, load_settings, reload_settings
-from api.settings.variables import child_environment
+from api.settings.reading.variables import child_environment
 
 __all__ = [
     "INSTALLATION",

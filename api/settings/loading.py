@@ -11,11 +11,9 @@ from pydantic import ValidationError
 
 from api.errors import SettingsError
 from api.settings.gateway import Settings
-from api.settings.names import find_mistyped, list_names, list_secret_names
-from api.settings.problems import describe_problem
-from api.settings.secrets.provider import open_provider
-from api.settings.secrets.settings import SecretSettings
-from api.settings.variables import (
+from api.settings.reading.names import find_mistyped, list_names, list_secret_names
+from api.settings.reading.problems import describe_problem
+from api.settings.reading.variables import (
     clean_variables,
     parse_env_text,
     read_env_file_state,
@@ -23,6 +21,8 @@ from api.settings.variables import (
     read_environment,
     read_variables,
 )
+from api.settings.secrets.provider import open_provider
+from api.settings.secrets.settings import SecretSettings
 
 FindProblems = Callable[[Settings], Sequence[str]]
 _Location = tuple[int | str, ...]

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
-from api.settings.names import list_names, list_secret_names
+from api.settings.reading.names import list_names, list_secret_names
 from auth.accounts.store import UserStore
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.clients import ClientStore

@@ -10,7 +10,7 @@ import structlog
 
 from api.errors import SecretsUnavailable, SettingsError
 from api.settings import Settings, SettingsReader
-from api.settings.names import find_changed_secrets
+from api.settings.reading.names import find_changed_secrets
 from monitoring.metrics import Metrics
 
 ApplySecret = Callable[[Settings], Awaitable[bool]]

@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from api.errors import SecretsUnavailable
-from api.settings.names import list_secret_names
+from api.settings.reading.names import list_secret_names
 
 # All but the first come from files, programs, variables, and malformed credentials, which botocore does not check.
 _FAILURES = (BotoCoreError, OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)

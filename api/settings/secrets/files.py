@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from api.errors import SecretsUnavailable
-from api.settings.names import list_secret_names
+from api.settings.reading.names import list_secret_names
 from api.settings.secrets.settings import LOCAL_INTERVAL_S
 
 MAX_BYTES = 64 << 10

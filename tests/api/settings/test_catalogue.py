@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.settings.catalogue import EXAMPLE, PAGE, SettingEntry, list_groups, render_example, render_page
-from api.settings.names import list_names
+from api.settings.reading.names import list_names
 
 
 def find_entry(name: str) -> SettingEntry:

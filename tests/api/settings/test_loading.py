@@ -9,8 +9,8 @@ import pytest
 
 from api.errors import SettingsError
 from api.settings import Settings, load_settings
-from api.settings.names import find_mistyped
-from api.settings.variables import read_env_file_state
+from api.settings.reading.names import find_mistyped
+from api.settings.reading.variables import read_env_file_state
 from tests.support.polling import wait_until
 
 

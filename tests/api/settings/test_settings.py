@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.errors import SettingsError
 from api.settings import Settings, load_settings, sqlite_file
-from api.settings.names import list_names
+from api.settings.reading.names import list_names
 from model.signing.keys import RELEASE_KEY, encode_public_key
 from storage.engine import sqlite_path
 from tests.support.paths import ROOT

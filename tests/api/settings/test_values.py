@@ -9,7 +9,7 @@ import pytest
 
 from api.errors import SettingsError
 from api.settings import Settings, load_settings
-from api.settings.names import list_names
+from api.settings.reading.names import list_names
 
 
 @pytest.mark.parametrize(

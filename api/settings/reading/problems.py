@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from api.settings.gateway import Settings
-from api.settings.names import find_similar
+from api.settings.reading.names import find_similar
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

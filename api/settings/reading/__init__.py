@@ -1,0 +1,1 @@
+"""Reads the variables, and names the settings and what is wrong with them."""
