@@ -26,6 +26,8 @@ READY_LIMIT_S = 60.0
 STABLE_S = 10.0  # a worker that has served for this long did not fail at the start
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 30.0
 MAX_FAILED_STARTS = 5
+CHECK_INTERVAL_S = 5.0  # of the beats of each worker
+MAX_MISSED_CHECKS = 6
 
 log = structlog.get_logger("atalaya.workers")
 
@@ -33,8 +35,9 @@ log = structlog.get_logger("atalaya.workers")
 class _Worker(Struct, eq=False):
     pid: int
     slot: int
-    ready_pipe: int
-    pipe_read: bool = False
+    beat_pipe: int
+    pipe_closed: bool = False
+    missed_checks: int = 0
     stopping: bool = False
     ready_at: float | None = None
     started_at: float = field(default_factory=time.monotonic)
@@ -44,9 +47,9 @@ class _Worker(Struct, eq=False):
 class Supervisor:
     """Keeps `count` workers running; each runs `serve` and exits with the status that it returns.
 
-    The workers share `listeners`. A worker that does not exit within `shutdown_limit_s` is killed. `on_ready` is called
-    when the first worker serves. `on_change` receives the processes whenever one starts or exits, `on_exit(number)` the
-    slot of a worker that has exited.
+    The workers share `listeners`. A worker that does not exit within `shutdown_limit_s` is killed, and so is one whose
+    event loop hangs. `on_ready` is called when the first worker serves. `on_change` receives the processes whenever one
+    starts or exits, `on_exit(number)` the slot of a worker that has exited.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Supervisor:
         self._serve = serve
         self._listeners = listeners
         self._shutdown_limit_s = shutdown_limit_s
+        self._check_at = math.inf
         self._on_ready = on_ready
         self._on_change = on_change
         self._on_exit = on_exit
@@ -108,9 +112,11 @@ class Supervisor:
         now = time.monotonic()
         for worker in self._workers:
             if now >= worker.kill_at:
-                log.error("worker_killed", pid=worker.pid, reason="it did not start or stop in time")
-                os.kill(worker.pid, signal.SIGKILL)
                 worker.kill_at = math.inf
+                _kill(worker, "it did not start or stop in time")
+        if now >= self._check_at:
+            self._check_at = now + CHECK_INTERVAL_S
+            self._check_beats()
         if self._may_start() and now >= self._start_at:
             self._start_worker()
         ready = [worker for worker in self._serving() if worker.ready_at is not None]
@@ -119,16 +125,17 @@ class Supervisor:
 
     def _wait(self, signals: int) -> None:
         """Wait for a signal, a report from a worker, or the time at which something is due."""
-        due = [worker.kill_at for worker in self._workers] + ([self._start_at] if self._may_start() else [])
+        due = [self._check_at, *(worker.kill_at for worker in self._workers)]
+        due += [self._start_at] if self._may_start() else []
         timeout_s = max(0.0, min(due, default=math.inf) - time.monotonic())
-        pipes = {worker.ready_pipe: worker for worker in self._workers if not worker.pipe_read}
+        pipes = {worker.beat_pipe: worker for worker in self._workers if not worker.pipe_closed}
         readable, _, _ = select.select([signals, *pipes], [], [], None if math.isinf(timeout_s) else timeout_s)
         for pipe in readable:
             if pipe == signals:
                 for number in os.read(signals, 1024):
                     self._handle_signal(number)
             else:
-                self._read_report(pipes[pipe])
+                self._read_beats(pipes[pipe])
 
     def _handle_signal(self, number: int) -> None:
         if number in STOP_SIGNALS:
@@ -148,10 +155,10 @@ class Supervisor:
     def _start_worker(self) -> None:
         taken = {worker.slot for worker in self._workers}
         number = next(number for number in range(len(taken) + 1) if number not in taken)
-        read_end, ready_pipe = os.pipe()
-        slot = WorkerSlot(number, self._parent_pipe, ready_pipe)
+        read_end, beat_pipe = os.pipe()
+        slot = WorkerSlot(number, self._parent_pipe, beat_pipe)
         pid = fork(lambda: self._serve(slot), closing=[self._write_end, read_end])
-        os.close(ready_pipe)
+        os.close(beat_pipe)
         worker = _Worker(pid, number, read_end)
         worker.kill_at = worker.started_at + READY_LIMIT_S
         self._workers.append(worker)
@@ -162,15 +169,30 @@ class Supervisor:
         worker.kill_at = time.monotonic() + self._shutdown_limit_s
         os.kill(worker.pid, number)
 
-    def _read_report(self, worker: _Worker) -> None:
-        """Read the worker's pipe: one byte if the worker is ready, none if it has died, which SIGCHLD also reports."""
-        worker.pipe_read = True
-        if not os.read(worker.ready_pipe, 1):
-            return
+    def _check_beats(self) -> None:
+        """Kill the workers that have missed too many checks.
+
+        Counting checks instead of seconds does not kill the workers of a container that was frozen.
+        """
+        for worker in self._serving():
+            if worker.ready_at is not None:
+                worker.missed_checks += 1
+                if worker.missed_checks >= MAX_MISSED_CHECKS:
+                    _kill(worker, "its event loop hangs")
+
+    def _read_beats(self, worker: _Worker) -> None:
+        """Read the worker's pipe, which is at its end when the worker has died. SIGCHLD reports that, too."""
+        worker.pipe_closed = not os.read(worker.beat_pipe, 1024)
+        worker.missed_checks = 0
+        if worker.ready_at is None and not worker.pipe_closed:
+            self._record_ready(worker)
+
+    def _record_ready(self, worker: _Worker) -> None:
         worker.ready_at = time.monotonic()
         worker.kill_at = worker.kill_at if worker.stopping else math.inf
         if not self._has_served:
             self._has_served = True
+            self._check_at = worker.ready_at + CHECK_INTERVAL_S
             self._on_ready()
         log.info("worker_ready", pid=worker.pid, seconds=round(worker.ready_at - worker.started_at, 3))
 
@@ -178,7 +200,7 @@ class Supervisor:
         for worker in list(self._workers):
             pid, wait_status = os.waitpid(worker.pid, os.WNOHANG)
             if pid:
-                os.close(worker.ready_pipe)
+                os.close(worker.beat_pipe)
                 self._workers.remove(worker)
                 self._to_replace = [other for other in self._to_replace if other is not worker]
                 self._on_exit(worker.slot)
@@ -216,3 +238,8 @@ class Supervisor:
     def _report_processes(self) -> None:
         pids = [os.getpid(), *(worker.pid for worker in self._workers)]
         self._on_change(Processes(pids, self._restarts))
+
+
+def _kill(worker: _Worker, reason: str) -> None:
+    log.error("worker_killed", pid=worker.pid, reason=reason)
+    os.kill(worker.pid, signal.SIGKILL)

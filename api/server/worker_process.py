@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 import structlog
@@ -18,6 +18,7 @@ from api.server.exit_status import run_to_exit_status
 from api.server.stop_signals import STOP_SIGNALS, exit_at_stop_signals
 from monitoring.logs.outputs import drain_logs
 
+BEAT_INTERVAL_S = 2.0
 _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
 log = structlog.get_logger("atalaya.workers")
@@ -26,17 +27,24 @@ log = structlog.get_logger("atalaya.workers")
 class WorkerSlot(Struct, frozen=True):
     """A worker's number, and its pipes to the supervisor.
 
-    `parent_pipe` becomes readable when the supervisor has died; a byte in `ready_pipe` reports that the worker serves.
+    `parent_pipe` becomes readable when the supervisor has died. The first byte in `beat_pipe` reports that the worker
+    serves, each further byte that its event loop still runs.
     """
 
     number: int
     parent_pipe: int
-    ready_pipe: int
+    beat_pipe: int
 
     def report_ready(self) -> None:
-        """Report that the worker serves, and stop it if the supervisor dies; called in its event loop."""
+        """Report from now on that the worker serves, and stop it if the supervisor dies; called in its event loop."""
         asyncio.get_running_loop().add_reader(self.parent_pipe, self._stop_orphan)
-        os.write(self.ready_pipe, b"1")
+        os.set_blocking(self.beat_pipe, False)
+        self._beat()
+
+    def _beat(self) -> None:
+        with suppress(BlockingIOError, BrokenPipeError):  # the supervisor is paused, or has died
+            os.write(self.beat_pipe, b"1")
+        asyncio.get_running_loop().call_later(BEAT_INTERVAL_S, self._beat)
 
     def _stop_orphan(self) -> None:
         asyncio.get_running_loop().remove_reader(self.parent_pipe)

@@ -7,15 +7,19 @@ import sys
 import time
 from pathlib import Path
 
+from api.server.supervisor import MAX_MISSED_CHECKS
+
 SUPERVISOR = """
-import os, signal, sys, time
-from api.server.supervisor import Supervisor
+import asyncio, os, signal, sys, time
+from api.server import supervisor, worker_process
+
+supervisor.CHECK_INTERVAL_S = {check_interval_s}
 
 def serve(slot):
     {serve}
     return 0
 
-supervisor = Supervisor(
+running = supervisor.Supervisor(
     2,
     serve,
     [],
@@ -24,13 +28,15 @@ supervisor = Supervisor(
     on_change=lambda pids: None,
     on_exit=lambda number: None,
 )
-sys.exit(supervisor.run())
+sys.exit(running.run())
 """
 
 
-def run_supervisor(serve: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
+def run_supervisor(serve: str, limit_s: float = 60, check_interval_s: float = 3600) -> subprocess.CompletedProcess[str]:
     """Run a supervisor whose workers execute `serve` and may take `limit_s` seconds to stop."""
-    command = [sys.executable, "-c", SUPERVISOR.format(serve=serve.replace("\n", "\n    "), limit_s=limit_s)]
+    serve = serve.replace("\n", "\n    ")
+    program = SUPERVISOR.format(serve=serve, limit_s=limit_s, check_interval_s=check_interval_s)
+    command = [sys.executable, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -54,7 +60,7 @@ def test_first_failure_that_names_its_reason_stops_the_supervisor() -> None:
 def test_worker_that_does_not_stop_is_killed() -> None:
     """A worker that ignores SIGTERM is killed after the limit, and the exit status is 1."""
     ended = run_supervisor(
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(slot.ready_pipe, b'1'); "
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(slot.beat_pipe, b'1'); "
         "slot.number and os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)",
         limit_s=0.5,
     )
@@ -64,7 +70,7 @@ def test_worker_that_does_not_stop_is_killed() -> None:
 
 # The first worker dies five times. The other stops the supervisor after the supervisor noticed the last death.
 DYING = """
-os.write(slot.ready_pipe, b"1")
+os.write(slot.beat_pipe, b"1")
 if slot.number == 0:
     with open({pids!r}, "a") as file:
         print(os.getpid(), file=file)
@@ -86,3 +92,33 @@ def test_worker_that_dies_while_serving_is_replaced_with_backoff(tmp_path: Path)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.count("worker_died") == 5
     assert 0.5 + 1 + 2 < time.monotonic() - started < 60  # the surviving worker would sleep for another minute
+
+
+# The first process of slot 0 hangs. Its successor stops the supervisor after that has checked the beats often enough.
+HANGING = """
+async def serve_and_hang():
+    slot.report_ready()
+    if slot.number == 0 and not os.path.exists({hung!r}):
+        open({hung!r}, "w").close()
+        time.sleep(120)
+    await asyncio.sleep({serving_s})
+    os.kill(os.getppid(), signal.SIGTERM)
+    await asyncio.sleep(60)
+
+worker_process.BEAT_INTERVAL_S = 0.05
+asyncio.run(serve_and_hang())
+"""
+
+
+def test_a_worker_whose_event_loop_hangs_is_replaced(tmp_path: Path) -> None:
+    """A worker that has missed the checks is killed and replaced, and one that serves for longer is not."""
+    interval_s = 0.75
+    serving_s = 2 * MAX_MISSED_CHECKS * interval_s
+    ended = run_supervisor(
+        HANGING.format(hung=str(tmp_path / "hung"), serving_s=serving_s), check_interval_s=interval_s
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("worker_killed") == 1
+    assert "its event loop hangs" in ended.stdout
+    assert ended.stdout.count("worker_died") == 1
+    assert ended.stdout.count("worker_ready") == 3
