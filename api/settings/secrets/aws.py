@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 
 import boto3
 from botocore.config import Config
@@ -30,8 +31,8 @@ class AwsSecret:
     def read(self) -> Mapping[str, str]:
         try:
             # A new client for each read: it takes about 10 ms, and keeping one would keep 20 MB.
-            client = boto3.client("secretsmanager", region_name=self._region, config=_LIMITS)
-            text = client.get_secret_value(SecretId=self._name).get("SecretString", "")
+            with closing(boto3.client("secretsmanager", region_name=self._region, config=_LIMITS)) as client:
+                text = client.get_secret_value(SecretId=self._name).get("SecretString", "")
         except ClientError as error:
             reason = error.response.get("Error", {}).get("Code", "unknown error")
             raise SecretsUnavailable(f"AWS Secrets Manager did not return {self._name}: {reason}.") from None

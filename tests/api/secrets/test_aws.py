@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from traceback import TracebackException
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import pytest
+from botocore.httpsession import URLLib3Session
 
 from api.errors import SecretsUnavailable
 from api.settings.secrets.aws import AwsSecret
@@ -39,6 +41,15 @@ def test_the_newest_version_is_read(manager: Any) -> None:
     assert by_name.read() == by_arn.read() == {"SENTRY_DSN": "old"}
     manager.put_secret_value(SecretId="prod/atalaya", SecretString=json.dumps({"SENTRY_DSN": "new"}))
     assert by_name.read() == by_arn.read() == {"SENTRY_DSN": "new"}
+
+
+def test_a_read_closes_its_connections(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read does not leave its connections to the garbage collector, which may run much later."""
+    manager.create_secret(Name="closed", SecretString="{}")
+    close = Mock()
+    monkeypatch.setattr(URLLib3Session, "close", close)
+    AwsSecret("closed", REGION, 60).read()
+    close.assert_called_once_with()
 
 
 @pytest.mark.parametrize(
