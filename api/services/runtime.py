@@ -152,7 +152,7 @@ def _open_exporter(settings: Settings, metrics: Metrics) -> SpanExporter | None:
 def describe_service(settings: Settings) -> dict[str, str]:
     """Return the resource attributes of this service in traces, as OpenTelemetry names them."""
     attributes = {
-        "service.name": settings.otel_service_name or settings.railway_service_name or "atalaya",
+        "service.name": settings.service_name,
         "service.namespace": settings.railway_project_name,
         "service.version": version("atalaya"),
         "deployment.environment.name": settings.railway_environment_name or settings.environment,

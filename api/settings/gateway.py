@@ -153,7 +153,7 @@ class Settings(RailwaySettings):
         None,
         min_length=1,
         max_length=255,
-        description="The name of this service in traces. When empty: `RAILWAY_SERVICE_NAME`, or `atalaya`.",
+        description="The name of this service in traces and the log. When empty: `RAILWAY_SERVICE_NAME`, or `atalaya`.",
     )
     otel_traces_sampler_arg: float = Field(
         0.01, ge=0, le=1, description="The share of requests without a parent that are traced."
@@ -236,6 +236,11 @@ class Settings(RailwaySettings):
     def docs_enabled(self) -> bool:
         """Whether to serve the interactive documentation: DOCS, or by default only in development."""
         return not self.in_production if self.docs is None else self.docs
+
+    @property
+    def service_name(self) -> str:
+        """The name of this service in traces and the log."""
+        return self.otel_service_name or self.railway_service_name or "atalaya"
 
     @property
     def host_names(self) -> frozenset[str]:

@@ -33,7 +33,7 @@ class RailwaySettings(BaseModel):
     railway_project_name: str | None = Field(None, description="`service.namespace` in traces.")
     railway_service_id: str | None = Field(None, description="`cloud.resource_id` in traces.")
     railway_service_name: str | None = Field(
-        None, description="The name of this service in traces, if `OTEL_SERVICE_NAME` is empty."
+        None, description="The name of this service in traces and the log, if `OTEL_SERVICE_NAME` is empty."
     )
     railway_volume_mount_path: str | None = Field(
         None, description="Where a volume is mounted. An SQLite database elsewhere causes a warning."

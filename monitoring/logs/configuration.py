@@ -40,15 +40,16 @@ def configure_logging(
     level: str,
     stream: TextIO | None = None,
     *,
+    service: str,
     log_format: LogFormat = LogFormat.OTEL,
     queues: Sequence[LineQueue] = (),
     processes: int = 1,
 ) -> None:
     """Send structlog, the standard library's loggers and warnings to `stream` (standard output by default).
 
-    Each line has the time (UTC, ISO 8601), the level, a message, the logger, the variables bound in
-    `structlog.contextvars`, and an exception as text; credentials are masked. `queues` get the same lines, as JSON
-    whatever `log_format` is. At `debug`, only this project's own messages have that level. Rejected requests are
+    Each line has the time (UTC, ISO 8601), the level, a message, the name of the `service`, the logger, the variables
+    bound in `structlog.contextvars`, and an exception as text; credentials are masked. `queues` get the same lines, as
+    JSON whatever `log_format` is. At `debug`, only this project's own messages have that level. Rejected requests are
     sampled (RefusalSampler) so that all `processes` together log no more of them than a single process would.
     A later call replaces the configuration. Raises ValueError for an unknown level.
     """
@@ -60,7 +61,7 @@ def configure_logging(
     render = _Renderer(log_format, queues)
     handler = logging.StreamHandler(output)
     handler.setFormatter(
-        ProcessorFormatter(processors=_pipeline(render, False, ProcessorFormatter.remove_processors_meta))
+        ProcessorFormatter(processors=_pipeline(render, service, False, ProcessorFormatter.remove_processors_meta))
     )
     root.handlers[:] = [handler]
     for name in _LIBRARIES:
@@ -72,7 +73,7 @@ def configure_logging(
     logging.captureWarnings(True)
     sampler = RefusalSampler(max(1, REFUSALS_PER_S // processes))
     structlog.configure(
-        processors=[sampler, *_pipeline(render, True)],
+        processors=[sampler, *_pipeline(render, service, True)],
         logger_factory=lambda name="": _LineLogger(name, output),
         wrapper_class=structlog.make_filtering_bound_logger(own.level),
         cache_logger_on_first_use=True,
@@ -114,7 +115,7 @@ class _Renderer:
         return line
 
 
-def _pipeline(render: Processor, is_own: bool, *more: Processor) -> list[Processor]:
+def _pipeline(render: Processor, service: str, is_own: bool, *more: Processor) -> list[Processor]:
     return [
         merge_contextvars,
         add_logger_name,
@@ -123,15 +124,15 @@ def _pipeline(render: Processor, is_own: bool, *more: Processor) -> list[Process
         structlog.processors.format_exc_info,
         *more,
         _redact,
-        partial(_name_attributes, is_own),
+        partial(_name_attributes, service, is_own),
         render,
     ]
 
 
-def _name_attributes(is_own: bool, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def _name_attributes(service: str, is_own: bool, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     level = "error" if method == "exception" else method
     timestamp = format_timestamp(datetime.now(UTC))
-    return name_attributes(event, level, timestamp, is_own=is_own)
+    return name_attributes(event, level, timestamp, is_own=is_own, service=service)
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -12,7 +12,6 @@ from monitoring.redaction import to_printable
 Event = Mapping[str, object]
 Render = Callable[[Event], str]
 
-SERVICE = "atalaya"
 
 # OpenTelemetry's names for attributes that structlog or this project's code names differently.
 _ATTRIBUTES = {
@@ -88,14 +87,16 @@ _UNSAFE_IN_KEY = re.compile(r"[^\w.@/-]")
 _encode = json.JSONEncoder().encode  # json.dumps would create an encoder for every line
 
 
-def name_attributes(event: Mapping[str, object], level: str, timestamp: str, *, is_own: bool) -> dict[str, object]:
+def name_attributes(
+    event: Mapping[str, object], level: str, timestamp: str, *, is_own: bool, service: str
+) -> dict[str, object]:
     """Return structlog's event with OpenTelemetry's names, the most important ones first.
 
     An event of this project's code has its name in `event.name`; its message is that name in words, unless the event
     contains a `message`. A line of a library has only a message.
     """
     name = str(event["event"])
-    line: dict[str, object] = {"timestamp": timestamp, "level": level, "message": name, "service.name": SERVICE}
+    line: dict[str, object] = {"timestamp": timestamp, "level": level, "message": name, "service.name": service}
     if is_own:
         line["message"] = name.replace("_", " ")
         line["event.name"] = name

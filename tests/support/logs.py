@@ -19,7 +19,7 @@ def configure_test_logging(
     level: str, stream: TextIO, *, log_format: LogFormat = LogFormat.OTEL, queues: Sequence[LineQueue] = ()
 ) -> None:
     """Call `configure_logging`, but without caching loggers, which would keep this configuration in later tests."""
-    configure_logging(level, stream, log_format=log_format, queues=queues)
+    configure_logging(level, stream, service="atalaya", log_format=log_format, queues=queues)
     structlog.configure(cache_logger_on_first_use=False)
 
 

@@ -21,7 +21,11 @@ def start_logging(settings: Settings) -> None:
     for queue in queues:
         register_queue(queue)
     configure_logging(
-        settings.log_level, log_format=_choose_format(settings), queues=queues, processes=settings.web_concurrency
+        settings.log_level,
+        log_format=_choose_format(settings),
+        queues=queues,
+        processes=settings.web_concurrency,
+        service=settings.service_name,
     )
 
 

@@ -29,7 +29,9 @@ def load(name: str) -> Any:
 def make_line(log_format: LogFormat = LogFormat.OTEL) -> dict[str, Any]:
     time = format_timestamp(datetime.now(UTC))
     event = {"event": "request", "logger": "atalaya.access", "http.response.status_code": 200}
-    line: dict[str, Any] = json.loads(make_render(log_format)(name_attributes(event, "info", time, is_own=True)))
+    line: dict[str, Any] = json.loads(
+        make_render(log_format)(name_attributes(event, "info", time, is_own=True, service="atalaya"))
+    )
     return line
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> I
         WEB_CONCURRENCY="2",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
         OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20planted-secret",
+        OTEL_SERVICE_NAME="land-use",
         OTEL_TRACES_SAMPLER_ARG="0",
     ) as running:
         yield running
@@ -61,9 +63,13 @@ def request_traces(gateway: Gateway) -> list[str]:
     return trace_ids
 
 
+def read_log(gateway: Gateway) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gateway.log().splitlines()]
+
+
 def list_logged(gateway: Gateway) -> list[tuple[str, str]]:
     """Return the trace ids and flags of the log lines of predictions."""
-    lines = map(json.loads, gateway.log().splitlines())
+    lines = read_log(gateway)
     return [(line["trace_id"], line["trace_flags"]) for line in lines if line.get("http.route") == "/v1/predictions"]
 
 
@@ -85,3 +91,4 @@ def test_predictions_are_traced(gateway: Gateway, collector: Collector) -> None:
         (server,) = (span for span in of_trace if span.parent_span_id.hex() == PARENT)
         assert read_attributes(server)["http.response.status_code"] == 200
     assert "planted-secret" not in gateway.log()
+    assert {line["service.name"] for line in read_log(gateway)} == {"land-use"}

@@ -27,7 +27,7 @@ TIME = "2026-11-26T12:03:44.123456Z"
 
 
 def render(log_format: str, event: dict[str, Any] = EVENT) -> str:
-    return make_render(LogFormat(log_format))(name_attributes(event, "warning", TIME, is_own=True))
+    return make_render(LogFormat(log_format))(name_attributes(event, "warning", TIME, is_own=True, service="atalaya"))
 
 
 @pytest.mark.parametrize(
