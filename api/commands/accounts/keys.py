@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.commands.database import CommandEvent, DescribeEvent, recording, run_with_engine
+from api.commands.options.credentials import check_scope, describe_first_problem
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import check_rotation, make_rotated_keys, rotate_signing_key
 from api.schemas.keys import (
@@ -39,7 +40,9 @@ def create(  # noqa: PLR0913  (each is an option)
     *,
     user: Annotated[str, typer.Option(help="The owner's name.")],
     name: Annotated[str, typer.Option(help="What the key is for.")],
-    scope: Annotated[str, typer.Option(help="Scopes of the owner, separated by spaces.")] = Scope.PREDICT.value,
+    scope: Annotated[
+        str, typer.Option(help="Scopes of the owner, separated by spaces.", callback=check_scope)
+    ] = Scope.PREDICT.value,
     expires_days: Annotated[int, Days] = DEFAULT_DAYS,
     address: Annotated[
         list[str] | None,
@@ -178,9 +181,9 @@ def _validate(kind: type[Body], **options: Any) -> Body:
     try:
         return kind(**options)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        option = str(first["loc"][0]).replace("addresses", "address").replace("_", "-")
-        raise typer.BadParameter(f"--{option}: {first['msg'].removeprefix('Value error, ')}.") from None
+        field, problem = describe_first_problem(error)
+        option = field.replace("addresses", "address").replace("_", "-")
+        raise typer.BadParameter(f"--{option}: {problem}.") from None
 
 
 def _print_secret(key: ApiKey, text: str, as_json: bool) -> None:

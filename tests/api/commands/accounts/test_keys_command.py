@@ -80,6 +80,7 @@ def test_only_the_key_is_printed(command: Command, capsys: Capture) -> None:
         (["--rate", "often"], 2, "--rate"),
         (["--expires-days", "9999"], 2, "--expires-days"),
         (["--name", ""], 2, "--name"),
+        (["--name", " "], 2, "--name: must not consist of spaces only."),
         (["--monthly-requests", "-1"], 2, "--monthly-requests"),
     ],
 )
