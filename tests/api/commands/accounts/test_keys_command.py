@@ -175,3 +175,16 @@ def test_classify_needs_a_credential(command: Command, capsys: Capture) -> None:
     """`classify` without a token or key is a usage error."""
     assert command("classify", "--url", "http://127.0.0.1:1", "a.png") == 2
     assert "--key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["classify", "a.png"], ["label", "1", "forest"]], ids=["classify", "label"])
+def test_a_client_takes_one_credential(
+    command: Command, capsys: Capture, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """A token together with a key, which may come from the environment, is a usage error."""
+    arguments = [*arguments, "--url", "http://127.0.0.1:1"]
+    assert command(*arguments, "--token", "t", "--key", "k") == 2
+    assert "Give either --token or --key." in capsys.readouterr().err
+    monkeypatch.setenv("ATALAYA_KEY", "k")
+    assert command(*arguments, "--token", "t") == 2
+    assert "ATALAYA_KEY" in capsys.readouterr().err
