@@ -150,7 +150,7 @@ $(ENGINES)/%/.server: requirements/engines/%.txt requirements/build.txt
 
 port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 	sys.exit(port.isdigit() and socket.socket().connect_ex(("127.0.0.1", int(port))) == 0 \
-	and f"error: Port {port} is already in use. Choose another with PORT=")
+	and f"error: Port {port} is already in use. Choose another with PORT.")
 
 # Ctrl-C is not a failure for make to report. Make itself ends with SIGINT, too, which shells show as status 130.
 # GNU's env blocks SIGINT until the program handles it, so that Python shows no traceback while it starts.

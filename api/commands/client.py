@@ -37,7 +37,7 @@ def classify(
     """Send images to a gateway and print its predictions.
 
     The command waits when the gateway limits the rate, continues when an image is rejected, and stops when the gateway
-    cannot be reached or rejects the credential. The results so far are always printed.
+    cannot be reached or rejects the credential. The results so far, if there are any, are always printed.
     """
     results: list[dict[str, Any]] = []
     stopped: BaseException | None = None
@@ -83,9 +83,13 @@ def label(
 
 
 def _make_client(url: str, token: str, key: str) -> httpx.Client:
-    """Raises BadParameter for a malformed address or credential."""
+    """Raises BadParameter for a malformed address or credential, and for two credentials."""
     if not token and not key:
         raise typer.BadParameter("Give --token or --key.")
+    if token and key:
+        raise typer.BadParameter(
+            "Give either --token or --key. If ATALAYA_TOKEN or ATALAYA_KEY is set, unset it, because it counts as well."
+        )
     credential = (key or token).strip()
     if not credential.isascii() or not credential.isprintable():
         raise typer.BadParameter("The token or key contains invalid characters. Copy it again.")

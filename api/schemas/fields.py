@@ -14,10 +14,21 @@ def _check_number(value: object) -> object:
     return value
 
 
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable")
+    if text.isspace():
+        raise ValueError("must not consist of spaces only")
+    return text
+
+
 # For `int` fields, after their bounds: as in JSON Schema, 3.0 is an integer, but true and "3" are not.
 JSON_NUMBER = BeforeValidator(_check_number)
 # UUIDs are compared without regard to case (RFC 9562, section 4); the database has them in lower case.
 UuidInPath = Annotated[str, AfterValidator(str.lower)]
+PrintableName = Annotated[
+    str, Field(min_length=1, max_length=64, json_schema_extra={"format": "printable"}), AfterValidator(_check_printable)
+]
 Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schemas.base import ResponseBody
-from api.schemas.fields import JSON_NUMBER, Quota
+from api.schemas.fields import JSON_NUMBER, PrintableName, Quota
 from auth.api_keys.store import OVERLAP, ApiKey, KeyTerms
 from auth.principal import Scope
 
@@ -19,21 +19,12 @@ DEFAULT_DAYS = 90
 DEFAULT_OVERLAP_HOURS = OVERLAP // timedelta(hours=1)
 
 
-def _check_printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be printable")
-    return text
-
-
 def _normalize_network(text: str) -> str:
     if "%" in text:  # an IPv6 zone is meaningful on one machine only
         raise ValueError("must be an address or a network without a zone")
     return str(ip_network(text))
 
 
-Name = Annotated[
-    str, Field(min_length=1, max_length=64, json_schema_extra={"format": "printable"}), AfterValidator(_check_printable)
-]
 Network = Annotated[str, AfterValidator(_normalize_network), Field(json_schema_extra={"format": "ip-network"})]
 Days = Annotated[int, Field(ge=1, le=MAX_DAYS, description="from now"), JSON_NUMBER]
 
@@ -43,7 +34,7 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name
+    name: PrintableName
     scopes: list[Scope] = Field([Scope.PREDICT], min_length=1, max_length=len(Scope))
     expires_days: Days = DEFAULT_DAYS
     addresses: list[Network] = Field([], max_length=16, description="where the key may be used; empty: anywhere")

@@ -14,11 +14,11 @@ _EVERY_IPV4, _EVERY_IPV6 = "0.0.0.0", "::"  # noqa: S104  (bound only where HOST
 _IPV6_OFF = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
-def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
+def bind_listeners(host: str, port: int, setting: str, option: str | None = None) -> list[socket.socket]:
     """Bind a socket to every address of `host`. `::` means all IPv4 and all IPv6 addresses.
 
     If IPv6 is off, IPv6 addresses are skipped as long as there is another address. All sockets have the same port, even
-    if `port` is 0. Raises SettingsError, which names `setting`.
+    if `port` is 0. Raises SettingsError, which names `setting`, and the command's `option` if the port is in use.
     """
     bound: list[socket.socket] = []
     skipped: OSError | None = None
@@ -35,7 +35,7 @@ def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
     except (OSError, UnicodeError) as error:
         for listener in bound:
             listener.close()
-        raise _explain(error, host, port, setting) from None
+        raise _explain(error, host, port, setting, option) from None
     return bound
 
 
@@ -69,9 +69,10 @@ def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
     return listener
 
 
-def _explain(error: OSError | UnicodeError, host: str, port: int, setting: str) -> SettingsError:
+def _explain(error: OSError | UnicodeError, host: str, port: int, setting: str, option: str | None) -> SettingsError:
     if isinstance(error, UnicodeError | socket.gaierror) or error.errno in _IPV6_OFF:
         return SettingsError(f"HOST: {host} is not an address of this machine. Use :: for all addresses.")
     if error.errno == errno.EADDRINUSE:
-        return SettingsError(f"Port {port} is already in use. Choose another with {setting}=")
+        names = setting if option is None else f"{option} or {setting}"
+        return SettingsError(f"Port {port} is already in use. Choose another with {names}.")
     return SettingsError(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}.")

@@ -182,8 +182,8 @@ def test_a_failing_start_says_why_in_one_line(
         assert "sesame" not in ended.stderr + ended.stdout
 
     cases: list[tuple[dict[str, str], str]] = [
-        ({"PORT": str(taken_port)}, f"Port {taken_port} is already in use. Choose another with PORT="),
-        ({"METRICS_PORT": str(taken_port)}, "Choose another with METRICS_PORT="),
+        ({"PORT": str(taken_port)}, f"Port {taken_port} is already in use. Choose another with --port or PORT."),
+        ({"METRICS_PORT": str(taken_port)}, "Choose another with METRICS_PORT."),
         ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY: "),
         ({"MODEL__URL": "onnx:///nowhere"}, "/nowhere/manifest.json"),
         ({"MODEL__URL": "nothing://"}, "MODEL__URL: "),
@@ -201,7 +201,7 @@ def test_a_failing_start_says_why_in_one_line(
         ({"TLS_CERTIFICATE": "/nowhere.pem"}, "TLS_CERTIFICATE: "),
         ({"SENTRY_DSN": "nonsense"}, "SENTRY_DSN: "),
         # One line, not one for each worker.
-        ({"WEB_CONCURRENCY": "2", "PORT": str(taken_port)}, "Choose another with PORT="),
+        ({"WEB_CONCURRENCY": "2", "PORT": str(taken_port)}, "Choose another with --port or PORT."),
         ({"WEB_CONCURRENCY": "2", "MODEL__URL": "onnx:///nowhere"}, "/nowhere/manifest.json"),
         ({"WEB_CONCURRENCY": "2", "DATABASE_URL": f"sqlite:///{damaged}"}, "DATABASE_URL: "),
     ]

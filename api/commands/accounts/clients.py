@@ -9,6 +9,7 @@ import typer
 
 from api.commands.database import CommandEvent, recording, run_with_engine
 from api.commands.options.confirmation import Yes, confirm
+from api.commands.options.credentials import check_name, check_scope
 from api.commands.output import JsonFlag, format_time, print_json, print_table
 from api.settings import load_settings
 from auth.clients import Client, ClientStore
@@ -21,8 +22,10 @@ T = TypeVar("T")
 
 @app.command("add")
 def add(
-    name: str,
-    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = Scope.PREDICT.value,
+    name: Annotated[str, typer.Argument(callback=check_name)],
+    scope: Annotated[
+        str, typer.Option(help="Scopes, separated by spaces.", callback=check_scope)
+    ] = Scope.PREDICT.value,
     as_json: JsonFlag = False,
 ) -> None:
     """Add a client; print its id and its secret, which is shown only once."""

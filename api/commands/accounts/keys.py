@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.commands.database import CommandEvent, DescribeEvent, recording, run_with_engine
+from api.commands.options.confirmation import confirm
+from api.commands.options.credentials import check_scope, describe_first_problem
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import check_rotation, make_rotated_keys, rotate_signing_key
 from api.schemas.keys import (
@@ -23,7 +25,7 @@ from api.schemas.keys import (
     Revocation,
     Rotation,
 )
-from api.settings import load_settings
+from api.settings import Settings, load_settings
 from auth.accounts.store import User, UserStore
 from auth.api_keys.store import ApiKey, KeyStore
 from auth.errors import UserNotFound
@@ -39,7 +41,9 @@ def create(  # noqa: PLR0913  (each is an option)
     *,
     user: Annotated[str, typer.Option(help="The owner's name.")],
     name: Annotated[str, typer.Option(help="What the key is for.")],
-    scope: Annotated[str, typer.Option(help="Scopes of the owner, separated by spaces.")] = Scope.PREDICT.value,
+    scope: Annotated[
+        str, typer.Option(help="Scopes of the owner, separated by spaces.", callback=check_scope)
+    ] = Scope.PREDICT.value,
     expires_days: Annotated[int, Days] = DEFAULT_DAYS,
     address: Annotated[
         list[str] | None,
@@ -97,8 +101,12 @@ def rotate(
         str | None, typer.Argument(help="The id of an API key. Default: the gateway's signing key.")
     ] = None,
     overlap_hours: Annotated[
-        int, typer.Option(help=f"Hours for which an API key's old secret stays valid, at most {MAX_OVERLAP_HOURS}.")
-    ] = DEFAULT_OVERLAP_HOURS,
+        int | None,
+        typer.Option(
+            help=f"Hours for which an API key's old secret stays valid, at most {MAX_OVERLAP_HOURS}. "
+            f"Default: {DEFAULT_OVERLAP_HOURS}."
+        ),
+    ] = None,
     expires_days: Annotated[int | None, Days] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Rotate the signing key without asking.")] = False,
     show: Annotated[
@@ -110,25 +118,34 @@ def rotate(
     as_json: JsonFlag = False,
 ) -> None:
     """Replace the secret of an API key, or the gateway's signing key."""
-    settings = load_settings()
-    if key_id is None and show:
-        typer.echo(make_rotated_keys(settings), nl=False)
-        return
     if key_id is None:
-        if not yes:
-            check_rotation(settings)
-            typer.confirm(
-                "Without an id this adds a new signing key for access tokens. Continue?", abort=True, err=True
-            )
-        next_step = rotate_signing_key(settings)
-        print_json({"done": next_step}) if as_json else typer.echo(next_step)
+        if overlap_hours is not None or expires_days is not None:
+            raise typer.BadParameter("--overlap-hours and --expires-days are for API keys. Give the id of one.")
+        _rotate_signing_key(load_settings(), show, yes, as_json)
         return
-    body = _validate(Rotation, overlap_hours=overlap_hours, expires_days=expires_days)
+    if not key_id.strip():
+        raise typer.BadParameter("The id is empty. Give the id of an API key, or none to rotate the signing key.")
+    if show or yes:
+        raise typer.BadParameter("--print and --yes are for the signing key. Leave them out, or leave out the id.")
+    hours = DEFAULT_OVERLAP_HOURS if overlap_hours is None else overlap_hours
+    body = _validate(Rotation, overlap_hours=hours, expires_days=expires_days)
     record = recording(_describe_event("rotated"))
     rotated = run_with_engine(
-        settings, lambda engine: KeyStore(engine).rotate(key_id, body.overlap, body.expires_at, record=record)
+        load_settings(), lambda engine: KeyStore(engine).rotate(key_id, body.overlap, body.expires_at, record=record)
     )
     _print_secret(*rotated, as_json)
+
+
+def _rotate_signing_key(settings: Settings, show: bool, yes: bool, as_json: bool) -> None:
+    if show:
+        keys = make_rotated_keys(settings)
+        print_json({"signing_keys": keys}) if as_json else typer.echo(keys, nl=False)
+        return
+    if not yes:
+        check_rotation(settings)
+        confirm("Without an id this adds a new signing key for access tokens. Continue?", yes=yes)
+    next_step = rotate_signing_key(settings)
+    print_json({"done": next_step}) if as_json else typer.echo(next_step)
 
 
 @app.command("revoke")
@@ -178,9 +195,9 @@ def _validate(kind: type[Body], **options: Any) -> Body:
     try:
         return kind(**options)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        option = str(first["loc"][0]).replace("addresses", "address").replace("_", "-")
-        raise typer.BadParameter(f"--{option}: {first['msg'].removeprefix('Value error, ')}.") from None
+        field, problem = describe_first_problem(error)
+        option = field.replace("addresses", "address").replace("_", "-")
+        raise typer.BadParameter(f"--{option}: {problem}.") from None
 
 
 def _print_secret(key: ApiKey, text: str, as_json: bool) -> None:

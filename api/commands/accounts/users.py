@@ -24,6 +24,7 @@ from api.commands.database import (
 from api.commands.gateway.issuer import find_issuer
 from api.commands.ledger.upkeep import count_predictions, erase_predictions
 from api.commands.options.confirmation import Yes, confirm
+from api.commands.options.credentials import check_scope
 from api.commands.output import (
     JsonFlag,
     PasswordStdin,
@@ -171,8 +172,9 @@ def token(
     user: Annotated[str, typer.Option(help="The user's name.")],
     password_stdin: PasswordStdin = False,
     scope: Annotated[
-        str, typer.Option(help="Scopes, separated by spaces. Default: all scopes of the user's role.")
-    ] = "",
+        str | None,
+        typer.Option(help="Scopes, separated by spaces. Default: all scopes of the user's role.", callback=check_scope),
+    ] = None,
     totp: Annotated[str, typer.Option(help="The one-time code, if the user has enabled one-time codes.")] = "",
     url: Annotated[
         str | None,
@@ -191,7 +193,7 @@ def token(
                 account = await AccountService(UserStore(engine), hasher).authenticate(user, password)
             if account.totp:
                 await one_time_codes(engine, settings).check(account, totp)
-            scopes = select_scopes(ROLE_SCOPES[account.role], scope)
+            scopes = select_scopes(ROLE_SCOPES[account.role], scope or "")
             sessions = SessionStore(engine, settings.auth.session_seconds)
             record = recording(describe_issued_token)
             return account, await sessions.begin(account.id, account.credentials_version, scopes, record=record)

@@ -74,9 +74,9 @@ class Listeners(Struct, frozen=True):
         return local_url(scheme, self.requests[0].getsockname()[0], self.port)
 
 
-def open_listeners(settings: Settings) -> Listeners:
-    """Raises SettingsError."""
-    requests = bind_listeners(settings.host, settings.port, "PORT")
+def open_listeners(settings: Settings, port_option: str | None = None) -> Listeners:
+    """Bind the sockets. Raises SettingsError, which names the command's option for the port."""
+    requests = bind_listeners(settings.host, settings.port, "PORT", port_option)
     if settings.metrics_port is None:
         return Listeners(requests, [])
     return Listeners(requests, bind_listeners(settings.host, settings.metrics_port, "METRICS_PORT"))

@@ -54,7 +54,7 @@ def serve(
     options |= {name: value for name, value in addresses.items() if value is not None}
     settings = load_settings(find_start_problems, **options)
     if inherit is None:
-        return serve_on(settings, options, open_listeners(settings), report_ready)
+        return serve_on(settings, options, open_listeners(settings, "--port"), report_ready)
     inheritance = Inheritance.take_over(inherit)
     return serve_on(settings, options, inherit_listeners(inheritance), report_ready, inheritance.stuck_jobs)
 

@@ -41,11 +41,12 @@ def predict(
 def print_results(results: list[dict[str, Any]], as_json: bool, stopped: BaseException | None = None) -> None:
     """Print a row for each classified image, and a line on standard error for each failed image and each warning.
 
-    Raises `stopped`, the error that ended the command early, or CommandFailed if an image failed.
+    Raises `stopped`, the error that ended the command early, or CommandFailed if an image failed. With `as_json` and
+    without any results, nothing is printed, so that `run_command` prints the document of the error.
     """
-    if as_json:
+    if as_json and results:
         print_json(results)
-    else:
+    elif not as_json:
         _print_predictions([result for result in results if "label" in result])
     for result in [] if as_json else results:
         for warning in result.get("warnings", []):

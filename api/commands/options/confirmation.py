@@ -22,7 +22,7 @@ def confirm(question: str, *, yes: bool, needed: bool = True) -> None:
         return
     if not sys.stdin.isatty():
         raise CommandFailed(
-            "Nothing was removed, because there is no terminal to ask for confirmation. Use --yes in scripts."
+            "Nothing was changed, because there is no terminal to ask for confirmation. Use --yes in scripts."
         )
     if needed:
         typer.confirm(question, abort=True, err=True)

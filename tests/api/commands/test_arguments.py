@@ -1,4 +1,4 @@
-"""Arguments that are malformed: addresses of servers, and bytes that are not UTF-8."""
+"""Arguments that are malformed: addresses of servers, empty scopes, and bytes that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -77,6 +77,25 @@ def test_text_that_is_not_utf8_is_a_usage_error(name: str, arguments: list[str],
     """Bytes that are not UTF-8 are a usage error, which names the argument or the option."""
     assert run(arguments) == 2
     assert capsys.readouterr().err == f"error: Invalid value for '{name}': This is not valid UTF-8.\n"
+
+
+@pytest.mark.parametrize("scope", ["", " "])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["clients", "add", "maps"],
+        ["keys", "create", "--user", "ana", "--name", "maps"],
+        ["token", "--user", "ana", "--password-stdin"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_scope_is_a_usage_error(arguments: list[str], scope: str, capsys: Captured) -> None:
+    """An empty --scope, such as a variable that a script forgot to set, does not grant all scopes."""
+    assert run([*arguments, "--scope", scope]) == 2
+    assert capsys.readouterr().err == (
+        "error: Invalid value for '--scope': It is empty. Name at least one scope, or leave out --scope for the "
+        "default.\n"
+    )
 
 
 def test_weights_may_have_a_name_of_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ PREDICTION = {"id": "1", "label": "forest", "confidence": 0.9, "model": {"name":
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Predicts forest; Ctrl-C arrives together with an image that contains "interrupt"."""
+    """Predicts forest; an image that contains "reject" is a 401, and Ctrl-C arrives together with "interrupt"."""
 
     bodies: list[bytes]
 
@@ -30,9 +30,10 @@ class Handler(BaseHTTPRequestHandler):
         if b"interrupt" in body:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             return
-        self.send_response(200)
+        rejected = b"reject" in body
+        self.send_response(401 if rejected else 200)
         self.end_headers()
-        self.wfile.write(json.dumps(PREDICTION).encode())
+        self.wfile.write(json.dumps({"detail": "Log in again."} if rejected else PREDICTION).encode())
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -90,3 +91,22 @@ def test_a_file_that_is_too_large_is_not_sent(
     ]
     assert "a.jpg" in output.out
     assert len(Handler.bodies) == 1
+
+
+@pytest.mark.parametrize("first", ["reject", "image"])
+def test_without_results_json_is_the_error(
+    first: str, server: HTTPServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --json, a rejected credential is an error document, unless there are results, which are printed instead."""
+    images = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for image, content in zip(images, (first, "reject"), strict=True):
+        image.write_text(content)
+    assert classify(server, "--json", *map(str, images)) == 1
+    output = capsys.readouterr()
+    document = json.loads(output.out)
+    if first == "image":
+        assert [each["label"] for each in document] == ["forest"]
+    else:
+        detail = "Log in again. 2 of 2 images were not classified."
+        assert document == {"error": {"code": "command_failed", "detail": detail}}
+        assert output.err == f"error: {detail}\n"

@@ -74,7 +74,10 @@ def test_a_health_check_needs_no_secrets(
 
 
 def test_rotated_keys_are_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`keys rotate --print` prints the stored signing keys with a new one in front, and changes nothing."""
+    """`keys rotate --print` prints the stored signing keys with a new one in front, and changes nothing.
+
+    With --json, the keys are the text of a member.
+    """
     write_keys(folder)
     old = (folder / "AUTH__SIGNING_KEY").read_text()
 
@@ -88,6 +91,9 @@ def test_rotated_keys_are_printed(folder: Path, capsys: pytest.CaptureFixture[st
         assert error.startswith("error: AUTH__SIGNING_KEY is not read from .env. `atalaya keys rotate --print` prints")
     assert run(["keys", "rotate", "--print"]) == 0
     _, kept = read_bundle("ES256", capsys.readouterr().out)
+    assert kept.text == old.strip()
+    assert run(["keys", "rotate", "--print", "--json"]) == 0
+    _, kept = read_bundle("ES256", json.loads(capsys.readouterr().out)["signing_keys"])
     assert kept.text == old.strip()
     assert (folder / "AUTH__SIGNING_KEY").read_text() == old
 

@@ -61,8 +61,11 @@ def test_a_port_that_one_family_has_taken_is_in_use() -> None:
     port = free_port()  # which no connection of another process takes before the last line binds it
     with bound("::1", port) as (other,):
         other.listen()
-        with pytest.raises(SettingsError, match=f"^Port {port} is already in use. Choose another with METRICS_PORT=$"):
+        in_use = rf"^Port {port} is already in use\. Choose another with"
+        with pytest.raises(SettingsError, match=rf"{in_use} METRICS_PORT\.$"):
             bind_listeners("::", port, "METRICS_PORT")
+        with pytest.raises(SettingsError, match=rf"{in_use} --port or PORT\.$"):
+            bind_listeners("::", port, "PORT", "--port")
     with ExitStack() as stack:
         assert len([stack.enter_context(listener) for listener in bind_listeners("::", port, "PORT")]) == 2
 

@@ -67,7 +67,8 @@ def test_a_port_in_use_is_reported_before_anything_else(
     ended = checkout.run(checkout.atalaya, command, changes={"ATALAYA_HOME": str(new_home), **secrets})
     port = checkout.environment["PORT"]
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"error: Port {port} is already in use. Choose another with PORT=\n"
+    names = "--port or PORT" if command == "serve" else "PORT"
+    assert ended.stderr == f"error: Port {port} is already in use. Choose another with {names}.\n"
     assert list(new_home.iterdir()) == []
     with pytest.raises(BlockingIOError):
         foreign_server.accept()
@@ -77,7 +78,7 @@ def test_make_checks_the_port_before_it_installs(checkout: Checkout, foreign_ser
     """`make demo` reports a port in use before it sets up an environment."""
     port = foreign_server.getsockname()[1]
     ended = checkout.run("make", "demo", "VENV=.new")
-    assert ended.stderr.startswith(f"error: Port {port} is already in use. Choose another with PORT=\n")
+    assert ended.stderr.startswith(f"error: Port {port} is already in use. Choose another with PORT.\n")
     assert ended.returncode != 0
     assert not (checkout.folder / ".new").exists()
 

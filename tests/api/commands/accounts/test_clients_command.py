@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from api.cli import run
+from api.commands.database import run_with_engine
+from api.settings import load_settings
+from auth.clients import ClientStore
+from auth.principal import Scope
 from tests.support.gateway import PASSWORD, create_database
 
 Command = Callable[..., int]
@@ -59,7 +63,7 @@ def test_piped_tables_cut_nothing(
     """A table in a pipe has one line for each row, with whole identifiers, however narrow the terminal is."""
     monkeypatch.setenv("COLUMNS", columns)
     scopes = "predict predictions:read models:read metrics:read"
-    assert command("clients", "add", "a-client-with-a-rather-long-name-" * 3, "--scope", scopes) == 0
+    assert command("clients", "add", "a-client-with-a-rather-long-name" * 2, "--scope", scopes) == 0
     client_id = ID.search(capsys.readouterr().out)
     assert client_id is not None
     assert command("clients", "list") == 0
@@ -81,10 +85,29 @@ def test_user_ids_and_times(command: Command, capsys: Capture) -> None:
 
 
 def test_control_characters_are_escaped(command: Command, capsys: Capture) -> None:
-    """`clients list` escapes control characters in a name."""
-    assert command("clients", "add", "two\x1b[2Jlines") == 0
-    capsys.readouterr()
+    """`clients list` escapes control characters in a name, which earlier releases accepted."""
+    run_with_engine(load_settings(), lambda engine: ClientStore(engine).add("two\x1b[2Jlines", {Scope.PREDICT}))
     assert command("clients", "list") == 0
     out = capsys.readouterr().out
     assert "two\\x1b[2Jlines" in out
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "at least 1 character"),
+        ("x" * 65, "at most 64 characters"),
+        ("a\nb\x1b[31m", "must be printable."),
+        ("  ", "must not consist of spaces only."),
+    ],
+    ids=["empty", "long", "control characters", "spaces"],
+)
+def test_names_are_checked(command: Command, capsys: Capture, name: str, problem: str) -> None:
+    """The rule for the names of API keys applies to the names of new clients."""
+    assert command("clients", "add", name) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Invalid value for 'name': ")
+    assert problem in error
+    assert command("clients", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []

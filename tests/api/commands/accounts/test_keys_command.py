@@ -17,6 +17,11 @@ Command = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> Command:
     """Run a command in a folder whose database has the user `ana`."""
@@ -27,8 +32,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) ->
     assert run(["users", "add", "ana", "--role", "client", "--password-stdin"]) == 0
     capsys.readouterr()
 
-    def run_with_input(*arguments: str, stdin: str = "") -> int:
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    def run_with_input(*arguments: str, stdin: str = "", terminal: bool = False) -> int:
+        monkeypatch.setattr("sys.stdin", Terminal(stdin) if terminal else io.StringIO(stdin))
         return run(list(arguments))
 
     return run_with_input
@@ -80,6 +85,7 @@ def test_only_the_key_is_printed(command: Command, capsys: Capture) -> None:
         (["--rate", "often"], 2, "--rate"),
         (["--expires-days", "9999"], 2, "--expires-days"),
         (["--name", ""], 2, "--name"),
+        (["--name", " "], 2, "--name: must not consist of spaces only."),
         (["--monthly-requests", "-1"], 2, "--monthly-requests"),
     ],
 )
@@ -105,15 +111,52 @@ def test_rotate_without_id_rotates_the_signing_key(
     path = tmp_path / "keys.pem"
     path.write_text(generate_signing_key("ES256"))
     monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(path))
+    assert command("keys", "rotate", stdin="y\n") == 1
+    assert capsys.readouterr().err == (
+        "error: Nothing was changed, because there is no terminal to ask for confirmation. Use --yes in scripts.\n"
+    )
     for declined in ("", "n\n"):
-        assert command("keys", "rotate", stdin=declined) == 1
+        assert command("keys", "rotate", stdin=declined, terminal=True) == 1
         assert path.read_text().count("BEGIN PRIVATE KEY") == 1
     capsys.readouterr()
-    assert command("keys", "rotate", stdin="y\n") == 0
+    assert command("keys", "rotate", stdin="y\n", terminal=True) == 0
     assert "new signing key" in capsys.readouterr().out
     assert command("keys", "rotate", "--yes", "--json") == 0
     assert "done" in json.loads(capsys.readouterr().out)
     assert path.read_text().count("BEGIN PRIVATE KEY") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["ID", "--print"], "--print"),
+        (["ID", "--yes"], "--yes"),
+        (["", "--yes"], "The id is empty."),
+        (["--overlap-hours", "1", "--yes"], "--overlap-hours"),
+        (["--expires-days", "9999", "--yes"], "--expires-days"),
+        (["--print", "--overlap-hours", "24"], "--overlap-hours"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_options_of_the_other_kind_of_key_rotate_nothing(
+    command: Command,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    problem: str,
+) -> None:
+    """An option of `keys rotate` that does not apply, and an empty id, are usage errors."""
+    path = tmp_path / "keys.pem"
+    path.write_text(generate_signing_key("ES256"))
+    monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(path))
+    assert command("keys", "create", "--user", "ana", "--name", "maps", "--json") == 0
+    key_id = json.loads(capsys.readouterr().out)["id"]
+    assert command("keys", "rotate", *(key_id if each == "ID" else each for each in arguments)) == 2
+    assert problem in capsys.readouterr().err
+    assert path.read_text().count("BEGIN PRIVATE KEY") == 1
+    assert command("keys", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["previous_until"] is None
 
 
 def test_a_key_s_name_is_printed_as_it_is(command: Command, capsys: Capture) -> None:
@@ -132,3 +175,16 @@ def test_classify_needs_a_credential(command: Command, capsys: Capture) -> None:
     """`classify` without a token or key is a usage error."""
     assert command("classify", "--url", "http://127.0.0.1:1", "a.png") == 2
     assert "--key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["classify", "a.png"], ["label", "1", "forest"]], ids=["classify", "label"])
+def test_a_client_takes_one_credential(
+    command: Command, capsys: Capture, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """A token together with a key, which may come from the environment, is a usage error."""
+    arguments = [*arguments, "--url", "http://127.0.0.1:1"]
+    assert command(*arguments, "--token", "t", "--key", "k") == 2
+    assert "Give either --token or --key." in capsys.readouterr().err
+    monkeypatch.setenv("ATALAYA_KEY", "k")
+    assert command(*arguments, "--token", "t") == 2
+    assert "ATALAYA_KEY" in capsys.readouterr().err

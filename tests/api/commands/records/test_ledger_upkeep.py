@@ -57,7 +57,7 @@ def test_pruning_is_shown_first_and_confirmed(ledger: Run, monkeypatch: pytest.M
         status, out, err = ledger(*command)
         assert (status, out) == (1, "")
         assert err == (
-            "error: Nothing was removed, because there is no terminal to ask for confirmation. Use --yes in scripts.\n"
+            "error: Nothing was changed, because there is no terminal to ask for confirmation. Use --yes in scripts.\n"
         )
     assert json.loads(ledger("verify", "--json")[1])["entries"] == 6
     assert ledger("prune", "--yes")[:2] == (0, "6 predictions older than 1 day removed.\n")
