@@ -112,7 +112,8 @@ def rotate(
     """Replace the secret of an API key, or the gateway's signing key."""
     settings = load_settings()
     if key_id is None and show:
-        typer.echo(make_rotated_keys(settings), nl=False)
+        keys = make_rotated_keys(settings)
+        print_json({"signing_key": keys}) if as_json else typer.echo(keys, nl=False)
         return
     if key_id is None:
         if not yes:

@@ -89,6 +89,9 @@ def test_rotated_keys_are_printed(folder: Path, capsys: pytest.CaptureFixture[st
     assert run(["keys", "rotate", "--print"]) == 0
     _, kept = read_bundle("ES256", capsys.readouterr().out)
     assert kept.text == old.strip()
+    assert run(["keys", "rotate", "--print", "--json"]) == 0
+    _, kept = read_bundle("ES256", json.loads(capsys.readouterr().out)["signing_key"])
+    assert kept.text == old.strip()
     assert (folder / "AUTH__SIGNING_KEY").read_text() == old
 
 
