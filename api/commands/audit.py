@@ -55,7 +55,7 @@ def audit(
         return
     selected = AuditFilter(event=event, since=since)
     if export is not None:
-        _export(selected, export)
+        _export(selected, export, as_json)
         return
     entries, names = _read_entries(selected)
     if as_json:
@@ -165,8 +165,10 @@ async def _read_names(engine: AsyncEngine) -> Mapping[str, str]:
     return {target: f"{target.partition(':')[0]}:{name}" for target, name in (users | clients | keys).items()}
 
 
-def _export(selected: AuditFilter, path: Path) -> None:
+def _export(selected: AuditFilter, path: Path, as_json: bool) -> None:
     """Write complete entries, one per line, so that a recipient can verify the hashes. They contain addresses."""
+    if str(path) == "-" and as_json:
+        raise typer.BadParameter("--json also writes to standard output. Name a file, or omit --json.")
     if path.exists() and not path.is_file():
         raise typer.BadParameter(f"{path} is not a file.")
 
@@ -178,7 +180,11 @@ def _export(selected: AuditFilter, path: Path) -> None:
                 written += 1
         return written
 
-    typer.echo(f"{format_entries(_with_store(write))} exported.", err=True)
+    entries = _with_store(write)
+    if as_json:
+        print_json({"entries": entries})
+    else:
+        typer.echo(f"{format_entries(entries)} exported.", err=True)
 
 
 def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:

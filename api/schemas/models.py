@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,7 +34,7 @@ class ModelSummary(ResponseBody):
 
 class VersionSummary(ResponseBody):
     version: str
-    added_at: str = Field(description="UTC")
+    added_at: datetime
     manifest_sha256: str = Field(description="covers all files of the version")
     aliases: list[str] = Field(description="the aliases that point to the version")
     tags: dict[str, str]
@@ -74,7 +75,7 @@ class VersionDetails(VersionSummary):
 def _describe_version(version: Version, state: ModelState) -> dict[str, Any]:
     return {
         "version": version.version,
-        "added_at": version.added_at,
+        "added_at": datetime.fromisoformat(version.added_at),
         "manifest_sha256": version.manifest_sha256,
         "aliases": [alias for alias, named in state.aliases.items() if named == version.version],
         "tags": dict(version.tags),
@@ -111,7 +112,7 @@ class PastMove(ResponseBody):
     """One decision about aliases, as it is recorded in the ledger."""
 
     id: str = Field(description="of the entry: UUIDv7")
-    at: str = Field(description="when the move took effect, in UTC")
+    at: datetime = Field(description="when the move took effect")
     who: str = Field(description="a subject, or cli: and the operating system's user")
     why: str
     aliases: dict[str, AliasChange]
@@ -123,7 +124,7 @@ class PastMove(ResponseBody):
         entry = recorded.entry
         return cls(
             id=entry.id,
-            at=move.at,
+            at=datetime.fromisoformat(move.at),
             who=move.who,
             why=move.why,
             aliases=_describe_changes(move.aliases),

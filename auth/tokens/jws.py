@@ -95,10 +95,14 @@ def _load_private_key(pem: str) -> SigningKey:
 
 
 def _load_secret(text: str) -> SigningKey:
-    # A random secret does not consist of repetitions.
-    if _count_max_bits(text) < 256 or len(set(text)) < MIN_DIFFERENT or text in (text + text)[1:-1]:
+    if _count_max_bits(text) < 256:
         raise WeakSigningKey(
             "AUTH__SIGNING_KEY must hold at least 256 bits for HS256: 64 hexadecimal digits or 43 base64url characters."
+        )
+    if len(set(text)) < MIN_DIFFERENT or text in (text + text)[1:-1]:
+        raise WeakSigningKey(
+            f"AUTH__SIGNING_KEY is not random: it repeats a text, or has fewer than {MIN_DIFFERENT} different "
+            "characters. Generate a secret for HS256 with `openssl rand -hex 32`."
         )
     try:
         key = jwk.construct(text.encode(), "HS256")

@@ -24,20 +24,20 @@ _CHUNK = 1 << 20
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[ZipFile]:
-    """Open a .keras file and check the list of its members.
+def open_archive(path: Path, shown: Path) -> Iterator[ZipFile]:
+    """Open a .keras file, which messages name `shown`, and check the list of its members.
 
     Raises UnsafeModelFile, including for damage that is found when the block reads a member.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            raise UnsafeModelFile(f"{path} is not a .keras file. Create one with model.save('NAME.keras').")
+            raise UnsafeModelFile(f"{shown} is not a .keras file. Create one with model.save('NAME.keras').")
         try:
             with ZipFile(file) as archive:
                 _check_members(archive.infolist())
                 yield archive
         except (BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-            raise UnsafeModelFile(f"{path} is damaged: {error}. Copy it again, or save the model again.") from error
+            raise UnsafeModelFile(f"{shown} is damaged: {error}. Copy it again, or save the model again.") from error
 
 
 def read_member(archive: ZipFile, name: str) -> bytes:

@@ -29,30 +29,34 @@ class CheckedModel(Struct, frozen=True):
     keras_version: str
 
 
-def check_model_file(path: Path) -> CheckedModel:
-    """Check a model file. Raises UnsafeModelFile with a message that names what is not allowed and where it is."""
+def check_model_file(path: Path, original: Path | None = None) -> CheckedModel:
+    """Check a model file. Raises UnsafeModelFile with a message that names what is not allowed and where it is.
+
+    If `path` is a copy, `original` is the file that was copied: messages name it instead.
+    """
+    shown = original or path
     try:
         with path.open("rb") as file:
             signature = file.read(len(SIGNATURE))
             size = file.seek(0, 2)
     except OSError as error:
-        raise UnsafeModelFile(f"{path} cannot be read: {error.strerror}.") from error
+        raise UnsafeModelFile(f"{shown} cannot be read: {error.strerror}.") from error
     if size > MAX_BYTES:
         raise UnsafeModelFile(
-            f"{path} has {size} bytes; at most {MAX_BYTES} are allowed. Save it without its optimizer."
+            f"{shown} has {size} bytes; at most {MAX_BYTES} are allowed. Save it without its optimizer."
         )
     if path.suffix == ".keras":
-        return _check_archive(path)
+        return _check_archive(path, shown)
     if path.suffix in {".h5", ".hdf5"}:
         if signature != SIGNATURE:
-            raise UnsafeModelFile(f"{path} is not an HDF5 file. Create one with model.save('NAME.h5').")
+            raise UnsafeModelFile(f"{shown} is not an HDF5 file. Create one with model.save('NAME.h5').")
         with path.open("rb") as file:
             return _check_hdf5_model(_check_hdf5_file(file))
-    raise UnsafeModelFile(f"{path} is neither a .keras nor an .h5 file. Save the model with model.save('NAME.keras').")
+    raise UnsafeModelFile(f"{shown} is neither a .keras nor an .h5 file. Save the model with model.save('NAME.keras').")
 
 
-def _check_archive(path: Path) -> CheckedModel:
-    with open_archive(path) as archive:
+def _check_archive(path: Path, shown: Path) -> CheckedModel:
+    with open_archive(path, shown) as archive:
         metadata = parse_config(read_member(archive, METADATA), METADATA)
         config = parse_config(read_member(archive, CONFIG), CONFIG)
         _check_is_model(config, CONFIG)

@@ -62,7 +62,7 @@ def import_model(options: ImportOptions, python: Path | None = None, limits: Lim
         work.mkdir()
         # Check and convert a copy, so that the file cannot change in between.
         file = _copy(options.file, source / f"model{options.file.suffix}", MAX_BYTES)
-        check_model_file(file)
+        check_model_file(file, options.file)
         interpreter = find_interpreter(python)
         for name in _COMPANIONS:
             if options.file.with_name(name).is_file():

@@ -178,6 +178,8 @@ def _find_class_folders(data: Path, split: str) -> Path:
     for folder in (data / split, data / _ORIGINAL_LAYOUT, data / _ORIGINAL_LAYOUT.name, data):
         if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
             return folder
+    if not data.is_dir():
+        raise DatasetError(f"{data} is not a folder. Give a folder of labelled images.")
     raise DatasetError(
         f"No class folders in {data}. Expected {split}/<class>/, {_ORIGINAL_LAYOUT}/<class>/ or <class>/."
     )

@@ -14,6 +14,7 @@ from api.commands.output import JsonFlag, format_time, print_json, print_table
 from api.settings import load_settings
 from auth.clients import Client, ClientStore
 from auth.principal import Scope, format_scopes, select_scopes
+from monitoring.chains.timestamps import format_timestamp
 from storage.transactions import Record
 
 app = typer.Typer(no_args_is_help=True)
@@ -102,6 +103,6 @@ def _as_dict(client: Client) -> dict[str, str | None]:
         "client_id": client.id,
         "name": client.name,
         "scope": format_scopes(client.scopes),
-        "created_at": client.created_at.isoformat(),
-        "disabled_at": client.disabled_at.isoformat() if client.disabled_at else None,
+        "created_at": format_timestamp(client.created_at),
+        "disabled_at": format_timestamp(client.disabled_at) if client.disabled_at else None,
     }

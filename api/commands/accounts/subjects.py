@@ -11,6 +11,7 @@ from api.commands.output import JsonFlag, print_json, print_table
 from api.settings import load_settings
 from auth.tokens.barred_subjects import BarredSubject, BarredSubjects
 from auth.tokens.issuer_rules import format_subject
+from monitoring.chains.timestamps import format_timestamp
 
 Issuer = Annotated[str, typer.Argument(help="The issuer as in AUTH__ISSUERS.")]
 Subject = Annotated[str, typer.Argument(help="The claim `sub` of the user's tokens.")]
@@ -57,4 +58,4 @@ def _name_subject(issuer: str, subject: str) -> str:
 
 
 def _describe_barred(barred: BarredSubject) -> dict[str, str]:
-    return {"issuer": barred.issuer, "subject": barred.subject, "barred_at": barred.barred_at.isoformat()}
+    return {"issuer": barred.issuer, "subject": barred.subject, "barred_at": format_timestamp(barred.barred_at)}

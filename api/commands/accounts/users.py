@@ -52,6 +52,7 @@ from auth.principal import ROLE_SCOPES, Role, select_scopes
 from auth.sessions import Session, SessionStore
 from auth.tokens.access import TokenAuthority
 from monitoring.audit.store import AuditStore
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import MonitoringError
 from storage.images.errors import ImageStoreError
 
@@ -278,8 +279,8 @@ def _as_dict(user: User) -> dict[str, str | bool | None]:
         "name": user.name,
         "role": user.role,
         "keep_images": user.keep_images,
-        "created_at": user.created_at.isoformat(),
-        "disabled_at": user.disabled_at.isoformat() if user.disabled_at else None,
+        "created_at": format_timestamp(user.created_at),
+        "disabled_at": format_timestamp(user.disabled_at) if user.disabled_at else None,
     }
 
 

@@ -17,6 +17,8 @@ def check_url(url: str, option: str = "--url") -> None:
         httpx.URL(url).raw_host.decode().encode("idna")  # as the socket module does
     except (ValueError, httpx.InvalidURL) as error:
         raise typer.BadParameter(f"{option}: {url} is not a URL: {error}.") from None
+    if "://" in url and parts.scheme not in ("http", "https"):
+        raise typer.BadParameter(f"{option}: Only http:// and https:// are supported, not {url}.")
     if parts.scheme not in ("http", "https"):
         raise typer.BadParameter(f"{option}: {url} has no scheme. Write http://{url} or https://{url}.")
 

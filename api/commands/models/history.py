@@ -22,6 +22,7 @@ from model.registry.history import AliasHistory, Period
 from model.registry.moves import AliasMove
 from model.registry.reference import PRODUCTION
 from monitoring.chains.signing import Verifier
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.entries import CHECKPOINTS, NO_REQUEST, Stump, name_model_subject
 from monitoring.ledger.records import EntryRecord, Record, read_records
 from monitoring.ledger.verification.stream import verify
@@ -120,14 +121,15 @@ def _describe(timeline: AliasHistory, at: datetime | None) -> dict[str, Any]:
     if at is None:
         return {"periods": [_describe_period(period) for period in timeline.periods]}
     period = timeline.find(at)
-    return {"at": at.isoformat(), "period": None if period is None else _describe_period(period)}
+    return {"at": format_timestamp(at), "period": None if period is None else _describe_period(period)}
 
 
 def _describe_period(period: Period) -> dict[str, Any]:
-    move = period.move
-    if move is None:
+    move, since = period.move, period.since
+    if move is None or since is None:
         return {"version": period.version, **dict.fromkeys(("since", "who", "why", "move"))}
-    return {"version": period.version, "since": move.at, "who": move.who, "why": move.why, "move": move.id}
+    decision = {"who": move.who, "why": move.why, "move": move.id}
+    return {"version": period.version, "since": format_timestamp(since), **decision}
 
 
 def _print(name: str, timeline: AliasHistory, at: datetime | None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api.commands.models.aliases import NameArgument
-from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.output import JsonFlag, format_time, print_json, print_table
 from api.schemas.models import ModelDetails, ModelSummary, VersionDetails
 from api.services.registry import open_registry
 from api.settings import load_settings
@@ -38,34 +38,34 @@ def show(
     if version is not None:
         listed = state.find(version)
         manifest = read_manifest(registry.find_folder(name, version))
-        _print_version(VersionDetails.of_manifest(listed, state, manifest).model_dump(), as_json)
+        _print_version(VersionDetails.of_manifest(listed, state, manifest), as_json)
         return
     model = ModelDetails.of(name, state)
     if as_json:
-        print_json(model.model_dump())
+        print_json(model.model_dump(mode="json"))
         return
     print_table(
         ("version", "added (UTC)", "aliases", "tags"),
         [
-            (each.version, each.added_at[:19].replace("T", " "), ", ".join(each.aliases), _join(each.tags))
+            (each.version, format_time(each.added_at), ", ".join(each.aliases), _join(each.tags))
             for each in model.versions
         ],
     )
 
 
-def _print_version(document: dict[str, Any], as_json: bool) -> None:
+def _print_version(details: VersionDetails, as_json: bool) -> None:
     if as_json:
-        print_json(document)
+        print_json(details.model_dump(mode="json"))
         return
-    golden = document["results"].get("golden", {})
+    golden = details.results.get("golden", {})
     rows = {
-        "version": document["version"],
-        "added (UTC)": document["added_at"],
-        "manifest": document["manifest_sha256"],
-        "aliases": ", ".join(document["aliases"]),
-        "tags": _join(document["tags"]),
-        "classes": f"{len(document['classes'])}: {', '.join(document['classes'])}",
-        "files": ", ".join(f"{name} ({size:,} bytes)" for name, size in document["files"].items()),
+        "version": details.version,
+        "added (UTC)": format_time(details.added_at),
+        "manifest": details.manifest_sha256,
+        "aliases": ", ".join(details.aliases),
+        "tags": _join(details.tags),
+        "classes": f"{len(details.classes)}: {', '.join(details.classes)}",
+        "files": ", ".join(f"{name} ({size:,} bytes)" for name, size in details.files.items()),
         "measured at import": ", ".join(f"{name} {value}" for name, value in golden.items()),
     }
     for label, value in rows.items():

@@ -66,6 +66,8 @@ def verify(
     present.
     """
     public_key = _read_public_key(key)
+    if version is None and not target.is_dir():
+        raise CommandFailed(f"{target} is not a folder. To verify a model of the registry, add its version or @ALIAS.")
     folder = target if version is None else open_registry(load_settings()).find_folder(str(target), version)
     statement = verify_folder(folder, public_key, complete=False)
     verify_artefact(folder)

@@ -158,6 +158,16 @@ def test_an_export_can_be_verified_elsewhere(command: Command, start: Run, tmp_p
         previous = digest
 
 
+def test_the_result_of_an_export_is_a_document(command: Command, start: Run, tmp_path: Path) -> None:
+    """With --json, an export prints how many entries it wrote; it cannot also write them to standard output."""
+    add_user(command)
+    status, out, err = start("audit", "--export", "audit.jsonl", "--json")
+    assert (status, json.loads(out), err) == (0, {"entries": 1}, "")
+    assert (tmp_path / "audit.jsonl").read_text().count("\n") == 1
+    status, _, err = start("audit", "--export", "-", "--json")
+    assert (status, "--json also writes to standard output. Name a file, or omit --json." in err) == (2, True)
+
+
 def test_a_changed_entry_is_named(command: Command, start: Run, tmp_path: Path) -> None:
     """`audit verify` prints an anchor; after a change it names the changed entry, with exit status 1."""
     add_user(command)

@@ -110,3 +110,16 @@ def test_without_results_json_is_the_error(
         detail = "Log in again. 2 of 2 images were not classified."
         assert document == {"error": {"code": "command_failed", "detail": detail}}
         assert output.err == f"error: {detail}\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("ftp://x", "--url: Only http:// and https:// are supported, not ftp://x."),
+        ("x:8000", "--url: x:8000 has no scheme. Write http://x:8000 or https://x:8000."),
+    ],
+)
+def test_an_address_of_no_http_server_is_explained(url: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address with another scheme, or without any, is a usage error that says what is wrong with it."""
+    assert run(["classify", "--url", url, "--token", "x", "a.jpg"]) == 2
+    assert capsys.readouterr().err == f"error: Invalid value: {problem}\n"

@@ -63,7 +63,9 @@ def test_a_file_name_is_printed_as_it_is(tmp_path: Path) -> None:
 
 def test_a_folder_whose_name_is_not_utf8_can_be_verified(tmp_path: Path) -> None:
     """`models verify` takes a folder with any name, although its argument may also be the name of a model."""
-    status, _, err = run_closed(tmp_path, "", "models", "verify", os.fsdecode(b"b\xff"))
+    name = os.fsdecode(b"b\xff")
+    (tmp_path / name).mkdir()
+    status, _, err = run_closed(tmp_path, "", "models", "verify", name)
     assert (status, "is not signed: it has no model.sig" in err) == (1, True)
 
 

@@ -87,6 +87,7 @@ def test_one_reading_as_json(gateway: Gateway) -> None:
     with predicting(gateway):
         wait_until(has_read_requests, message=lambda: summaries[-1])
     summary = summaries[-1]
+    assert summary["at"].endswith("Z")
     assert summary["gateway"] == gateway.metrics_url.removesuffix("/metrics")
     assert summary["requests"]["per_s"] == pytest.approx(sum(summary["requests"]["by_status_per_s"].values()))
     assert 0 < summary["requests"]["latency_s"]["p50"] <= summary["requests"]["latency_s"]["p99"]

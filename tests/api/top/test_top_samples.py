@@ -13,6 +13,7 @@ from api.commands.gateway.top.view import render
 from model.serving.overload_policy import LoadState
 from monitoring.ledger.ledger import LedgerState
 
+NOW = "2026-11-26T12:00:00.000000Z"
 BEFORE = """
 # TYPE atalaya_predictions_total counter
 atalaya_predictions_total{model="m",label="forest"} 10
@@ -56,7 +57,8 @@ def test_no_observation_has_no_quantile() -> None:
 
 def test_what_a_gateway_does_not_expose_is_unknown() -> None:
     """A gateway without any metric still has a view, which shows dashes instead of zeros."""
-    text = render({"gateway": "g", "at": "now", **summarize(interval("", "")), "alerts": None})
+    text = render({"gateway": "g", "at": NOW, **summarize(interval("", "")), "alerts": None})
+    assert "2026-11-26 12:00:00 UTC, rates over" in text
     assert "ledger -, - spooled" in text
     assert "p50 -" in text
 
@@ -64,7 +66,7 @@ def test_what_a_gateway_does_not_expose_is_unknown() -> None:
 def test_the_view_obeys_no_label() -> None:
     """Control characters in a label are escaped, and long lines are cut at 80 columns."""
     after = f'atalaya_predictions_total{{model="m",label="\x1b[2J{"x" * 100}"}} 5\n'
-    text = render({"gateway": "g", "at": "now", **summarize(interval("", after)), "alerts": []})
+    text = render({"gateway": "g", "at": NOW, **summarize(interval("", after)), "alerts": []})
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
 

@@ -73,6 +73,14 @@ def test_hs256_requires_256_bits(text: str) -> None:
     assert not text or text not in str(refused.value)
 
 
+@pytest.mark.parametrize("text", ["a" * 64, "01234567" * 8, "change-me!" * 4])
+def test_hs256_requires_a_random_secret(text: str) -> None:
+    """A long secret that consists of repetitions is rejected for that reason."""
+    with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_KEY is not random") as refused:
+        load_signing_key("HS256", text)
+    assert text not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "text",
     [hashlib.sha256(b"").hexdigest(), SECRET, encode_part(bytes(range(32))), "a phrase, long enough: 32 chars!!"],

@@ -102,6 +102,16 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
         import_model(ImportOptions(pipe, tmp_path / "out", "model", "1"), THIS_INTERPRETER)
 
 
+@pytest.mark.parametrize("name", ["damaged.keras", "text.keras", "text.h5", "text.txt"])
+def test_messages_name_the_imported_file(name: str, tmp_path: Path) -> None:
+    """The reason why a file is rejected names that file, not the copy that is checked."""
+    file = tmp_path / name
+    file.write_bytes(b"PK\x03\x04" if name == "damaged.keras" else b"text")
+    with pytest.raises(UnsafeModelFile) as refusal:
+        import_model(ImportOptions(file, tmp_path / "out", "model", "1"), THIS_INTERPRETER)
+    assert str(refusal.value).startswith(f"{file} is ")
+
+
 def test_device_is_not_read(tmp_path: Path) -> None:
     """Only regular files are imported: a link to a device is rejected."""
     file = tmp_path / "model.keras"

@@ -58,12 +58,19 @@ def test_folder_that_contains_only_class_folders(tmp_path: Path) -> None:
 
 
 def test_folder_without_classes_is_rejected_with_the_expected_layout(tmp_path: Path) -> None:
-    """An empty folder and a missing folder raise an error that names the layouts that would work."""
-    for data in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(DatasetError, match="Expected train/<class>/"):
-            find_training_folder(data)
-        with pytest.raises(DatasetError, match="Expected test/<class>/"):
-            find_evaluation_folder(data)
+    """An empty folder raises an error that names the layouts that would work."""
+    with pytest.raises(DatasetError, match="Expected train/<class>/"):
+        find_training_folder(tmp_path)
+    with pytest.raises(DatasetError, match="Expected test/<class>/"):
+        find_evaluation_folder(tmp_path)
+
+
+def test_what_is_not_a_folder_is_rejected_as_such(tmp_path: Path) -> None:
+    """A missing folder and a file raise an error that says that they are not folders."""
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        with pytest.raises(DatasetError, match=f"{name} is not a folder"):
+            find_evaluation_folder(tmp_path / name)
 
 
 def test_images_are_listed_by_class_and_name_and_other_files_are_ignored(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from api.commands.gateway.top.summary import summarize
 from api.commands.gateway.top.view import render
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
+from monitoring.chains.timestamps import format_timestamp
 
 
 def top(
@@ -71,7 +72,7 @@ class _Reader:
         time.sleep(self._interval_s)
         before, self._last = self._last, self._source.scrape(self._client)
         return {
-            "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            "at": format_timestamp(datetime.now(UTC)),
             "gateway": self._source.name,
             **summarize(ScrapeInterval(before, self._last)),
             "alerts": None if self._alerts_url is None else read_alerts(self._client, self._alerts_url),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from api.commands.output import format_time
 from monitoring.redaction import to_printable
 
 WIDTH = 80
@@ -22,7 +24,7 @@ def render(summary: Mapping[str, Any]) -> str:
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
     yield "  ".join([summary["gateway"], summary["model"] or "no model", f"up {_duration(summary['uptime_s'])}"])
-    yield f"{summary['at']}, rates over {summary['seconds']:.1f} s"
+    yield f"{format_time(datetime.fromisoformat(summary['at']))} UTC, rates over {summary['seconds']:.1f} s"
     yield ""
     yield from _section("Requests", [_describe_requests(summary["requests"])])
     latency = summary["requests"]["latency_s"]

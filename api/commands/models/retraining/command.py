@@ -87,7 +87,8 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     settings = load_settings()
     if pack is not None:
         write_archive(pack, RetrainOptions(str(data), str(find_start(settings, start).file), "", budget, trials))
-        typer.echo(f"Wrote {pack}. On the other machine: python {pack.name} FOLDER")
+        next_step = f"On the other machine: python {pack.name} FOLDER"
+        print_json({"file": str(pack), "next": next_step}) if as_json else typer.echo(f"Wrote {pack}. {next_step}")
         return
     private_key = None if key is None else read_key_file(key, password_stdin)
     with recorded_run(Task.RETRAIN):

@@ -39,6 +39,7 @@ def test_client_life_cycle(command: Command, capsys: Capture) -> None:
     """The commands add, rotate, disable, enable and delete a client, and record each change in the audit log."""
     assert command("clients", "add", "maps", "--json") == 0
     added = json.loads(capsys.readouterr().out)
+    assert added["created_at"].endswith("Z")
     assert command("clients", "rotate-secret", "maps", "--json") == 0
     rotated = json.loads(capsys.readouterr().out)
     assert rotated["client_id"] == added["client_id"]

@@ -55,7 +55,8 @@ def test_disabled_user_is_enabled(command: Command) -> None:
     assert command("users", "disable", "ana")[0] == 0
     assert request_token(command) == 1
     status, printed, _ = command("users", "enable", "ana", "--json")
-    assert (status, json.loads(printed)["disabled_at"]) == (0, None)
+    document = json.loads(printed)
+    assert (status, document["disabled_at"], document["created_at"][-1]) == (0, None, "Z")
     assert request_token(command) == 0
 
 

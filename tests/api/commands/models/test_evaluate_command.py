@@ -199,12 +199,12 @@ def test_wrong_options_are_usage_errors(evaluate: Evaluate, model: Path, argumen
 
 
 def test_data_without_images_fails(evaluate: Evaluate, model: Path, tmp_path: Path) -> None:
-    """A directory without classes, or a missing one, fails with one line that describes what was expected."""
+    """A directory without classes fails with one line that describes what was expected; a missing one is named."""
     (tmp_path / "empty").mkdir()
-    for folder in (tmp_path / "empty", tmp_path / "nowhere"):
-        status, _, error = evaluate(model, folder=folder)
+    for name, problem in (("empty", "Expected test/<class>/"), ("nowhere", "nowhere is not a folder.")):
+        status, _, error = evaluate(model, folder=tmp_path / name)
         assert (status, error.count("\n")) == (1, 1)
-        assert "Expected" in error
+        assert problem in error
 
 
 def test_gate_is_reported_by_group(evaluate: Evaluate, full_model: Path, tmp_path: Path) -> None:

@@ -106,6 +106,10 @@ def test_list_and_show(atalaya: Atalaya, registry: FileRegistry) -> None:
     assert "production=1.1" in atalaya("models", "list")[1]
     assert run_json(atalaya, "models", "list") == [{"name": MODEL, "versions": 3, "aliases": {"production": "1.1"}}]
     shown = run_json(atalaya, "models", "show", MODEL)
+    assert run_json(atalaya, "models", "show", MODEL, "1.1")["added_at"] == shown["versions"][1]["added_at"]
+    assert shown["versions"][1]["added_at"].endswith("Z")
+    added = shown["versions"][1]["added_at"][:19].replace("T", " ")
+    assert all(added in atalaya("models", "show", MODEL, *version)[1] for version in ([], ["1.1"]))
     assert [version["aliases"] for version in shown["versions"]] == [[], ["production"], []]
     assert "stage=tested" in atalaya("models", "show", MODEL)[1]
     version = run_json(atalaya, "models", "show", MODEL, "@production")
@@ -186,6 +190,7 @@ def test_a_history_without_its_beginning_says_so(atalaya: Atalaya, database_url:
     for version in ("1.0", "1.1"):
         atalaya("models", "promote", MODEL, version, "--why", f"to {version}")
     (_, second) = run_json(atalaya, "models", "history", MODEL)["periods"]
+    assert second["since"].endswith("Z")
     engine = open_blocking_engine(database_url, 10).execution_options(**WRITING)
     pruned = Pruner(engine, Signer(LEDGER_KEY), datetime.now(UTC)).prune(datetime.fromisoformat(second["since"]))
     assert sum(pruned) == 1

@@ -103,12 +103,13 @@ def test_an_artefact_that_differs_from_its_manifest_is_not_signed(models: Run, a
         (("sign", "nowhere", "--key", "key.pem"), "nowhere/manifest.json is missing"),
         (("verify", "tiny", "--key", "key.pem"), "key.pem: It is a private key. Export the public key: openssl pkey"),
         (("verify", "tiny"), "tiny is not signed: it has no model.sig"),
+        (("verify", "nowhere"), "nowhere is not a folder. To verify a model of the registry, add its version or @"),
     ],
 )
 def test_problems_are_one_line_that_says_what_to_do(
     models: Run, artefact: Path, tmp_path: Path, arguments: tuple[str, ...], problem: str
 ) -> None:
-    """A missing or wrong key, a folder that is not an artefact, and a missing signature each fail with one line."""
+    """A missing or wrong key, what is not an artefact folder, and a missing signature each fail with one line."""
     (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
     status, _, error = models(*arguments)
     assert artefact.exists()

@@ -135,6 +135,18 @@ def test_run_is_continued_only_on_request(finish: Finish, tmp_path: Path, capsys
     assert retrain(tmp_path, "--resume") == 0
 
 
+def test_packing_prints_a_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json, --pack prints the file that it wrote and the command to run on the other machine."""
+    for folder in ("train/field", "train/lake", "test/field", "test/lake"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0.png").touch()
+    start, pack = write_keras(tmp_path / "start.keras", model(dense())), tmp_path / "pack.pyz"
+    assert retrain(tmp_path, "--from", str(start), "--pack", str(pack), "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"file": str(pack), "next": "On the other machine: python pack.pyz FOLDER"}
+    assert pack.exists()
+
+
 def write_run(folder: Path, *, recognised: int | None = None) -> None:
     """Write the files of an interrupted run; with `recognised`, of a complete one whose start model scored 204."""
     folder.mkdir()

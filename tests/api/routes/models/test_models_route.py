@@ -63,6 +63,7 @@ def test_an_operator_promotes_and_rolls_back(client: TestClient, operator: Beare
     ]
     assert page["entries"][0]["aliases"]["production"] == {"from": "1.1", "to": "1.0"}
     assert len(page["entries"][0]["proof"]["hash"]) == 64
+    assert page["entries"][0]["at"].endswith("Z")
     rest = client.get(f"/v1/models/{MODEL}/history", params={"cursor": page["next"]}, headers=operator).json()
     assert ([entry["why"] for entry in rest["entries"]], rest["next"]) == (["to 1.0"], None)
 
@@ -81,6 +82,7 @@ def test_the_registry_is_shown(client: TestClient, operator: Bearer, move: Move,
     ]
     version = client.get(f"/v1/models/{MODEL}/versions/1.1", headers=operator).json()
     assert (version["classes"], version["files"]) == (["beach", "forest"], {"model.onnx": 7})
+    assert version["added_at"].endswith("Z")
 
 
 @pytest.mark.parametrize(
