@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from api.commands.database import CommandEvent, DescribeEvent, recording, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import check_rotation, make_rotated_keys, rotate_signing_key
+from api.schemas.fields import describe_invalid
 from api.schemas.keys import (
     DEFAULT_DAYS,
     DEFAULT_OVERLAP_HOURS,
@@ -178,9 +179,9 @@ def _validate(kind: type[Body], **options: Any) -> Body:
     try:
         return kind(**options)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        first = error.errors(include_input=False, include_url=False)[0]
         option = str(first["loc"][0]).replace("addresses", "address").replace("_", "-")
-        raise typer.BadParameter(f"--{option}: {first['msg'].removeprefix('Value error, ')}.") from None
+        raise typer.BadParameter(f"--{option}: {describe_invalid(first)}.") from None
 
 
 def _print_secret(key: ApiKey, text: str, as_json: bool) -> None:
