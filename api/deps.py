@@ -13,7 +13,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import RegistryMissing
+from api.errors import BadRequest, RegistryMissing
 from api.http.audit import record_event
 from api.http.draining import Draining
 from api.prediction.pipeline import PredictionPipeline
@@ -141,7 +141,7 @@ class Caller(OAuth2PasswordBearer):
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base class returns a string
         """Raises MissingCredentials, InvalidToken, InsufficientScope, IssuerUnavailable, DatabaseUnavailable.
 
-        Also raises what `admit` raises.
+        Also raises BadRequest, and what `admit` raises.
         """
         was_admitted = "principal" in request.scope["state"]
         principal = await _authenticate(request)
@@ -186,8 +186,15 @@ class GuardedRoute(APIRoute):
 
 
 def get_credential(request: Request) -> str | None:
-    """Return the bearer token if there is one, else the API key."""
-    return get_bearer_token(request) or request.headers.get("x-api-key")
+    """Return the bearer token or the API key, if there is one.
+
+    A request may have only one credential (RFC 6750, section 2): proxies and the gateway might use different ones.
+    Raises BadRequest.
+    """
+    token, keys = get_bearer_token(request), request.headers.getlist("x-api-key")
+    if len(keys) > 1 or (token and keys) or len(request.headers.getlist("authorization")) > 1:
+        raise BadRequest("The request has several credentials. Send one, as `Authorization: Bearer` or `X-API-Key`.")
+    return token or (keys[0] if keys else None)
 
 
 def get_bearer_token(request: Request) -> str | None:

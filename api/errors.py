@@ -111,7 +111,7 @@ class VersionRejected(ApiError):
 
 
 class BadRequest(ApiError):
-    """The request is not valid HTTP."""
+    """The request is not valid HTTP, or has several credentials."""
 
     code = "bad_request"
 

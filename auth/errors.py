@@ -75,8 +75,8 @@ class BadCredentials(AuthError):
 
     code = "bad_credentials"
 
-    def __init__(self) -> None:
-        super().__init__("The user name or the password is wrong. Check both and try again.")
+    def __init__(self, text: str = "The user name or the password is wrong. Check both and try again.") -> None:
+        super().__init__(text)
 
 
 class UnknownScope(AuthError):
@@ -147,7 +147,7 @@ class LoginRequired(AuthError):
     code = "login_required"
 
     def __init__(self) -> None:
-        super().__init__("Only users who log in can change credentials or roles. Log in as a user to do that.")
+        super().__init__("This request needs the token of a user who logged in. Log in as a user and repeat it.")
 
 
 class TooManyKeys(AuthError):

@@ -72,7 +72,7 @@ class Principal(Struct, frozen=True):
         access that outlives it. Raises KeyBound for an API key, else LoginRequired.
         """
         if self.key_id is not None:
-            raise KeyBound("An API key cannot change credentials or roles. Log in as a user to do that.")
+            raise KeyBound("This request needs the token of a user, not an API key. Log in as a user and repeat it.")
         if not self.logged_in:
             raise LoginRequired
 

@@ -37,6 +37,7 @@ from api.errors import (
     VersionRejected,
 )
 from api.http.problems import respond_with_problem
+from api.schemas.fields import describe_invalid, name_location
 from model.backends.oip.errors import EngineFailed, EngineMismatch, EngineUnavailable
 from model.backends.prepared.errors import PreparationFailed
 from model.registry.errors import (
@@ -210,7 +211,7 @@ async def _handle_invalid_request(request: Request, error: Exception) -> Respons
         )
         return respond_with_problem(request.scope, status, UnsupportedBody.code, detail)
     problems = error.errors()
-    fields = [{"field": ".".join(map(str, item["loc"])), "problem": item["msg"]} for item in problems[:_MAX_REPORTED]]
+    fields = [{"field": name_location(item), "problem": describe_invalid(item)} for item in problems[:_MAX_REPORTED]]
     detail = f"{fields[0]['field']}: {fields[0]['problem']}."
     if len(problems) > _MAX_REPORTED:
         detail += f" There are {len(problems)} problems; `errors` has the first {_MAX_REPORTED}."

@@ -33,6 +33,8 @@ async def read_part(content_type: str, chunks: AsyncIterator[bytes], name: str) 
         parser.finalize()
     except FormParserError:
         raise BadForm("The form cannot be read: it is not valid multipart data.") from None
+    if not reader.has_ended:  # the library accepts a body that was cut off
+        raise BadForm("The form is incomplete: its last boundary is missing. Send the whole form.")
     if not reader.found:
         raise MissingFile(f"The form has no part named `{name}`. Send the image in that part.")
     return bytes(reader.content)
@@ -73,6 +75,7 @@ class _PartReader:
     def __init__(self, name: bytes) -> None:
         self.content = bytearray()
         self.found = False
+        self.has_ended = False
         self._name = name
         self._parts = 0
         self._is_wanted = False
@@ -89,6 +92,7 @@ class _PartReader:
             "on_header_end": self._end_header,
             "on_headers_finished": self._end_headers,
             "on_part_data": self._add_data,
+            "on_end": self._end,
         }
 
     def _begin_part(self) -> None:
@@ -120,3 +124,6 @@ class _PartReader:
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_wanted:
             self.content += memoryview(data)[start:end]
+
+    def _end(self) -> None:
+        self.has_ended = True

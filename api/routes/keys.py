@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.deps import Caller, Changes, GuardedRoute, Keys, require_login
+from api.deps import Caller, Changes, GuardedRoute, Keys, Users, require_login
 from api.http.audit import record_event
 from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
+from api.schemas.fields import UserId
 from api.schemas.keys import KeyResponse, KeyWithSecret, NewKey, Revocation, Rotation
 from auth.api_keys.rules import can_see, check_rotation, restrict_terms
 from auth.api_keys.store import ApiKey, KeyStore
@@ -44,13 +45,24 @@ async def create(request: Request, keys: Keys, principal: KeyUser, body: NewKey)
     return KeyWithSecret.of_secret(key, text)
 
 
+async def _choose_owner(request: Request, users: Users, principal: KeyUser, user: UserId | None = None) -> str:
+    """Return the id of the user whose keys are listed. Raises InsufficientScope, UserNotFound."""
+    if user is None or user == principal.subject:
+        return principal.subject
+    try:
+        principal.require(Scope.USERS_ADMIN)
+    except InsufficientScope as error:
+        await record_event(request, "key", "refused", code=error.code)
+        raise
+    return (await users.get(user)).id
+
+
 @router.get("")
 async def list_keys(
     request: Request,
     response: Response,
     keys: Keys,
-    principal: KeyUser,
-    user: str | None = None,
+    owner: Annotated[str, Depends(_choose_owner)],
     limit: PageLimit = MAX_PAGE,
     cursor: Annotated[str | None, Query(description="the last id of a page")] = None,
 ) -> list[KeyResponse]:
@@ -58,13 +70,7 @@ async def list_keys(
 
     If there are more, the header `Link` leads to the next page.
     """
-    if user is not None and user != principal.subject:
-        try:
-            principal.require(Scope.USERS_ADMIN)
-        except InsufficientScope as error:
-            await record_event(request, "key", "refused", code=error.code)
-            raise
-    listed = await keys.list(user or principal.subject, limit + 1, cursor)
+    listed = await keys.list(owner, limit + 1, cursor)
     return [KeyResponse.of(key) for key in cut_page(request, response, listed, limit, "id")]
 
 

@@ -39,7 +39,7 @@ async def _get_own_account(request: Request, users: Users, principal: CurrentPri
     try:
         user = await users.get(principal.subject)
     except UserNotFound:
-        raise NoAccount("Only users of this gateway have a password here. Log in as one.") from None
+        raise NoAccount("Only users of this gateway have an account here. Log in as one.") from None
     await require_login(request, principal)
     return user
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.requests import Request
 
 from api.deps import Costs, CurrentPrincipal, SettingsDep, Usage, Users
 from api.http.audit import record_event
 from api.http.problems import document_problems
+from api.schemas.fields import UserId
 from api.schemas.usage import CostResponse, KeyUsage, UsageResponse
 from auth.errors import InsufficientScope
 from auth.principal import Scope
 from auth.quotas.tallies import list_owners, user_owner
 
 router = APIRouter(tags=["account"], responses=document_problems(401, 403, 404, 422, 503))
-UserId = Annotated[str, Query(pattern=r"^[0-9a-f-]{36}$", description="another user's id")]
 
 
 @router.get("/v1/usage")

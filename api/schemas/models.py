@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
 
 from api.schemas.base import ResponseBody
+from api.schemas.fields import HIDDEN_NULL
 from api.schemas.history import Proof
 from model.registry.artefact import Manifest
 from model.registry.moves import MAX_REASON_LENGTH, AliasMove, Change
@@ -87,7 +87,7 @@ class AliasTarget(BaseModel):
 
     version: VersionReference
     why: str = Field(min_length=1, max_length=MAX_REASON_LENGTH, description="for the record")
-    expect: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")] | SkipJsonSchema[None] = Field(
+    expect: Annotated[Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")] | None, HIDDEN_NULL] = Field(
         None, description="the version that the alias must point to now"
     )
 

@@ -6,10 +6,9 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from api.schemas.base import ResponseBody
-from api.schemas.fields import Quota
+from api.schemas.fields import HIDDEN_NULL, Quota
 from auth.accounts.passwords import MAX_LENGTH, MIN_LENGTH
 from auth.accounts.store import Quotas, User
 from auth.principal import Role, Scope
@@ -57,10 +56,10 @@ class UserPatch(_BodyWithQuotas):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    role: Role | SkipJsonSchema[None] = None
-    disabled: StrictBool | SkipJsonSchema[None] = None
-    password: NewPassword | SkipJsonSchema[None] = None
-    keep_images: StrictBool | SkipJsonSchema[None] = Field(
+    role: Annotated[Role | None, HIDDEN_NULL] = None
+    disabled: Annotated[StrictBool | None, HIDDEN_NULL] = None
+    password: Annotated[NewPassword | None, HIDDEN_NULL] = None
+    keep_images: Annotated[StrictBool | None, HIDDEN_NULL] = Field(
         None, description="whether the user's images may be kept; false also erases the kept ones"
     )
 

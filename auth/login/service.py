@@ -60,8 +60,11 @@ class LoginService:
     async def check_password(self, user: User, password: str, address: str) -> User:
         """Confirm the identity of a user who has already logged in, and return the user. Raises BadCredentials."""
         async with self._account_slots.acquire(user.id):
-            async with self._throttled(Factor.PASSWORD, user.name, address) as attempt:
-                checked = await self._accounts.authenticate(user.name, password, treat_as_wrong=attempt.refused)
+            try:
+                async with self._throttled(Factor.PASSWORD, user.name, address) as attempt:
+                    checked = await self._accounts.authenticate(user.name, password, treat_as_wrong=attempt.refused)
+            except BadCredentials:
+                raise BadCredentials("The current password is wrong. Check it and try again.") from None
             await self._throttle.record_success(attempt)
         return checked
 

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.commands.database import CommandEvent, DescribeEvent, recording, run_with_engine
 from api.commands.options.confirmation import confirm
-from api.commands.options.credentials import check_scope, describe_first_problem
+from api.commands.options.credentials import check_scope
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import check_rotation, make_rotated_keys, rotate_signing_key
+from api.schemas.fields import describe_invalid
 from api.schemas.keys import (
     DEFAULT_DAYS,
     DEFAULT_OVERLAP_HOURS,
@@ -195,9 +196,9 @@ def _validate(kind: type[Body], **options: Any) -> Body:
     try:
         return kind(**options)
     except ValidationError as error:
-        field, problem = describe_first_problem(error)
-        option = field.replace("addresses", "address").replace("_", "-")
-        raise typer.BadParameter(f"--{option}: {problem}.") from None
+        first = error.errors(include_input=False, include_url=False)[0]
+        option = str(first["loc"][0]).replace("addresses", "address").replace("_", "-")
+        raise typer.BadParameter(f"--{option}: {describe_invalid(first)}.") from None
 
 
 def _print_secret(key: ApiKey, text: str, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from api.schemas.fields import PrintableName
+from api.schemas.fields import PrintableName, describe_invalid
 
 
 def check_scope(scope: str | None) -> str | None:
@@ -23,10 +23,5 @@ def check_name(name: str) -> str:
     try:
         return TypeAdapter(PrintableName).validate_python(name)
     except ValidationError as error:
-        raise typer.BadParameter(f"{describe_first_problem(error)[1]}.") from None
-
-
-def describe_first_problem(error: ValidationError) -> tuple[str, str]:
-    """Return the field of the first problem, or "", and what is wrong with it. Never returns the value."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    return str(next(iter(first["loc"]), "")), first["msg"].removeprefix("Value error, ")
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise typer.BadParameter(f"{describe_invalid(first)}.") from None

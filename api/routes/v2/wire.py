@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from api.errors import BadInferRequest
 from api.http.body_limits import parse_length
+from api.schemas.fields import describe_invalid, name_location
 from api.schemas.inference import InferInput, InferRequest
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -92,9 +93,8 @@ def _parse_document(text: bytes) -> InferRequest:
     try:
         return InferRequest.model_validate(from_json(text))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInferRequest(f"{where or 'The body'}: {first['msg']}.") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadInferRequest(f"{name_location(first) or 'body'}: {describe_invalid(first)}.") from None
     except ValueError as error:
         raise BadInferRequest(f"The body is not JSON: {error}.") from None
 

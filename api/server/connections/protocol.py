@@ -15,7 +15,13 @@ from api.server.connections.lingering import LingeringTransport
 from api.server.connections.memory import ConnectionMemory
 from api.server.connections.read_timeout import LAST_READ_S, ReadTimeout
 from api.server.connections.refusals import MAX_HEAD_BYTES, MAX_HEADERS, Refusal, head_too_large, render_refusal
-from api.server.connections.upgrades import UpgradeIgnoringParser, add_path, build_framing_head, has_body
+from api.server.connections.upgrades import (
+    UpgradeIgnoringParser,
+    add_path,
+    build_framing_head,
+    find_authority,
+    has_body,
+)
 from api.server.connections.write_timeout import WriteTimeout
 from api.server.tls import CertificateProtocol
 from model.errors import MemoryFull
@@ -161,6 +167,9 @@ class BoundedProtocol(CertificateProtocol):
         if self.parser.get_method() == b"CONNECT":
             raise self._store_error(BadRequest("The gateway is not a proxy. Send a request for one of its own paths."))
         self.expect_100_continue &= self.parser.get_http_version() != "1.0"  # RFC 9110, section 10.1.1
+        authority = find_authority(self.url)
+        if authority is not None:  # a missing or repeated Host remains one
+            self.headers[:] = [(name, authority if name == b"host" else value) for name, value in self.headers]
         self.url = add_path(self.url)
         super().on_headers_complete()
         self._cycles.append(self.cycle)

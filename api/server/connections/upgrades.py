@@ -6,6 +6,7 @@ message as complete after its headers, and raises HttpParserUpgrade instead of r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -51,3 +52,9 @@ def add_path(target: bytes) -> bytes:
     uri, mark, query = target.partition(b"?")
     _, separator, rest = uri.partition(b"://")
     return uri + b"/" + mark + query if separator and b"/" not in rest else target
+
+
+def find_authority(target: bytes) -> bytes | None:
+    """Return the host and port of a request target that is a URI. They replace Host (RFC 9112, section 3.2.2)."""
+    _, separator, rest = target.partition(b"://")
+    return re.split(rb"[/?#]", rest, maxsplit=1)[0] if separator and not target.startswith(b"/") else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from api.schemas.fields import describe_invalid
 from api.settings.gateway import Settings
 from api.settings.reading.names import find_similar
 
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _TEXTS = {
-    "bool": "must be true or false",
-    "dict": "must be a JSON object",
-    "list": "must be a JSON list",
-    "missing": "is required",
     "model": "must contain JSON objects",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
@@ -39,8 +35,6 @@ def describe_problem(error: ErrorDetails) -> str:
 
 def _describe(error: ErrorDetails, name: str) -> str:
     kind, context = error["type"], error.get("ctx", {})
-    if kind == "value_error":
-        return str(context["error"]).rstrip(".") or "is malformed"
     if kind == "extra_forbidden":
         meant = find_similar(name)
         return f"is not a setting. Did you mean {meant}" if meant else "is not a setting"
@@ -49,7 +43,7 @@ def _describe(error: ErrorDetails, name: str) -> str:
     if kind.startswith(_NUMBERS):
         return _describe_number(_find_field(error["loc"]))
     fixed_text = next((text for prefix, text in _TEXTS.items() if kind.startswith(prefix)), None)
-    return fixed_text or re.sub(r"^(Input|Value|String) should ", "must ", error["msg"])
+    return fixed_text or describe_invalid(error)
 
 
 def _describe_number(field: FieldInfo | None) -> str:

@@ -47,3 +47,17 @@ async def test_a_line_that_only_begins_like_the_boundary_is_refused() -> None:
     """A preamble with a line that begins like the boundary is a bad form, and is not skipped."""
     with pytest.raises(BadForm):
         await read_part(TYPE, split(b"--bc\r\n" + FORM, 10_000), "file")
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 10_000])
+@pytest.mark.parametrize("missing_bytes", [4, 5, 6, 7, 8, 9, 20])
+async def test_a_truncated_form_is_refused(missing_bytes: int, chunk_bytes: int) -> None:
+    """A form whose last boundary is missing or cut off is a bad form, even if its part could be read."""
+    with pytest.raises(BadForm, match="incomplete"):
+        await read_part(TYPE, split(FORM[:-missing_bytes], chunk_bytes), "file")
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\nepilogue"], ids=range(3))
+async def test_text_after_the_last_boundary_is_ignored(end: bytes) -> None:
+    """The last boundary ends a form, with or without a line break or an epilogue after it."""
+    assert await read_part(TYPE, split(FORM.removesuffix(b"\r\n") + end, 10_000), "file") == CONTENT

@@ -102,3 +102,15 @@ def test_a_forwarded_address_from_an_unknown_peer_is_ignored(make_client: Any, s
         for index in range(3)
     ]
     assert statuses == [200, 200, 429]
+
+
+@pytest.mark.parametrize("path", ["/v1/me", "/v1/labels"])
+def test_several_credentials_are_refused(client: TestClient, bearer: dict[str, str], path: str) -> None:
+    """A request with two credentials gets 400, even if both are the same; Basic credentials of a proxy are ignored."""
+    body = {"name": "maps", "scopes": ["predict"]}
+    key = {"X-API-Key": client.post("/v1/keys", json=body, headers=bearer).json()["key"]}
+    for headers in (bearer | key, [*bearer.items()] * 2, [*key.items()] * 2):
+        response = client.get(path, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (400, "bad_request")
+        assert "Send one" in response.json()["detail"]
+    assert client.get(path, headers={"Authorization": "Basic eDp5", **key}).status_code == 200

@@ -209,10 +209,15 @@ def test_only_administrators_see_other_users_usage(client: TestClient, bearer: B
     assert client.get("/v1/usage", params={"user": ana}, headers=bearer).json()["requests"] == 1
     refused = client.get("/v1/usage", params={"user": boss}, headers=bearer)
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
-    unknown = client.get("/v1/usage", params={"user": ana[:-4] + "0000"}, headers=root)
+
+
+@pytest.mark.parametrize("path", ["/v1/usage", "/v1/keys"])
+def test_unknown_users_are_reported(client: TestClient, root: Bearer, path: str) -> None:
+    """An administrator who asks for an unknown user gets 404, and 422 for what cannot be an id."""
+    unknown = client.get(path, params={"user": "0" * 36}, headers=root)
     assert (unknown.status_code, unknown.json()["code"]) == (404, "user_not_found")
     for malformed in ("ana", "\0", "0" * 37):
-        assert client.get("/v1/usage", params={"user": malformed}, headers=root).status_code == 422
+        assert client.get(path, params={"user": malformed}, headers=root).status_code == 422
 
 
 def test_predictions_are_charged_after_an_outage(client: TestClient, bearer: Bearer, settings: Settings) -> None:

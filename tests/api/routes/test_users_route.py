@@ -198,6 +198,7 @@ def test_users_change_their_passwords(client: TestClient, bearer: Headers, log_i
     body = {"current_password": "correct horse battery", "new_password": NEW}
     wrong = client.post("/v1/me/password", headers=bearer, json={**body, "current_password": NEW})
     assert (wrong.status_code, wrong.json()["code"]) == (403, "bad_credentials")
+    assert wrong.json()["detail"].startswith("The current password is wrong.")
     weak = client.post("/v1/me/password", headers=bearer, json={**body, "new_password": "password1234"})
     assert (weak.status_code, weak.json()["code"]) == (422, "password_refused")
     assert client.post("/v1/me/password", headers=bearer, json={**body, "role": "admin"}).status_code == 422
@@ -227,6 +228,8 @@ def test_a_key_cannot_change_how_its_owner_logs_in(client: TestClient, bearer: H
     for path, sent in (("password", body), ("totp", {"current_password": "x"}), ("totp/confirm", {"code": "1"})):
         refused = client.post(f"/v1/me/{path}", headers=headers, json=sent)
         assert (refused.status_code, refused.json()["code"]) == (403, "key_bound")
+    refused = client.get("/v1/me/images", headers=headers)  # which changes nothing
+    assert refused.json()["detail"].startswith("This request needs the token of a user, not an API key.")
 
 
 def _enrol(client: TestClient, headers: Headers) -> tuple[pyotp.TOTP, str]:

@@ -82,7 +82,7 @@ def test_only_the_key_is_printed(command: Command, capsys: Capture) -> None:
         (["--scope", "users:admin"], 1, "predict"),
         (["--user", "nobody"], 1, "nobody"),
         (["--address", "here"], 2, "--address"),
-        (["--rate", "often"], 2, "--rate"),
+        (["--rate", "often"], 2, "--rate: must be N/second"),
         (["--expires-days", "9999"], 2, "--expires-days"),
         (["--name", ""], 2, "--name"),
         (["--name", " "], 2, "--name: must not consist of spaces only."),

@@ -189,6 +189,8 @@ def test_bad_requests_have_the_protocol_s_form(client: TestClient, bearer: Beare
     response = client.post(INFER, headers=bearer | {LENGTH: "-1"}, content=b"{}")
     assert (response.status_code, response.json()["code"]) == (400, "bad_infer_request")
     assert response.json()["error"] == response.json()["detail"]
+    response = client.post(INFER, headers=bearer, content=b"[]")
+    assert (response.status_code, response.json()["error"]) == (400, "body: must be a JSON object.")
     tensor = describe_pixels(make_pixels(), shape=[1, 2, 2, 3], data=[1] * 12)
     response = send_json(client, bearer, tensor)
     assert (response.status_code, response.json()["code"]) == (400, "tensor_shape")

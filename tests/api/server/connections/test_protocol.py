@@ -32,11 +32,13 @@ class Application:
         self.started: list[str] = []
         self.read: list[str] = []
         self.messages: list[dict[str, Any]] = []
+        self.hosts: list[bytes] = []
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[dict[str, Any]], Any]
     ) -> None:
         self.started.append(scope["path"])
+        self.hosts += [value for name, value in scope["headers"] if name == b"host"]
         if scope["path"] == "/wait":
             await self.go_on.wait()
         message = await receive()
@@ -171,3 +173,31 @@ async def test_a_connection_is_kept_after_an_early_response(monkeypatch: pytest.
         await asyncio.sleep(0.5)
         connection.writer.write(make_request("/read")[:-4] + b"\r\nConnection: close\r\n\r\n")
         assert await connection.receive_statuses() == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("http://evil.example/a", b"evil.example"),
+        ("http://evil.example:80?a=b://c/", b"evil.example:80"),
+        ("/a?b=http://evil.example/", b"localhost"),
+    ],
+)
+async def test_the_host_of_the_target_replaces_the_header(target: str, host: bytes) -> None:
+    """The application sees the host of a target that is a URI, not that of `Host`, which may differ."""
+    application = Application()
+    async with connected(application) as connection:
+        connection.writer.write(make_request(target))
+        await wait_until_async(lambda: bool(application.read))
+        assert application.hosts == [host]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_the_host_of_the_target_hides_no_bad_header(count: int) -> None:
+    """A missing or repeated `Host` stays missing or repeated, whatever the target is."""
+    application = Application()
+    async with connected(application) as connection:
+        hosts = b"Host: localhost\r\n" * count
+        connection.writer.write(b"GET http://evil.example/ HTTP/1.1\r\n" + hosts + b"\r\n")
+        await wait_until_async(lambda: bool(application.read))
+        assert len(application.hosts) == count
