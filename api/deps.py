@@ -186,15 +186,14 @@ class GuardedRoute(APIRoute):
 
 
 def get_credential(request: Request) -> str | None:
-    """Return the bearer token or the API key, if there is one.
+    """Return the bearer token if there is one, else the API key.
 
-    A request may have only one credential (RFC 6750, section 2): proxies and the gateway might use different ones.
-    Raises BadRequest.
+    Neither header may be repeated, because a proxy and the gateway might use different values. Raises BadRequest.
     """
-    token, keys = get_bearer_token(request), request.headers.getlist("x-api-key")
-    if len(keys) > 1 or (token and keys) or len(request.headers.getlist("authorization")) > 1:
-        raise BadRequest("The request has several credentials. Send one, as `Authorization: Bearer` or `X-API-Key`.")
-    return token or (keys[0] if keys else None)
+    for name in ("Authorization", "X-API-Key"):
+        if len(request.headers.getlist(name)) > 1:
+            raise BadRequest(f"The request has several headers {name}. Send one.")
+    return get_bearer_token(request) or request.headers.get("x-api-key")
 
 
 def get_bearer_token(request: Request) -> str | None:

@@ -111,7 +111,7 @@ class VersionRejected(ApiError):
 
 
 class BadRequest(ApiError):
-    """The request is not valid HTTP, or has several credentials."""
+    """The request is not valid HTTP, or repeats the header of its credential."""
 
     code = "bad_request"
 
