@@ -13,8 +13,9 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import BadRequest, RegistryMissing
+from api.errors import RegistryMissing
 from api.http.audit import record_event
+from api.http.credentials import get_credential
 from api.http.draining import Draining
 from api.prediction.pipeline import PredictionPipeline
 from api.rate_limits.callers import caller_address
@@ -183,23 +184,6 @@ class GuardedRoute(APIRoute):
             return await handle(request)
 
         return handle_authenticated
-
-
-def get_credential(request: Request) -> str | None:
-    """Return the bearer token if there is one, else the API key.
-
-    Neither header may be repeated, because a proxy and the gateway might use different values. Raises BadRequest.
-    """
-    for name in ("Authorization", "X-API-Key"):
-        if len(request.headers.getlist(name)) > 1:
-            raise BadRequest(f"The request has several headers {name}. Send one.")
-    return get_bearer_token(request) or request.headers.get("x-api-key")
-
-
-def get_bearer_token(request: Request) -> str | None:
-    """Return the token after `Bearer` in the Authorization header (RFC 6750, section 2.1)."""
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
-    return credential.strip() if scheme.lower() == "bearer" else None
 
 
 async def authenticate_credential(request: Request, credential: str) -> Principal:

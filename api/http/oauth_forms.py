@@ -17,12 +17,14 @@ import monitoring.errors as monitoring
 import storage.errors as storage
 from api.errors import (
     BadForm,
+    BadRequest,
     BodyTooLarge,
     RequestTooSlow,
     UnauthorizedClient,
     UnsupportedEncoding,
     UnsupportedGrant,
 )
+from api.http.credentials import read_header_once
 from api.http.errors import build_error_headers, find_status
 from api.schemas.problems import OAuthProblem
 from auth.clients import Client, ClientStore
@@ -46,6 +48,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     auth.InvalidToken: "invalid_token",
     auth.SubjectBarred: "access_denied",
     BadForm: "invalid_request",
+    BadRequest: "invalid_request",
     BodyTooLarge: "invalid_request",
     RequestTooSlow: "invalid_request",
     UnsupportedEncoding: "invalid_request",
@@ -108,9 +111,9 @@ def require_fields(form: dict[str, str], *names: str) -> None:
 async def authenticate_client(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
     """Return the authenticated client (RFC 6749, section 2.3.1), or None for the first-party client.
 
-    Raises InvalidClient, and BadForm if the secret is sent in two ways, or if two clients are named.
+    Raises InvalidClient, BadRequest, and BadForm if the secret is sent in two ways, or if two clients are named.
     """
-    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    scheme, _, encoded = read_header_once(request, "Authorization").partition(" ")
     client_id, secret = form.get("client_id", ""), form.get("client_secret", "")
     if scheme.lower() == "basic":
         if secret:

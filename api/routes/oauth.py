@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.deps import Auth, SettingsDep, SigningKeys, Tokens, authenticate_credential, get_bearer_token
+from api.deps import Auth, SettingsDep, SigningKeys, Tokens, authenticate_credential
 from api.errors import UnauthorizedClient
 from api.http.audit import record_event
+from api.http.credentials import get_bearer_token
 from api.http.oauth_forms import (
     OAUTH_ERRORS,
     OAUTH_PROBLEMS,
@@ -129,7 +130,7 @@ async def _authenticate_inquirer(
 ) -> _Inquirer:
     """Authenticate by bearer token or as a client. With `public`, naming the first-party client is enough.
 
-    Raises InvalidClient, InvalidToken, BadForm.
+    Raises InvalidClient, InvalidToken, BadForm, BadRequest.
     """
     bearer = get_bearer_token(request)
     if bearer is not None:

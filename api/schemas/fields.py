@@ -82,6 +82,7 @@ _TEXTS = {
     "missing": "is required",
     "model": "must be a JSON object",
     "string_type": "must be a string",
+    "string_unicode": "must be valid Unicode text",
     "timezone": "must be a date and a time with an offset, as in 2026-11-23T12:00:00Z",
 }
 # By the name of the value: a regular expression tells most callers nothing.

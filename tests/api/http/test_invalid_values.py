@@ -26,6 +26,7 @@ KEYS = "/v1/keys"
         ("POST", KEYS, "{}", "body.name: is required."),
         ("POST", KEYS, '{"name": 1}', "body.name: must be a string."),
         ("POST", KEYS, '{"name": ""}', "body.name: must have at least 1 character."),
+        ("POST", KEYS, r'{"name": "\ud800"}', "body.name: must be valid Unicode text."),
         ("POST", KEYS, '{"name": "a", "scopes": []}', "body.scopes: must have at least 1 item, not 0."),
         ("POST", KEYS, '{"name": "a", "scopes": "predict"}', "body.scopes: must be a JSON list."),
         ("POST", KEYS, '{"name": "a", "user": "b"}', "body.user: is unknown here."),

@@ -118,3 +118,12 @@ def test_a_repeated_credential_is_refused(client: TestClient, bearer: dict[str, 
         assert "Send one" in response.json()["detail"]
     for both in (bearer | {"X-API-Key": "atl_wrong"}, {"Authorization": "Basic eDp5", **key}):
         assert client.get(path, headers=both).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/auth/token", "/auth/introspect", "/auth/revoke"])
+def test_a_repeated_credential_of_a_client_is_refused(client: TestClient, path: str) -> None:
+    """The OAuth endpoints refuse a repeated Authorization header, too, in the form of RFC 6749."""
+    form = {"grant_type": "client_credentials", "token": "x"}
+    for value in ("Basic eDp5", "Bearer x"):
+        response = client.post(path, data=form, headers=[("Authorization", value)] * 2)
+        assert (response.status_code, response.json()["error"]) == (400, "invalid_request")

@@ -94,7 +94,7 @@ def test_worker_that_dies_while_serving_is_replaced_with_backoff(tmp_path: Path)
     assert 0.5 + 1 + 2 < time.monotonic() - started < 60  # the surviving worker would sleep for another minute
 
 
-# The first process of slot 0 hangs. Its successor stops the supervisor after that has checked the beats often enough.
+# The first process of slot 0 hangs. The worker of slot 1 stops the supervisor after enough checks of the beats.
 HANGING = """
 async def serve_and_hang():
     slot.report_ready()
