@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from api.errors import RegistryMissing
 from api.http.audit import record_event
-from api.http.credentials import get_credential
 from api.http.draining import Draining
+from api.http.oauth.credentials import get_credential
 from api.prediction.pipeline import PredictionPipeline
 from api.rate_limits.callers import caller_address
 from api.services.auth import AuthServices

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from api.deps import Auth, SettingsDep
 from api.errors import UnsupportedGrant
 from api.http.audit import record_event
-from api.http.oauth_forms import (
+from api.http.oauth.forms import (
     OAUTH_ERRORS,
     OAUTH_PROBLEMS,
     authenticate_client,

@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from api.deps import Auth, SettingsDep, SigningKeys, Tokens, authenticate_credential
 from api.errors import UnauthorizedClient
 from api.http.audit import record_event
-from api.http.credentials import get_bearer_token
-from api.http.oauth_forms import (
+from api.http.oauth.credentials import get_bearer_token
+from api.http.oauth.forms import (
     OAUTH_ERRORS,
     OAUTH_PROBLEMS,
     authenticate_client,

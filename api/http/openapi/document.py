@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.http.errors import find_status
-from api.http.oauth_forms import OAUTH_ERRORS
+from api.http.oauth.forms import OAUTH_ERRORS
 from api.http.openapi.texts import ERROR_EXAMPLES, INTRODUCTION, NOT_READY, SCOPES, SUMMARIES, TAGS
 from api.http.problems import build_problem
 

@@ -9,7 +9,7 @@ import pytest
 
 from api.errors import ApiError
 from api.http.errors import NEVER_OVER_HTTP, STATUS_BY_ERROR
-from api.http.oauth_forms import OAUTH_ERRORS
+from api.http.oauth.forms import OAUTH_ERRORS
 from auth.errors import AuthError
 from model.errors import ModelError
 from monitoring.errors import MonitoringError

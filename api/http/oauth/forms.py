@@ -24,8 +24,8 @@ from api.errors import (
     UnsupportedEncoding,
     UnsupportedGrant,
 )
-from api.http.credentials import read_header_once
 from api.http.errors import build_error_headers, find_status
+from api.http.oauth.credentials import read_header_once
 from api.schemas.problems import OAuthProblem
 from auth.clients import Client, ClientStore
 from auth.tokens.access import FIRST_PARTY

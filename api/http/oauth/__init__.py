@@ -1,0 +1,1 @@
+"""What the OAuth endpoints share, and the credentials of all requests."""
