@@ -173,6 +173,23 @@ async def require_login(request: Request, principal: CurrentPrincipal) -> None:
         raise
 
 
+async def choose_user(
+    request: Request, users: AccountService, principal: Principal, user: str | None, event: str, target: str = ""
+) -> str:
+    """Return the caller's id, or that of another `user` if the caller may administer users.
+
+    A caller who may not is recorded as `event`, with `target`. Raises InsufficientScope, UserNotFound.
+    """
+    if user is None or user == principal.subject:
+        return principal.subject
+    try:
+        principal.require(Scope.USERS_ADMIN)
+    except InsufficientScope as error:
+        await record_event(request, event, "refused", target=target, code=error.code)
+        raise
+    return (await users.get(user)).id
+
+
 class GuardedRoute(APIRoute):
     """A route that authenticates the caller before FastAPI reads the body."""
 

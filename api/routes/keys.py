@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.deps import Caller, Changes, GuardedRoute, Keys, Users, require_login
+from api.deps import Caller, Changes, GuardedRoute, Keys, Users, choose_user, require_login
 from api.http.audit import record_event
 from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
@@ -47,14 +47,7 @@ async def create(request: Request, keys: Keys, principal: KeyUser, body: NewKey)
 
 async def _choose_owner(request: Request, users: Users, principal: KeyUser, user: UserId | None = None) -> str:
     """Return the id of the user whose keys are listed. Raises InsufficientScope, UserNotFound."""
-    if user is None or user == principal.subject:
-        return principal.subject
-    try:
-        principal.require(Scope.USERS_ADMIN)
-    except InsufficientScope as error:
-        await record_event(request, "key", "refused", code=error.code)
-        raise
-    return (await users.get(user)).id
+    return await choose_user(request, users, principal, user, "key")
 
 
 @router.get("")

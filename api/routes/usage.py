@@ -5,13 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from api.deps import Costs, CurrentPrincipal, SettingsDep, Usage, Users
-from api.http.audit import record_event
+from api.deps import Costs, CurrentPrincipal, SettingsDep, Usage, Users, choose_user
 from api.http.problems import document_problems
 from api.schemas.fields import UserId
 from api.schemas.usage import CostResponse, KeyUsage, UsageResponse
-from auth.errors import InsufficientScope
-from auth.principal import Scope
 from auth.quotas.tallies import list_owners, user_owner
 
 router = APIRouter(tags=["account"], responses=document_problems(401, 403, 404, 422, 503))
@@ -28,15 +25,8 @@ async def show(
     user: UserId | None = None,
 ) -> UsageResponse:
     """The caller's own usage; with `users:admin`, that of the user with the id `user`."""
-    owners, subject = list_owners(principal), principal.subject
-    if user is not None and user != principal.subject:
-        try:
-            principal.require(Scope.USERS_ADMIN)
-        except InsufficientScope as error:
-            await record_event(request, "usage", "refused", target=f"user:{user}", code=error.code)
-            raise
-        subject = (await users.get(user)).id
-        owners = (user_owner(subject),)
+    subject = await choose_user(request, users, principal, user, "usage", target=f"user:{user}")
+    owners = list_owners(principal) if subject == principal.subject else (user_owner(subject),)
     report = await usage.report(owners)
     own, *keys = (KeyUsage.of_tally(tally) for tally in report.tallies)
     return UsageResponse(
