@@ -40,7 +40,10 @@ class QueueLimits(Struct, frozen=True):
 
 
 class LoadHistory(Struct):
-    """When the latest period of shedding ends, and the jobs completed and rejected since it began."""
+    """When the latest period of shedding ends, and the jobs completed and rejected since it began.
+
+    If the period followed another one directly, half of the counts of that period are included.
+    """
 
     shedding_until: float = -math.inf
     completed: int = 0
@@ -124,16 +127,18 @@ class OverloadPolicy:
         return load.waiting < _count_shedding_slots(load.workers)
 
     def _start_period(self, load: LoadSnapshot) -> LoadHistory:
-        """Start new counts if the period of shedding has ended.
+        """Start another period of shedding, or return to normal, if the period has ended.
 
-        Another period starts at once if the request follows soon, and most requests of the last period were rejected.
+        Another period starts if the request follows soon, and most requests of the last period were rejected. It begins
+        with half of the counts, so that an overload that continues stays an overload.
         """
         history = load.history
         if load.now < history.shedding_until:
             return history
         follows_soon = load.now < history.shedding_until + self._limits.shedding_s
         if follows_soon and history.rejected > history.completed:
-            return LoadHistory(load.now + self._limits.shedding_s)
+            until = load.now + self._limits.shedding_s
+            return LoadHistory(until, history.completed // 2, history.rejected // 2)
         return LoadHistory(history.shedding_until)
 
     def _count_rejection(self, history: LoadHistory, now: float) -> LoadHistory:

@@ -161,10 +161,17 @@ OVERLOAD_STATE = {
 PERIODS = {
     "overload lasts until the period ends": Row(snapshot(OVERLOAD, now=104.9), CallerLoad(1), False),
     "another period follows when most were rejected": Row(
-        snapshot(OVERLOAD, now=105, queued=1), CallerLoad(2), False, state=LoadState.SHEDDING, rejected=1
+        snapshot(OVERLOAD, now=105, queued=1), CallerLoad(2), False, state=LoadState.SHEDDING, rejected=3
     ),
-    "its counts begin at zero, so it is not overload yet": Row(
-        snapshot(OVERLOAD, now=105), CallerLoad(1), True, state=LoadState.SHEDDING, rejected=0
+    "it begins with half of the counts": Row(
+        snapshot(OVERLOAD, now=105), CallerLoad(1), True, state=LoadState.SHEDDING, rejected=2
+    ),
+    "so an overload that continues stays an overload": Row(
+        snapshot(LoadHistory(shedding_until=105, completed=3, rejected=40), now=105),
+        CallerLoad(1),
+        False,
+        state=LoadState.OVERLOAD,
+        rejected=21,
     ),
     "normal follows when most were served": Row(
         snapshot(LoadHistory(shedding_until=105, completed=5, rejected=5), now=105, queued=3),
@@ -204,7 +211,7 @@ def test_a_rejection_starts_one_period_and_later_ones_do_not_prolong_it() -> Non
 def test_a_prolonged_period_lasts_as_long_as_the_first() -> None:
     """After a period in which most requests were rejected, another one of the same length starts."""
     decision = OverloadPolicy(LIMITS).decide(snapshot(OVERLOAD, now=105), NEW_CALLER)
-    assert decision == Decision(True, 0, LoadHistory(shedding_until=115))
+    assert decision == Decision(True, 0, LoadHistory(shedding_until=115, rejected=2))
 
 
 @pytest.mark.parametrize(
