@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, LifoQueue
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo, Origin, Weights
 from model.backends.engines import SCHEMES, Engine
 from model.backends.prepared.copies import PreparedCopies, PreparedCopy
 from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
+from model.backends.session_pool import SessionPool
 from model.backends.sessions import open_prepared_sessions, open_sessions, release_memory
 from model.errors import ArtefactError, EngineMissing
 from model.explanation.head import read_head
@@ -24,6 +24,8 @@ from model.registry.artefact import Manifest, read_manifest, read_verified
 MODEL_FILE = "model.onnx"
 # Graphs of earlier releases take float32.
 _INPUT_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+# Measured: two cores take 0.6 of the time of one. More were not measured.
+_PARALLEL_CORES = 2
 
 
 class OnnxBackend:
@@ -32,7 +34,8 @@ class OnnxBackend:
     `read_manifest` explains `signed`. The graph takes uint8 or float32 [n, height, width, 3] in 0..255. Each of
     `at_once` sessions runs one prediction at a time: threads that share a session reuse memory that is in another
     core's cache, which takes up to a third longer. The sessions open the model's prepared copy, if `copies` has one
-    and `scheme` is "onnx", and otherwise the artefact.
+    and `scheme` is "onnx", and otherwise the artefact. With a prepared copy and more than one session, a prediction
+    that runs alone uses two cores (ADR 0075).
     """
 
     def __init__(
@@ -47,19 +50,18 @@ class OnnxBackend:
         engine = SCHEMES[scheme]
         # A prepared copy is optimised for the CPU.
         prepared = copies if engine is Engine.CPU else None
-        sessions, self.weights, self._mapping = _open(folder, manifest, at_once, prepared, engine)
-        self._input, dtype = _check_graph(sessions[0], manifest, folder)
+        opened = _open(folder, manifest, at_once, prepared, engine)
+        self.weights, self._mapping = opened.weights, opened.mapping
+        session = opened.sessions[0]
+        self._input, dtype = _check_graph(session, manifest, folder)
         self._dtype = np.dtype(dtype)
-        channels = _count_channels(sessions[0])
+        channels = _count_channels(session)
         self.head = read_head(folder, manifest, channels)
         _check_gate(manifest, channels, folder)
-        # Last in, first out: the session that was used last has the most memory in the cache.
-        self._free: LifoQueue[Any] = LifoQueue()
-        for session in sessions:
-            self._free.put(session)
+        self._sessions = SessionPool(opened.sessions, opened.parallel)
         digest = manifest.files[MODEL_FILE].sha256
         # Graphs of older exports lack this output.
-        self._has_pooled = "pooled" in {output.name for output in sessions[0].get_outputs()}
+        self._has_pooled = "pooled" in {output.name for output in session.get_outputs()}
         self.info = ModelInfo(
             manifest.name,
             manifest.version,
@@ -87,36 +89,31 @@ class OnnxBackend:
         return probabilities, features
 
     def release_memory(self) -> None:
-        free = []
-        with suppress(Empty):  # sessions in use keep their memory
-            while True:
-                free.append(self._free.get_nowait())
-        for session in reversed(free):
-            try:
+        with self._sessions.borrow_free() as sessions:  # those in use keep their memory
+            for session in sessions:
                 release_memory(session)
-            finally:
-                self._free.put(session)
 
     def close(self) -> None:
-        with suppress(Empty):
-            while True:
-                self._free.get_nowait()
+        self._sessions.close()
 
     def _run(self, outputs: list[str], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        session = self._free.get()
-        try:
-            values = pixels.astype(self._dtype, copy=False)
+        values = pixels.astype(self._dtype, copy=False)
+        with self._sessions.borrow() as session:
             # The runtime's arrays are views. Each would keep the session's memory for intermediate values (20 MB), even
             # after `close`.
             return [np.array(output) for output in session.run(outputs, {self._input: values})]
-        finally:
-            self._free.put(session)
 
 
-def _open(
-    folder: Path, manifest: Manifest, count: int, copies: PreparedCopies | None, engine: Engine
-) -> tuple[list[Any], Weights | None, memoryview]:
-    """Return the sessions, the origin of their weights, and the mapping that must outlive the sessions."""
+class _Opened(Struct, frozen=True):
+    """The sessions, the one for a prediction that runs alone, and the mapping that must outlive them."""
+
+    sessions: list[Any]
+    parallel: Any | None = None
+    weights: Weights | None = None
+    mapping: memoryview = memoryview(b"")
+
+
+def _open(folder: Path, manifest: Manifest, count: int, copies: PreparedCopies | None, engine: Engine) -> _Opened:
     weights = None
     entry = manifest.files.get(MODEL_FILE)
     if copies is not None and entry is not None:
@@ -128,19 +125,22 @@ def _open(
             weights = Weights(Origin.REJECTED, str(error))
     graph = read_verified(folder, manifest, MODEL_FILE)
     try:
-        return open_sessions(graph, count, engine), weights, memoryview(b"")
+        return _Opened(open_sessions(graph, count, engine), weights=weights)
     except EngineMissing:
         raise
     except Exception as error:  # ONNX Runtime's errors have no common base class
         raise ArtefactError(f"{folder / MODEL_FILE} cannot be loaded. Export the model again.") from error
 
 
-def _open_prepared(copy: PreparedCopy, count: int) -> tuple[list[Any], Weights, memoryview]:
+def _open_prepared(copy: PreparedCopy, count: int) -> _Opened:
+    # Without a prepared copy, another session would need its own copy of the weights.
+    parallel = [_PARALLEL_CORES] if count > 1 else []
     try:
-        sessions = open_prepared_sessions(copy, count)
+        sessions = open_prepared_sessions(copy, [1] * count + parallel)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         raise PreparedCopyRejected(f"ONNX Runtime cannot open it: {error}") from error
-    return sessions, Weights(Origin.PREPARED, shared_bytes=len(copy.weights)), copy.weights
+    weights = Weights(Origin.PREPARED, shared_bytes=len(copy.weights))
+    return _Opened(sessions[:count], sessions[count] if parallel else None, weights, copy.weights)
 
 
 def _count_channels(session: Any) -> int | None:

@@ -81,8 +81,9 @@ def open_warm(
     if backend.info.backend in ENGINE_SCHEMES:
         return backend
     blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
-    with ThreadPoolExecutor(at_once) as threads:
-        outputs = list(threads.map(backend.predict_pooled, [blank] * at_once))
+    together = at_once + 1 if at_once > 1 else 1  # the first runs alone, on a session that the others do not use
+    with ThreadPoolExecutor(together) as threads:
+        outputs = list(threads.map(backend.predict_pooled, [blank] * together))
     for probabilities, pooled in outputs:
         try:
             backend.info.confidence.check(probabilities[0], pooled[0])

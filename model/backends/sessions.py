@@ -14,6 +14,7 @@ import onnxruntime
 
 from model.backends.engines import PACKAGES, Engine
 from model.backends.prepared.copies import GRAPH, WEIGHTS, PreparedCopy
+from model.backends.priority import lower_priority
 from model.errors import EngineMissing
 
 T = TypeVar("T")
@@ -34,9 +35,9 @@ def open_sessions(graph: bytes, count: int, engine: Engine = Engine.CPU) -> list
     return _run_together([lambda: open_session(graph, make_options(), engine)] * count)
 
 
-def open_prepared_sessions(copy: PreparedCopy, count: int) -> list[Any]:
-    """Open `count` sessions that use the weights of `copy` in place: it must outlive the sessions."""
-    return _run_together([partial(_open_prepared, copy)] * count)
+def open_prepared_sessions(copy: PreparedCopy, cores: Sequence[int]) -> list[Any]:
+    """Open a session for each number of cores. All use the weights of `copy` in place: it must outlive the sessions."""
+    return _run_together([partial(_open_prepared, copy, count) for count in cores])
 
 
 def write_optimised(graph: bytes, folder: Path) -> None:
@@ -82,8 +83,13 @@ def make_options() -> Any:
     return options
 
 
-def _open_prepared(copy: PreparedCopy) -> Any:
+def _open_prepared(copy: PreparedCopy, cores: int) -> Any:
+    if cores > 1:
+        lower_priority()  # the session's own threads inherit the priority of the thread that opens it
     options = make_options()
+    options.intra_op_num_threads = cores
+    # A thread that waits for the next operator would otherwise keep its core from requests.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_pattern = True
     if copy.weights:

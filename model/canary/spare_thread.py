@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from model.serving.workers import lower_priority
+from model.backends.priority import lower_priority
 
 # The worker threads have a higher priority, so that a request that arrives during the work runs first.
 MAX_NICENESS = 19

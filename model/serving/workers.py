@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,13 +12,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from model.backends.priority import lower_priority
 from model.serving.queue import Job, PredictionQueue
 
 T = TypeVar("T")
 
-# The event loop's thread runs first (0), so that it reads and rejects requests while all cores infer. Password hashing
-# runs last (10).
-WORKER_NICENESS = 3
 _NAME_PREFIX = "predict_"
 
 
@@ -91,17 +87,6 @@ async def wait_for_result(result: Future[T]) -> T:
     result.add_done_callback(wake_from_thread)
     await waiter
     return result.result()
-
-
-def lower_priority(niceness: int = WORKER_NICENESS) -> None:
-    """Lower the priority of this thread, and of the threads it starts, below that of the event loop.
-
-    A process that was started at a lower priority, for example with `nice`, keeps that for all threads.
-    """
-    if sys.platform == "linux":  # the only system with a niceness per thread
-        with suppress(OSError):  # not permitted: all threads keep the same priority
-            thread = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, max(niceness, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def is_any_worker_alive() -> bool:

@@ -15,6 +15,7 @@ from api.services.registry import find_model_folder, open_registry
 from api.services.serving import ServingServices
 from api.settings import Settings
 from model.backends.base import Backend
+from model.backends.priority import WORKER_NICENESS
 from model.canary.assignment import CallerAssignment, Mode, assign_callers, sample_requests
 from model.canary.contest import Contest, find_contest
 from model.canary.spare_thread import MAX_NICENESS, SpareThread
@@ -23,7 +24,6 @@ from model.errors import ImageTooLargeHere, ModelTooLarge
 from model.registry.reference import ModelReference
 from model.registry.watch import StateWatch
 from model.serving.shared_backend import SharedBackend
-from model.serving.workers import WORKER_NICENESS
 
 _CALLER = "candidate"  # in the memory budget; no principal has this name
 

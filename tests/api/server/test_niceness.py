@@ -14,7 +14,7 @@ hasher = PasswordHasher(1, 1)
 asyncio.run(hasher.hash("walnut ferry quiet lamp"))
 """
 WORK = """
-from model.serving.workers import lower_priority
+from model.backends.priority import lower_priority
 lower_priority()
 """
 LIST = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from model.backends.prepared.builder import build_copy
 from model.backends.prepared.copies import GRAPH, RECORD, WEIGHTS, PreparedCopies, derive_key, describe_contents
 from model.backends.prepared.errors import PreparedCopyAbsent
 from model.backends.prepared.machine import describe_machine
+from model.backends.priority import WORKER_NICENESS
+from model.backends.sessions import open_prepared_sessions
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import read_manifest
@@ -33,9 +36,8 @@ from model.backends.prepared.copies import PreparedCopies, derive_key
 from monitoring.machine.memory import private_bytes
 backend = OnnxBackend(Path(sys.argv[1]), 2, PreparedCopies(Path(sys.argv[2]), derive_key("secret")))
 blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
-other = backend._free.get()  # two threads would not be sure to use both sessions
-backend.predict(blank)
-backend._free.put(other)
+with backend._sessions.borrow():  # two threads would not be sure to use two sessions
+    backend.predict(blank)
 backend.predict(blank)
 print(private_bytes())
 backend.release_memory()
@@ -81,15 +83,36 @@ def test_a_prepared_copy_predicts_the_same(prepared: OnnxBackend, artefact_folde
             assert np.array_equal(expected[1], actual[1])
 
 
+def test_predictions_on_two_cores_are_the_same(shipped_copies: PreparedCopies, artefact_folder: Path) -> None:
+    """A session that uses two cores computes the same bits as one that uses one core."""
+    copy = shipped_copies.open(read_manifest(artefact_folder).files[MODEL_FILE].sha256)
+    sessions = open_prepared_sessions(copy, [1, 2])
+    assert [session.get_session_options().intra_op_num_threads for session in sessions] == [1, 2]
+    noise = np.random.default_rng(0).integers(0, 256, (4, *DEFAULT_INPUT.shape), np.uint8)
+    outputs = [[session.run(None, {"image": image[None]}) for image in noise] for session in sessions]
+    for expected, actual in zip(*outputs, strict=True):
+        assert all(map(np.array_equal, expected, actual))
+
+
+def test_the_threads_of_a_session_yield_to_requests(shipped_copies: PreparedCopies, artefact_folder: Path) -> None:
+    """The thread of the second core has the priority of the inference threads, below that of the event loop."""
+    copy = shipped_copies.open(read_manifest(artefact_folder).files[MODEL_FILE].sha256)
+    before = set(os.listdir("/proc/self/task"))
+    (session,) = open_prepared_sessions(copy, [2])
+    (thread,) = set(os.listdir("/proc/self/task")) - before
+    assert os.getpriority(os.PRIO_PROCESS, int(thread)) == max(WORKER_NICENESS, os.nice(0))
+    del session
+
+
 def test_sessions_share_one_mapping(prepared: OnnxBackend) -> None:
-    """Two sessions share one mapping of the file, which this process cannot write to."""
+    """The sessions share one mapping of the file, which this process cannot write to."""
     assert prepared.weights is not None
     assert prepared.weights.shared_bytes > 16_000_000
     assert list_mappings(WEIGHTS) == ["r--s"]
 
 
 def test_released_memory_is_returned_to_the_system(artefact_folder: Path, shipped_copies: PreparedCopies) -> None:
-    """Two sessions return the memory of their intermediate values, 14 MB each; the next prediction reallocates it."""
+    """Sessions return the memory of their intermediate values, 14 MB each; the next prediction reallocates it."""
     arguments = [str(artefact_folder), str(shipped_copies.folder)]
     command = [sys.executable, "-c", RELEASE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
