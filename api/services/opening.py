@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from api.errors import SettingsError
 from api.server.allocator import mapping_weights
 from api.services.capacity import count_inference_threads, count_local_threads
-from api.services.preparation import find_copies
+from api.services.prepared_copies.finding import find_copies
 from api.services.registry import find_model_url
 from api.settings import Settings
 from api.settings.model import Fallback, ModelSettings

@@ -22,7 +22,8 @@ from api.services.capacity import GROWTH_BYTES, MIN_BYTES, count_inference_threa
 from api.services.measuring.engines import observe_engines
 from api.services.mirror.process import count_puller_bytes, keep_pulling
 from api.services.personal_data.keeper import KEEPING_BYTES
-from api.services.preparation import keep_prepared, report_origin, show_counters
+from api.services.prepared_copies.finding import report_origin, show_counters
+from api.services.prepared_copies.keeping import keep_prepared
 from api.settings import Settings
 from model.backends.base import Backend
 from model.serving.alias_follower import AliasFollower

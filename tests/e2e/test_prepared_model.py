@@ -44,14 +44,16 @@ def shared_weights_kb(pid: int) -> int:
 
 
 def test_the_second_start_uses_the_copy_of_the_first(preparing: Gateway) -> None:
-    """The first start serves the artefact and prepares a copy; the second serves the copy, with equal predictions.
+    """The first start serves the artefact, prepares a copy and switches to it; the second serves the copy at once.
 
-    A copy with a changed bit is rejected, counted and built again.
+    All predictions are equal. A copy with a changed bit is rejected, counted and built again.
     """
     preparing.start()
     assert count_starts(preparing, "absent") == 1
     first = predict(preparing)
-    wait_until(lambda: preparing.metric(DONE) == 1, message=preparing.log)
+    wait_until(lambda: count_starts(preparing, "prepared") == 1, message=preparing.log)
+    assert preparing.metric(DONE) == 1
+    assert predict(preparing) == first
     preparing.stop()
 
     preparing.start()
@@ -66,7 +68,7 @@ def test_the_second_start_uses_the_copy_of_the_first(preparing: Gateway) -> None
     assert count_starts(preparing, "rejected") == 1
     assert f"{WEIGHTS} differs from its record" in preparing.log()
     assert predict(preparing) == first
-    wait_until(lambda: preparing.metric(DONE) == 1, message=preparing.log)
+    wait_until(lambda: count_starts(preparing, "prepared") == 1, message=preparing.log)
     preparing.stop()
 
 

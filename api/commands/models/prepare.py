@@ -8,7 +8,7 @@ import typer
 
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
-from api.services.preparation import find_copies
+from api.services.prepared_copies.finding import find_copies
 from api.services.registry import find_model_url
 from api.settings import load_settings
 from model.backends.onnx import MODEL_FILE

@@ -13,7 +13,7 @@ from api.server.exit_status import describe_error
 from api.services.background import run_in_background
 from api.services.capacity import count_inference_threads, estimate_model_bytes
 from api.services.opening import open_url
-from api.services.preparation import report_origin
+from api.services.prepared_copies.finding import report_origin
 from api.services.registry import find_model_folder, open_registry
 from api.settings import Settings
 from model.backends.base import Backend, ModelInfo

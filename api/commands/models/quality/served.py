@@ -22,7 +22,7 @@ from api.commands.database import CommandEvent, recorded_run, recording, run_wit
 from api.commands.output import format_count, print_json, print_table, progress_bar
 from api.errors import CommandFailed, SettingsError
 from api.services.opening import read_engine_options
-from api.services.preparation import find_copies
+from api.services.prepared_copies.finding import find_copies
 from api.services.registry import find_model_url
 from api.settings import Settings
 from model.backends.base import ModelInfo

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from api.services.background import run_in_background
 from api.services.opening import open_model, open_url
-from api.services.preparation import keep_prepared
+from api.services.prepared_copies.keeping import keep_prepared
 from api.services.registry import find_model_folder
 from api.settings import Settings
 from model.backends.base import Origin
+from model.backends.stub import StubBackend
 from model.imaging.input_spec import InputSpec
 from model.registry.files import FileRegistry
 from model.serving.memory_budget import MemoryBudget
@@ -24,6 +26,7 @@ from model.serving.service import PredictionService
 from monitoring.chains.signing import new_private_key
 from monitoring.metrics import Metrics
 from tests.model.backends.tiny_onnx import write_tiny_artefact
+from tests.model.canary.trials import start_trial
 from tests.support.polling import wait_until_async
 
 MEMORY = 1 << 30
@@ -57,26 +60,53 @@ async def service(settings: Settings) -> AsyncIterator[PredictionService]:
     service.backend.close()
 
 
+def count_builds(shown: CollectorRegistry, outcome: str = "done") -> float | None:
+    return shown.get_sample_value("atalaya_preparations_total", {"outcome": outcome})
+
+
+def serves_a_copy(service: PredictionService) -> bool:
+    weights = service.backend.weights
+    return weights is not None and weights.origin is Origin.PREPARED
+
+
 async def test_each_version_in_service_is_prepared(settings: Settings, service: PredictionService) -> None:
-    """The first version and the one that replaces it each get a prepared copy, which their next loads use."""
-    shown = CollectorRegistry()
+    """The first version and the one that replaces it are each served from a prepared copy once it is built."""
+    shown, memory = CollectorRegistry(), MemoryBudget(MEMORY)
+    async with run_in_background(keep_prepared(settings, service, memory, Metrics(shown))):
+        await wait_until_async(lambda: serves_a_copy(service))
+        replaced = service.replace_backend(open_url(settings, f"onnx://{find_model_folder(settings, '1.1')}"))
+        replaced.result().close()
+        assert not serves_a_copy(service)
+        await wait_until_async(lambda: serves_a_copy(service))
+        assert service.model.version == "1.1"
+        await wait_until_async(lambda: memory.reserved == 0)
+    assert count_builds(shown) == 2
+    assert shown.get_sample_value("atalaya_weights_loaded_total", {"origin": "prepared"}) == 2
 
-    async def wait_for_builds(count: int) -> None:
-        done = {"outcome": "done"}
-        await wait_until_async(lambda: shown.get_sample_value("atalaya_preparations_total", done) == count)
 
-    def open_version(version: str) -> Origin | None:
-        backend = open_url(settings, f"onnx://{find_model_folder(settings, version)}")
-        try:
-            return None if backend.weights is None else backend.weights.origin
-        finally:
-            backend.close()
+async def test_a_trial_keeps_its_back_end(settings: Settings, service: PredictionService) -> None:
+    """A trial compares its candidate with the back end in service, which is not replaced by its copy meanwhile."""
+    served, shown, memory = service.backend, CollectorRegistry(), MemoryBudget(MEMORY)
+    trial, _ = start_trial(service, StubBackend())
+    with capture_logs() as logs:
+        async with run_in_background(keep_prepared(settings, service, memory, Metrics(shown))):
+            await wait_until_async(lambda: "prepared_copy_not_loaded" in {entry["event"] for entry in logs})
+    assert service.backend is served
+    assert service.trial is trial
+    assert (count_builds(shown), memory.reserved) == (1, 0)
 
-    async with run_in_background(keep_prepared(settings, service, MemoryBudget(MEMORY), Metrics(shown))):
-        await wait_for_builds(1)
-        service.replace_backend(open_url(settings, f"onnx://{find_model_folder(settings, '1.1')}")).result().close()
-        await wait_for_builds(2)
-    assert [open_version(version) for version in ("1.0", "1.1")] == [Origin.PREPARED, Origin.PREPARED]
+
+async def test_a_copy_that_does_not_fit_beside_the_model_is_for_the_next_start(
+    settings: Settings, service: PredictionService
+) -> None:
+    """With too little memory for both forms of the model, the artefact stays in service, and the log says why."""
+    served, shown = service.backend, CollectorRegistry()
+    many_threads = settings.model_copy(update={"model": settings.model.model_copy(update={"workers": 32})})
+    with capture_logs() as logs:
+        async with run_in_background(keep_prepared(many_threads, service, MemoryBudget(MEMORY), Metrics(shown))):
+            await wait_until_async(lambda: "prepared_copy_not_loaded" in {entry["event"] for entry in logs})
+    assert count_builds(shown) == 1
+    assert service.backend is served
 
 
 async def test_a_build_has_a_session_of_its_own(

@@ -1,0 +1,100 @@
+"""Prepares each version of the model that is in service, and switches to its copy."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from api.server.allocator import return_free_memory
+from api.services.aliases.following import estimate_version_bytes
+from api.services.opening import open_url
+from api.services.prepared_copies.building import build_within, reserve_when_free
+from api.services.prepared_copies.finding import find_copies, report_origin
+from api.services.registry import find_model_folder
+from api.settings import Settings
+from model.backends.base import Backend, ModelInfo, Origin
+from model.backends.prepared.copies import PreparedCopies, encode_job
+from model.errors import ArtefactError, ImageTooLargeHere
+from model.registry.errors import RegistryError
+from model.serving.memory_budget import MemoryBudget
+from model.serving.service import PredictionService
+from model.serving.workers import LoadingThread, wait_for_result
+from monitoring.metrics import Metrics
+
+_POLL_S = 1.0  # how often to check for another version in service
+
+log = structlog.get_logger("atalaya.preparation")
+
+
+async def keep_prepared(
+    settings: Settings, predictions: PredictionService, memory: MemoryBudget, metrics: Metrics
+) -> None:
+    """Build the prepared copy of each version that is served without one, and switch to it, until cancelled."""
+    copies = find_copies(settings)
+    if copies is None:
+        return
+    seen: ModelInfo | None = None
+    while True:
+        served = predictions.backend
+        if served.info is not seen and served.weights is not None and served.weights.origin is not Origin.PREPARED:
+            folder = await _prepare_copy(settings, copies, served.info, memory, metrics)
+            if folder is not None:
+                await _switch_to_copy(settings, folder, served, predictions, memory, metrics)
+        seen = predictions.model
+        await asyncio.sleep(_POLL_S)
+
+
+async def _prepare_copy(
+    settings: Settings, copies: PreparedCopies, model: ModelInfo, memory: MemoryBudget, metrics: Metrics
+) -> Path | None:
+    """Build the copy of a model, and return the model's folder. A failure is counted and logged."""
+    folder = None
+    try:
+        folder = await asyncio.to_thread(find_model_folder, settings, model.version)
+        problem = await build_within(memory, encode_job(copies, folder, model.digest))
+    except (ArtefactError, RegistryError) as error:
+        problem = str(error)
+    metrics.preparations.labels("failed" if problem else "done").inc()
+    if problem:
+        log.warning("model_not_prepared", reason=problem, policy="the artefact is served")
+        return None
+    log.info("model_prepared", digest=model.digest)
+    return folder
+
+
+async def _switch_to_copy(
+    settings: Settings,
+    folder: Path,
+    served: Backend,
+    predictions: PredictionService,
+    memory: MemoryBudget,
+    metrics: Metrics,
+) -> None:
+    """Serve the model in `folder` from its copy instead of `served`. If that fails, the next start tries again."""
+    thread, problem = LoadingThread("copy"), ""
+    try:
+        needed = await asyncio.to_thread(estimate_version_bytes, settings, served.info.version)
+        async with reserve_when_free(memory, needed):
+            unused = backend = await thread.run(partial(open_url, settings, f"onnx://{folder}"))
+            if predictions.trial is not None:  # it would end, because it compares its candidate with `served`
+                problem = "a candidate is being compared with the model in service"
+            elif predictions.backend is served and backend.weights is not None:
+                unused = await wait_for_result(predictions.replace_backend(backend))
+                report_origin(backend.weights, metrics)
+            await thread.run(partial(_release, unused))
+    except ImageTooLargeHere:
+        problem = "this machine has too little memory to load it beside the artefact"
+    except (ArtefactError, RegistryError) as error:
+        problem = str(error)
+    finally:
+        thread.close()
+    if problem:
+        log.warning("prepared_copy_not_loaded", reason=problem, policy="the next load of the model uses the copy")
+
+
+def _release(backend: Backend) -> None:
+    backend.close()
+    return_free_memory()
