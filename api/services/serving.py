@@ -59,8 +59,7 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
         log.info("model_loaded", model=info.full_name, digest=info.digest, backend=info.backend)
         show_counters(metrics)
         observe_engines(backend, metrics)
-        if backend.weights is not None:
-            report_origin(backend.weights, metrics)
+        report_origin(backend, metrics)
         yield backend
     finally:
         backend.close()

@@ -8,6 +8,18 @@ from contextlib import contextmanager
 from queue import Empty, LifoQueue
 from typing import Any
 
+_thread = threading.local()
+
+
+@contextmanager
+def using_one_core() -> Iterator[None]:
+    """Make predictions of this thread in the block use one core, so that their processor times can be compared."""
+    _thread.one_core = True
+    try:
+        yield
+    finally:
+        _thread.one_core = False
+
 
 class SessionPool:
     """Lends each prediction a session of its own. Thread-safe.
@@ -30,7 +42,7 @@ class SessionPool:
         """Lend a session for one prediction. Waits for one if all are in use."""
         with self._lock:
             self._running += 1
-            parallel = self._take_parallel() if self._running == 1 else None
+            parallel = self._take_parallel() if self._running == 1 and not getattr(_thread, "one_core", False) else None
         session = self._free.get() if parallel is None else parallel
         try:
             yield session
@@ -54,7 +66,7 @@ class SessionPool:
             for session in reversed(free):
                 self._free.put(session)
             with self._lock:
-                self._parallel = self._parallel or parallel
+                self._parallel = parallel if self._parallel is None else self._parallel
 
     def close(self) -> None:
         """Forget the sessions, which frees their memory. No prediction may follow. A second call does nothing."""

@@ -123,8 +123,7 @@ class _Reports:
             self._metrics.model_info.labels(served.name, served.version, served.digest, served.backend).set(value)
         self._metrics.model_loads.labels("switched").inc()
         log.info("model_switched", model=info.full_name, previous=previous.full_name, digest=info.digest)
-        if current.weights is not None:
-            report_origin(current.weights, self._metrics)
+        report_origin(current, self._metrics)
 
     def on_failure(self, version: str, error: Exception) -> None:
         self._metrics.model_loads.labels("failed").inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from api.settings import Settings
-from model.backends.base import Origin, Weights
+from model.backends.base import Backend, Origin
 from model.backends.prepared.copies import PreparedCopies, derive_key
 from monitoring.metrics import Metrics
 
@@ -33,8 +33,11 @@ def show_counters(metrics: Metrics) -> None:
         metrics.preparations.labels(outcome)
 
 
-def report_origin(weights: Weights, metrics: Metrics) -> None:
-    """Count and log where the model's weights were loaded from."""
+def report_origin(backend: Backend, metrics: Metrics) -> None:
+    """Count and log where the model's weights were loaded from, if the back end uses prepared copies."""
+    weights = backend.weights
+    if weights is None:
+        return
     metrics.weights_loaded.labels(weights.origin).inc()
     if weights.origin is Origin.REJECTED:
         log.warning("prepared_copy_rejected", reason=weights.reason, policy="the artefact is served")

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from api.server.allocator import return_free_memory
+from api.server.exit_status import describe_error
 from api.services.aliases.following import estimate_version_bytes
 from api.services.opening import open_url
 from api.services.prepared_copies.building import build_within, reserve_when_free
@@ -43,7 +44,7 @@ async def keep_prepared(
             folder = await _prepare_copy(settings, copies, served.info, memory, metrics)
             if folder is not None:
                 await _switch_to_copy(settings, folder, served, predictions, memory, metrics)
-        seen = predictions.model
+        seen = served.info
         await asyncio.sleep(_POLL_S)
 
 
@@ -74,25 +75,36 @@ async def _switch_to_copy(
     metrics: Metrics,
 ) -> None:
     """Serve the model in `folder` from its copy instead of `served`. If that fails, the next start tries again."""
-    thread, problem = LoadingThread("copy"), ""
+    thread = LoadingThread("copy")
     try:
         needed = await asyncio.to_thread(estimate_version_bytes, settings, served.info.version)
         async with reserve_when_free(memory, needed):
             unused = backend = await thread.run(partial(open_url, settings, f"onnx://{folder}"))
-            if predictions.trial is not None:  # it would end, because it compares its candidate with `served`
-                problem = "a candidate is being compared with the model in service"
-            elif predictions.backend is served and backend.weights is not None:
+            problem = _find_obstacle(backend, served, predictions)
+            if not problem:
                 unused = await wait_for_result(predictions.replace_backend(backend))
-                report_origin(backend.weights, metrics)
+                report_origin(backend, metrics)
             await thread.run(partial(_release, unused))
     except ImageTooLargeHere:
         problem = "this machine has too little memory to load it beside the artefact"
-    except (ArtefactError, RegistryError) as error:
-        problem = str(error)
+    except Exception as error:  # whatever is wrong with the copy, the artefact stays in service
+        problem = describe_error(error)[1][0]
     finally:
         thread.close()
     if problem:
         log.warning("prepared_copy_not_loaded", reason=problem, policy="the next load of the model uses the copy")
+
+
+def _find_obstacle(backend: Backend, served: Backend, predictions: PredictionService) -> str:
+    """Return why `backend` cannot replace `served`; "" if nothing prevents it."""
+    weights = backend.weights
+    if weights is not None and weights.origin is not Origin.PREPARED:
+        return f"it cannot be used: {weights.reason}"
+    if predictions.backend is not served:
+        return "another version is in service by now"
+    if predictions.trial is not None:  # it would end, because it compares its candidate with `served`
+        return "a candidate is being compared with the model in service"
+    return ""
 
 
 def _release(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -13,10 +14,12 @@ from structlog.testing import capture_logs
 
 from api.services.background import run_in_background
 from api.services.opening import open_model, open_url
+from api.services.prepared_copies import keeping
 from api.services.prepared_copies.keeping import keep_prepared
 from api.services.registry import find_model_folder
 from api.settings import Settings
-from model.backends.base import Origin
+from model.backends.base import Backend, Origin
+from model.backends.prepared.copies import GRAPH
 from model.backends.stub import StubBackend
 from model.imaging.input_spec import InputSpec
 from model.registry.files import FileRegistry
@@ -123,3 +126,50 @@ async def test_a_build_has_a_session_of_its_own(
         failed = {"outcome": "failed"}
         await wait_until_async(lambda: shown.get_sample_value("atalaya_preparations_total", failed) == 1)
     assert (tmp_path / "leads").read_text() == "True"
+
+
+async def test_a_copy_that_cannot_be_opened_is_tried_once(
+    settings: Settings, service: PredictionService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the back end falls back to the artefact again, the one in service stays, and the copy is not built again."""
+
+    def open_damaged(settings: Settings, url: str) -> Backend:
+        for path in tmp_path.glob(f"prepared/*/{GRAPH}"):
+            path.write_bytes(b"damaged")
+        return open_url(settings, url)
+
+    monkeypatch.setattr(keeping, "open_url", open_damaged)
+    monkeypatch.setattr(keeping, "_POLL_S", 0)
+    served, shown = service.backend, CollectorRegistry()
+    with capture_logs() as logs:
+        async with run_in_background(keep_prepared(settings, service, MemoryBudget(MEMORY), Metrics(shown))):
+            await wait_until_async(lambda: "prepared_copy_not_loaded" in {entry["event"] for entry in logs})
+            await asyncio.sleep(0.2)
+    assert count_builds(shown) == 1
+    assert service.backend is served
+    (entry,) = [entry for entry in logs if entry["event"] == "prepared_copy_not_loaded"]
+    assert entry["reason"] == f"it cannot be used: {GRAPH} differs from its record"
+
+
+async def test_a_version_that_arrives_during_a_build_is_prepared(
+    settings: Settings, service: PredictionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy of the version that was replaced is not used; the version in service gets its own."""
+    loop, shown = asyncio.get_running_loop(), CollectorRegistry()
+    opened: list[str] = []
+
+    async def replace_backend(newer: Backend) -> None:
+        service.replace_backend(newer).result().close()
+
+    def open_after_replacing(settings: Settings, url: str) -> Backend:
+        if not opened:
+            newer = open_url(settings, f"onnx://{find_model_folder(settings, '1.1')}")
+            asyncio.run_coroutine_threadsafe(replace_backend(newer), loop).result()
+        opened.append(url)
+        return open_url(settings, url)
+
+    monkeypatch.setattr(keeping, "open_url", open_after_replacing)
+    async with run_in_background(keep_prepared(settings, service, MemoryBudget(MEMORY), Metrics(shown))):
+        await wait_until_async(lambda: serves_a_copy(service))
+    assert service.model.version == "1.1"
+    assert count_builds(shown) == 2

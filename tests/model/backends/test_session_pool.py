@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from model.backends.session_pool import SessionPool
+from model.backends.session_pool import SessionPool, using_one_core
 from tests.support.polling import PATIENCE_S
 
 
@@ -22,6 +22,14 @@ def test_a_prediction_that_runs_alone_gets_the_parallel_session() -> None:
     pool = SessionPool(["first", "second"], "parallel")
     assert borrow_together(pool, 1) == ["parallel"]
     assert borrow_together(pool, 3) == ["parallel", "second", "first"]
+    assert borrow_together(pool, 1) == ["parallel"]
+
+
+def test_a_prediction_that_is_compared_uses_one_core() -> None:
+    """Its processor time is then that of its thread. Later predictions of the thread may use two cores again."""
+    pool = SessionPool(["only"], "parallel")
+    with using_one_core():
+        assert borrow_together(pool, 1) == ["only"]
     assert borrow_together(pool, 1) == ["parallel"]
 
 
