@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from api.errors import SettingsError
-from api.server.allocator import mapping_weights
+from api.server.allocator import mapping_weights, return_free_memory
 from api.services.capacity import count_inference_threads, count_local_threads
 from api.services.prepared_copies.finding import find_copies
 from api.services.registry import find_model_url
@@ -51,6 +51,12 @@ def open_url(settings: Settings, url: str, threads: int | None = None) -> Backen
     if settings.model.batch == 1:
         return backend
     return BatchingBackend(backend, settings.model.batch, settings.model.batch_linger_ms / 1000)
+
+
+def release(backend: Backend) -> None:
+    """Close a back end that is no longer used, and return its memory to the system."""
+    backend.close()
+    return_free_memory()
 
 
 def read_engine_options(settings: Settings) -> EngineOptions:

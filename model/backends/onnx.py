@@ -25,7 +25,7 @@ MODEL_FILE = "model.onnx"
 # Graphs of earlier releases take float32.
 _INPUT_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 # Measured: two cores take 0.6 of the time of one. More were not measured.
-_PARALLEL_CORES = 2
+PARALLEL_CORES = 2
 
 
 class OnnxBackend:
@@ -134,7 +134,7 @@ def _open(folder: Path, manifest: Manifest, count: int, copies: PreparedCopies |
 
 def _open_prepared(copy: PreparedCopy, count: int) -> _Opened:
     # Without a prepared copy, another session would need its own copy of the weights.
-    parallel = [_PARALLEL_CORES] if count > 1 else []
+    parallel = [PARALLEL_CORES] if count > 1 else []
     try:
         sessions = open_prepared_sessions(copy, [1] * count + parallel)
     except Exception as error:  # ONNX Runtime's errors have no common base class

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.backends.base import Backend
+from model.backends.base import Backend, Origin
 from model.backends.engines import SCHEMES as ONNX_SCHEMES
 from model.backends.oip.address import SCHEMES as ENGINE_SCHEMES
 from model.backends.oip.address import parse_address
@@ -72,7 +72,7 @@ def open_warm(
     key: PublicKey | None = None,
     engines: EngineOptions | None = None,
 ) -> Backend:
-    """Open as `open_backend` does, and predict once on each of `at_once` threads unless an inference engine predicts.
+    """Open as `open_backend` does, and predict once on each session unless an inference engine predicts.
 
     The first predictions allocate memory; making them here keeps the first requests fast. Raises ArtefactError if the
     outputs are unusable.
@@ -81,9 +81,11 @@ def open_warm(
     if backend.info.backend in ENGINE_SCHEMES:
         return backend
     blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
-    together = at_once + 1 if at_once > 1 else 1  # the first runs alone, on a session that the others do not use
-    with ThreadPoolExecutor(together) as threads:
-        outputs = list(threads.map(backend.predict_pooled, [blank] * together))
+    # A prepared copy has one session more, for a prediction that runs alone: the first of these gets it.
+    is_prepared = backend.weights is not None and backend.weights.origin is Origin.PREPARED
+    count = at_once + 1 if is_prepared and at_once > 1 else at_once
+    with ThreadPoolExecutor(count) as threads:
+        outputs = list(threads.map(backend.predict_pooled, [blank] * count))
     for probabilities, pooled in outputs:
         try:
             backend.info.confidence.check(probabilities[0], pooled[0])

@@ -5,20 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from queue import Empty, LifoQueue
 from typing import Any
 
-_thread = threading.local()
+_one_core: ContextVar[bool] = ContextVar("one_core", default=False)
 
 
 @contextmanager
 def using_one_core() -> Iterator[None]:
     """Make predictions of this thread in the block use one core, so that their processor times can be compared."""
-    _thread.one_core = True
+    token = _one_core.set(True)
     try:
         yield
     finally:
-        _thread.one_core = False
+        _one_core.reset(token)
 
 
 class SessionPool:
@@ -42,7 +43,7 @@ class SessionPool:
         """Lend a session for one prediction. Waits for one if all are in use."""
         with self._lock:
             self._running += 1
-            parallel = self._take_parallel() if self._running == 1 and not getattr(_thread, "one_core", False) else None
+            parallel = self._take_parallel() if self._running == 1 and not _one_core.get() else None
         session = self._free.get() if parallel is None else parallel
         try:
             yield session
@@ -66,7 +67,8 @@ class SessionPool:
             for session in reversed(free):
                 self._free.put(session)
             with self._lock:
-                self._parallel = parallel if self._parallel is None else self._parallel
+                if parallel is not None:
+                    self._parallel = parallel
 
     def close(self) -> None:
         """Forget the sessions, which frees their memory. No prediction may follow. A second call does nothing."""

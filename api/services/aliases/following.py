@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from api.server.allocator import return_free_memory
 from api.server.exit_status import describe_error
 from api.services.background import run_in_background
 from api.services.capacity import count_inference_threads, estimate_model_bytes
-from api.services.opening import open_url
+from api.services.opening import open_url, release
 from api.services.prepared_copies.finding import report_origin
 from api.services.registry import find_model_folder, open_registry
 from api.settings import Settings
@@ -89,8 +88,7 @@ class _RegistryVersions:
             await self._reservation.resize(self._growth, while_waiting=self._growth)
 
     def release(self, backend: Backend) -> None:
-        backend.close()
-        return_free_memory()
+        release(backend)
 
     @property
     def _growth(self) -> int:

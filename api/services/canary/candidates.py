@@ -7,10 +7,9 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from api.server.allocator import return_free_memory
 from api.services.aliases.following import estimate_version_bytes
 from api.services.capacity import MIN_BYTES, count_inference_threads
-from api.services.opening import open_url
+from api.services.opening import open_url, release
 from api.services.registry import find_model_folder, open_registry
 from api.services.serving import ServingServices
 from api.settings import Settings
@@ -94,8 +93,7 @@ class RegistryCandidates:
         )
 
     def release(self, backend: Backend) -> None:
-        backend.close()
-        return_free_memory()
+        release(backend)
 
     @property
     def _threads(self) -> int:

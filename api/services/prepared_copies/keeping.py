@@ -8,10 +8,9 @@ from pathlib import Path
 
 import structlog
 
-from api.server.allocator import return_free_memory
 from api.server.exit_status import describe_error
 from api.services.aliases.following import estimate_version_bytes
-from api.services.opening import open_url
+from api.services.opening import open_url, release
 from api.services.prepared_copies.building import build_within, reserve_when_free
 from api.services.prepared_copies.finding import find_copies, report_origin
 from api.services.registry import find_model_folder
@@ -84,7 +83,7 @@ async def _switch_to_copy(
             if not problem:
                 unused = await wait_for_result(predictions.replace_backend(backend))
                 report_origin(backend, metrics)
-            await thread.run(partial(_release, unused))
+            await thread.run(partial(release, unused))
     except ImageTooLargeHere:
         problem = "this machine has too little memory to load it beside the artefact"
     except Exception as error:  # whatever is wrong with the copy, the artefact stays in service
@@ -105,8 +104,3 @@ def _find_obstacle(backend: Backend, served: Backend, predictions: PredictionSer
     if predictions.trial is not None:  # it would end, because it compares its candidate with `served`
         return "a candidate is being compared with the model in service"
     return ""
-
-
-def _release(backend: Backend) -> None:
-    backend.close()
-    return_free_memory()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.onnx import MODEL_FILE
+from model.backends.onnx import MODEL_FILE, PARALLEL_CORES
 from model.backends.prepared.copies import (
     GRAPH,
     RECORD,
@@ -101,7 +101,7 @@ def _compare(graph: bytes, copy: PreparedCopy, spec: InputSpec) -> None:
     """Raise PreparationFailed unless the outputs of the copy and of the artefact's graph are identical bit for bit."""
     noise = np.random.default_rng(0).integers(0, 256, (1, *spec.shape))
     expected = _run(open_sessions(graph, 1), noise)
-    for cores in (1, 2):
+    for cores in (1, PARALLEL_CORES):
         actual = _run(open_prepared_sessions(copy, [cores]), noise)
         if not all(map(np.array_equal, expected, actual)):
             raise PreparationFailed(
