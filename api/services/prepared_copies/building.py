@@ -32,15 +32,20 @@ async def build_within(memory: MemoryBudget, job: bytes) -> str:
 
 @asynccontextmanager
 async def reserve_when_free(memory: MemoryBudget, amount: int) -> AsyncIterator[None]:
-    """Reserve `amount` bytes as soon as images leave that much. Raises ImageTooLargeHere if the budget is smaller."""
-    async with memory.reserve(0, _CALLER) as reservation:
-        while True:
+    """Reserve `amount` bytes as soon as images leave that much. Raises ImageTooLargeHere if the budget is smaller.
+
+    Each attempt has its own reservation: the budget derives Retry-After from how long reservations last.
+    """
+    while True:
+        async with memory.reserve(0, _CALLER) as reservation:
             try:
                 await reservation.resize(amount, while_waiting=0)
-                break
             except MemoryFull:
-                await asyncio.sleep(RETRY_S)
-        yield
+                pass
+            else:
+                yield
+                return
+        await asyncio.sleep(RETRY_S)
 
 
 async def _build(job: bytes) -> str:

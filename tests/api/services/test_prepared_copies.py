@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from structlog.testing import capture_logs
 
 from api.services.background import run_in_background
 from api.services.opening import open_model, open_url
-from api.services.prepared_copies import keeping
+from api.services.prepared_copies import building, keeping
 from api.services.prepared_copies.keeping import keep_prepared
 from api.services.registry import find_model_folder
 from api.settings import Settings
@@ -23,7 +25,7 @@ from model.backends.prepared.copies import GRAPH
 from model.backends.stub import StubBackend
 from model.imaging.input_spec import InputSpec
 from model.registry.files import FileRegistry
-from model.serving.memory_budget import MemoryBudget
+from model.serving.memory_budget import MemoryBudget, Reservation
 from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
 from monitoring.chains.signing import new_private_key
@@ -173,3 +175,32 @@ async def test_a_version_that_arrives_during_a_build_is_prepared(
         await wait_until_async(lambda: serves_a_copy(service))
     assert service.model.version == "1.1"
     assert count_builds(shown) == 2
+
+
+class CountingBudget(MemoryBudget):
+    """Counts the reservations."""
+
+    reservations = 0
+
+    @asynccontextmanager
+    async def reserve(self, amount: int, caller: str = "", deadline: float = math.inf) -> AsyncIterator[Reservation]:
+        self.reservations += 1
+        async with super().reserve(amount, caller, deadline) as reservation:
+            yield reservation
+
+
+async def test_each_attempt_to_get_memory_has_its_own_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for memory does not count as holding it, which would prolong the Retry-After of other requests."""
+    monkeypatch.setattr(building, "RETRY_S", 0)
+    memory = CountingBudget(MEMORY, wait_s=0.01)
+
+    async def wait_for_memory() -> None:
+        async with building.reserve_when_free(memory, memory.largest):
+            assert memory.reserved == memory.largest
+
+    async with memory.reserve(0, "ana") as images:
+        await images.resize(memory.largest, while_waiting=0)
+        waiting = asyncio.create_task(wait_for_memory())
+        await wait_until_async(lambda: memory.reservations > 3)
+    await waiting
+    assert memory.reserved == 0
