@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BLOCK_BYTES = 1 << 20
 _MODEL_BLOCK_BYTES = 64 << 10
+
+_lock = threading.Lock()
+_loads: set[object] = set()  # in progress
 
 
 def limit_memory_use() -> None:
@@ -34,16 +38,26 @@ def limit_memory_use() -> None:
 def mapping_weights() -> Iterator[None]:
     """Map blocks over 64 KiB directly while the context is open: use it to load the weights of a model.
 
-    Mixed with the small blocks of requests, their memory could not be returned when the model is closed.
+    Mixed with the small blocks of requests, their memory could not be returned when the model is closed. The setting
+    applies to all threads, until the last of several loads ends.
     """
-    libc = _load_glibc()
-    if libc is not None:
-        libc.mallopt(_M_MMAP_THRESHOLD, _MODEL_BLOCK_BYTES)
+    load = object()
+    with _lock:
+        _loads.add(load)
+        _set_map_threshold(_MODEL_BLOCK_BYTES)
     try:
         yield
     finally:
-        if libc is not None:
-            libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        with _lock:
+            _loads.discard(load)
+            if not _loads:
+                _set_map_threshold(_LARGE_BLOCK_BYTES)
+
+
+def _set_map_threshold(amount: int) -> None:
+    libc = _load_glibc()
+    if libc is not None:
+        libc.mallopt(_M_MMAP_THRESHOLD, amount)
 
 
 def return_free_memory() -> None:

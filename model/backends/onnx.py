@@ -1,4 +1,4 @@
-"""The serving back end: ONNX Runtime, one thread per prediction."""
+"""The serving back end: ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from queue import Empty, LifoQueue
 from typing import Any
 
 _one_core: ContextVar[bool] = ContextVar("one_core", default=False)
@@ -31,59 +30,55 @@ class SessionPool:
 
     def __init__(self, sessions: Sequence[Any], parallel: Any | None = None) -> None:
         # Last in, first out: the session that was used last has the most memory in the cache.
-        self._free: LifoQueue[Any] = LifoQueue()
-        for session in sessions:
-            self._free.put(session)
-        self._lock = threading.Lock()
-        self._parallel = parallel
+        self._single = list(sessions)
+        self._parallel = [] if parallel is None else [parallel]
+        self._changed = threading.Condition()
         self._running = 0
+        self._closed = False
 
     @contextmanager
     def borrow(self) -> Iterator[Any]:
-        """Lend a session for one prediction. Waits for one if all are in use."""
-        with self._lock:
-            self._running += 1
-            parallel = self._take_parallel() if self._running == 1 and not _one_core.get() else None
-        session = self._free.get() if parallel is None else parallel
+        """Lend a session for one prediction. Waits for one if all are in use. Raises RuntimeError after `close`."""
+        session, free = self._take()
         try:
             yield session
         finally:
-            with self._lock:
+            with self._changed:
                 self._running -= 1
-                if parallel is not None:
-                    self._parallel = parallel
-            if parallel is None:
-                self._free.put(session)
+                if not self._closed:
+                    free.append(session)
+                    self._changed.notify()
 
     @contextmanager
     def borrow_free(self) -> Iterator[Sequence[Any]]:
         """Lend all sessions that are not in use."""
-        with self._lock:
-            parallel = self._take_parallel()
-        free = self._take_free()
+        with self._changed:
+            single, self._single[:] = [*self._single], []
+            parallel, self._parallel[:] = [*self._parallel], []
         try:
-            yield free if parallel is None else [*free, parallel]
+            yield [*reversed(single), *parallel]
         finally:
-            for session in reversed(free):
-                self._free.put(session)
-            with self._lock:
-                if parallel is not None:
-                    self._parallel = parallel
+            with self._changed:
+                if not self._closed:
+                    self._single[:0] = single
+                    self._parallel[:0] = parallel
+                    self._changed.notify_all()
 
     def close(self) -> None:
-        """Forget the sessions, which frees their memory. No prediction may follow. A second call does nothing."""
-        self._take_free()
-        with self._lock:
-            self._parallel = None
+        """Forget the sessions, which frees their memory; those in use are freed when their predictions end."""
+        with self._changed:
+            self._closed = True
+            self._single.clear()
+            self._parallel.clear()
+            self._changed.notify_all()
 
-    def _take_parallel(self) -> Any | None:
-        parallel, self._parallel = self._parallel, None
-        return parallel
-
-    def _take_free(self) -> list[Any]:
-        free = []
-        while True:
-            try:
-                free.append(self._free.get_nowait())
-            except Empty:
-                return free
+    def _take(self) -> tuple[Any, list[Any]]:
+        """Return a session, and the list to which it belongs."""
+        with self._changed:
+            is_alone = not self._running and not _one_core.get()
+            free = self._parallel if is_alone and self._parallel else self._single
+            self._changed.wait_for(lambda: free or self._closed)
+            if self._closed:
+                raise RuntimeError("The model is closed.")
+            self._running += 1
+            return free.pop(), free

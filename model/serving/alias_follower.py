@@ -58,8 +58,8 @@ class AliasObserver(Protocol):
 class AliasFollower:
     """Keeps `predictions` on the version that the alias points to. Use it on one event loop only.
 
-    At most two versions are in memory at once. If the alias moves several times, only the last move is followed.
-    `clock` is in seconds.
+    Loads one version at a time, beside the one in service. If the alias moves several times, only the last move is
+    followed. `clock` is in seconds.
     """
 
     def __init__(

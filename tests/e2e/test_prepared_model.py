@@ -27,7 +27,7 @@ def preparing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         gateway.stop()
 
 
-def count_starts(gateway: Gateway, origin: str) -> float:
+def count_loads(gateway: Gateway, origin: str) -> float:
     return gateway.metric(f'atalaya_weights_loaded_total{{origin="{origin}"}}')
 
 
@@ -49,15 +49,15 @@ def test_the_second_start_uses_the_copy_of_the_first(preparing: Gateway) -> None
     All predictions are equal. A copy with a changed bit is rejected, counted and built again.
     """
     preparing.start()
-    assert count_starts(preparing, "absent") == 1
+    assert count_loads(preparing, "absent") == 1
     first = predict(preparing)
-    wait_until(lambda: count_starts(preparing, "prepared") == 1, message=preparing.log)
+    wait_until(lambda: count_loads(preparing, "prepared") == 1, message=preparing.log)
     assert preparing.metric(DONE) == 1
     assert predict(preparing) == first
     preparing.stop()
 
     preparing.start()
-    assert count_starts(preparing, "prepared") == 1
+    assert count_loads(preparing, "prepared") == 1
     assert preparing.metric(DONE) == 0
     assert predict(preparing) == first
     preparing.stop()
@@ -65,10 +65,10 @@ def test_the_second_start_uses_the_copy_of_the_first(preparing: Gateway) -> None
     (weights,) = Path(preparing.folder).glob(f"var/prepared/*/{WEIGHTS}")
     flip_a_bit(weights)
     preparing.start()
-    assert count_starts(preparing, "rejected") == 1
+    assert count_loads(preparing, "rejected") == 1
     assert f"{WEIGHTS} differs from its record" in preparing.log()
     assert predict(preparing) == first
-    wait_until(lambda: count_starts(preparing, "prepared") == 1, message=preparing.log)
+    wait_until(lambda: count_loads(preparing, "prepared") == 1, message=preparing.log)
     preparing.stop()
 
 
@@ -79,7 +79,7 @@ def test_workers_share_the_weights(preparing: Gateway) -> None:
     gateway.start()
     try:
         wait_until(lambda: len(processes.children(gateway.pid)) == 2, message=gateway.log)
-        wait_until(lambda: count_starts(gateway, "prepared") == 2, message=gateway.log)
+        wait_until(lambda: count_loads(gateway, "prepared") == 2, message=gateway.log)
         first, second = gateway.workers()
         # The second worker maps its last pages when it makes its first prediction.
         wait_until(lambda: shared_weights_kb(first) == shared_weights_kb(second) > 16_000)

@@ -32,18 +32,24 @@ log = structlog.get_logger("atalaya.preparation")
 async def keep_prepared(
     settings: Settings, predictions: PredictionService, memory: MemoryBudget, metrics: Metrics
 ) -> None:
-    """Build the prepared copy of each version that is served without one, and switch to it, until cancelled."""
+    """Build the prepared copy of each version that is served without one, and switch to it, until cancelled.
+
+    A trial compares its candidate with the back end in service, so the switch waits until the trial has ended.
+    """
     copies = find_copies(settings)
     if copies is None:
         return
     seen: ModelInfo | None = None
+    folder: Path | None = None  # of the version in service, if its copy is built, but not in use
     while True:
         served = predictions.backend
-        if served.info is not seen and served.weights is not None and served.weights.origin is not Origin.PREPARED:
-            folder = await _prepare_copy(settings, copies, served.info, memory, metrics)
-            if folder is not None:
-                await _switch_to_copy(settings, folder, served, predictions, memory, metrics)
-        seen = served.info
+        if served.info is not seen:
+            seen, folder = served.info, None
+            if served.weights is not None and served.weights.origin is not Origin.PREPARED:
+                folder = await _prepare_copy(settings, copies, served.info, memory, metrics)
+        if folder is not None and predictions.trial is None:
+            await _switch_to_copy(settings, folder, served, predictions, memory, metrics)
+            folder = None
         await asyncio.sleep(_POLL_S)
 
 
@@ -73,7 +79,7 @@ async def _switch_to_copy(
     memory: MemoryBudget,
     metrics: Metrics,
 ) -> None:
-    """Serve the model in `folder` from its copy instead of `served`. If that fails, the next start tries again."""
+    """Serve the model in `folder` from its copy instead of `served`. If that fails, `served` stays in service."""
     thread = LoadingThread("copy")
     try:
         needed = await asyncio.to_thread(estimate_version_bytes, settings, served.info.version)
@@ -101,6 +107,6 @@ def _find_obstacle(backend: Backend, served: Backend, predictions: PredictionSer
         return f"it cannot be used: {weights.reason}"
     if predictions.backend is not served:
         return "another version is in service by now"
-    if predictions.trial is not None:  # it would end, because it compares its candidate with `served`
+    if predictions.trial is not None:  # started during the load; it would end
         return "a candidate is being compared with the model in service"
     return ""

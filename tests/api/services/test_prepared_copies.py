@@ -32,6 +32,7 @@ from monitoring.chains.signing import new_private_key
 from monitoring.metrics import Metrics
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.model.canary.trials import start_trial
+from tests.model.serving.gated import png
 from tests.support.polling import wait_until_async
 
 MEMORY = 1 << 30
@@ -74,6 +75,32 @@ def serves_a_copy(service: PredictionService) -> bool:
     return weights is not None and weights.origin is Origin.PREPARED
 
 
+async def read_problem(settings: Settings, service: PredictionService, memory: MemoryBudget) -> str:
+    """Prepare the model until its copy is built and not loaded, and return the reason in the log."""
+    shown, event = CollectorRegistry(), "prepared_copy_not_loaded"
+    with capture_logs() as logs:
+        async with run_in_background(keep_prepared(settings, service, memory, Metrics(shown))):
+            await wait_until_async(lambda: event in {entry["event"] for entry in logs})
+    assert count_builds(shown) == 1
+    return next(str(entry["reason"]) for entry in logs if entry["event"] == event)
+
+
+class CloseRecorder:
+    """Counts the calls of `close` of back ends."""
+
+    closed = 0
+
+    def record(self, backend: Backend) -> Backend:
+        close = backend.close
+
+        def close_and_count() -> None:
+            self.closed += 1
+            close()
+
+        backend.close = close_and_count  # type: ignore[method-assign]
+        return backend
+
+
 async def test_each_version_in_service_is_prepared(settings: Settings, service: PredictionService) -> None:
     """The first version and the one that replaces it are each served from a prepared copy once it is built."""
     shown, memory = CollectorRegistry(), MemoryBudget(MEMORY)
@@ -89,29 +116,91 @@ async def test_each_version_in_service_is_prepared(settings: Settings, service: 
     assert shown.get_sample_value("atalaya_weights_loaded_total", {"origin": "prepared"}) == 2
 
 
-async def test_a_trial_keeps_its_back_end(settings: Settings, service: PredictionService) -> None:
+async def test_a_switch_waits_for_the_end_of_a_trial(
+    settings: Settings, service: PredictionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A trial compares its candidate with the back end in service, which is not replaced by its copy meanwhile."""
+    monkeypatch.setattr(keeping, "_POLL_S", 0.01)
     served, shown, memory = service.backend, CollectorRegistry(), MemoryBudget(MEMORY)
     trial, _ = start_trial(service, StubBackend())
-    with capture_logs() as logs:
-        async with run_in_background(keep_prepared(settings, service, memory, Metrics(shown))):
-            await wait_until_async(lambda: "prepared_copy_not_loaded" in {entry["event"] for entry in logs})
-    assert service.backend is served
-    assert service.trial is trial
-    assert (count_builds(shown), memory.reserved) == (1, 0)
+    async with run_in_background(keep_prepared(settings, service, memory, Metrics(shown))):
+        await wait_until_async(lambda: count_builds(shown) == 1)
+        await asyncio.sleep(0.1)  # several checks
+        assert service.backend is served
+        assert (service.trial, memory.reserved) == (trial, 0)
+        service.end_trial()
+        await wait_until_async(lambda: serves_a_copy(service))
+    assert count_builds(shown) == 1
+
+
+async def test_a_trial_that_starts_during_the_load_keeps_its_back_end(
+    settings: Settings, service: PredictionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial goes on, the loaded copy is closed, and the log says why it is not used."""
+    loop, memory = asyncio.get_running_loop(), MemoryBudget(MEMORY)
+    served, copies = service.backend, CloseRecorder()
+
+    async def start() -> None:
+        start_trial(service, StubBackend())
+
+    def open_beside_a_trial(settings: Settings, url: str) -> Backend:
+        asyncio.run_coroutine_threadsafe(start(), loop).result()
+        return copies.record(open_url(settings, url))
+
+    monkeypatch.setattr(keeping, "open_url", open_beside_a_trial)
+    reason = await read_problem(settings, service, memory)
+    assert reason == "a candidate is being compared with the model in service"
+    assert (service.backend, memory.reserved) == (served, 0)
+    assert service.trial is not None
+    assert copies.closed == 1
+
+
+async def test_the_artefact_is_closed_after_its_last_prediction(settings: Settings, service: PredictionService) -> None:
+    """A request that is in progress during the switch keeps its back end until it ends."""
+    artefact, memory = CloseRecorder(), MemoryBudget(MEMORY)
+    artefact.record(service.backend)
+    admitted, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait_at_gate(_: int) -> None:
+        admitted.set()
+        await gate.wait()
+
+    request = asyncio.create_task(service.predict(png(8), wait_at_gate))
+    await admitted.wait()
+    async with run_in_background(keep_prepared(settings, service, memory, Metrics(CollectorRegistry()))):
+        await wait_until_async(lambda: serves_a_copy(service))
+        await asyncio.sleep(0.05)
+        assert artefact.closed == 0
+        assert memory.reserved > 0
+        gate.set()
+        assert (await request).model is not service.model
+        await wait_until_async(lambda: artefact.closed == 1)
+        await wait_until_async(lambda: memory.reserved == 0)
 
 
 async def test_a_copy_that_does_not_fit_beside_the_model_is_for_the_next_start(
     settings: Settings, service: PredictionService
 ) -> None:
     """With too little memory for both forms of the model, the artefact stays in service, and the log says why."""
-    served, shown = service.backend, CollectorRegistry()
+    served, memory = service.backend, MemoryBudget(MEMORY)
     many_threads = settings.model_copy(update={"model": settings.model.model_copy(update={"workers": 32})})
-    with capture_logs() as logs:
-        async with run_in_background(keep_prepared(many_threads, service, MemoryBudget(MEMORY), Metrics(shown))):
-            await wait_until_async(lambda: "prepared_copy_not_loaded" in {entry["event"] for entry in logs})
-    assert count_builds(shown) == 1
-    assert service.backend is served
+    reason = await read_problem(many_threads, service, memory)
+    assert reason == "this machine has too little memory to load it beside the artefact"
+    assert (service.backend, memory.reserved) == (served, 0)
+
+
+async def test_an_unexpected_error_leaves_the_artefact_in_service(
+    settings: Settings, service: PredictionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever prevents the load, the model is served, and the log says why not from its copy."""
+
+    def fail(*_: object) -> Backend:
+        raise PermissionError(13, "Permission denied", "model.onnx")
+
+    served, memory = service.backend, MemoryBudget(MEMORY)
+    monkeypatch.setattr(keeping, "open_url", fail)
+    assert "Permission denied" in await read_problem(settings, service, memory)
+    assert (service.backend, memory.reserved) == (served, 0)
 
 
 async def test_a_build_has_a_session_of_its_own(

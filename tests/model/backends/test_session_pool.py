@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -108,9 +111,50 @@ def test_a_prediction_starts_while_the_free_sessions_are_borrowed() -> None:
 
 
 def test_a_closed_pool_has_no_sessions() -> None:
-    """Closing forgets the sessions; a second call does nothing."""
+    """Closing forgets the sessions, those in use when they are returned; a second call does nothing."""
     pool = SessionPool(["first", "second"], "parallel")
-    pool.close()
-    pool.close()
+    with pool.borrow(), pool.borrow():
+        pool.close()
+        pool.close()
     with pool.borrow_free() as free:
         assert free == []
+    with pytest.raises(RuntimeError, match="closed"), pool.borrow():
+        pass
+
+
+def test_closing_ends_the_wait_for_a_session() -> None:
+    """A prediction that waits when the pool is closed fails; it would wait forever."""
+    pool = SessionPool(["only"])
+    with pool.borrow(), ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(borrow_together, pool, 1)
+        pool.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            waiting.result(PATIENCE_S)
+
+
+def test_no_two_predictions_share_a_session() -> None:
+    """Four threads borrow three sessions in many interleavings, beside one that borrows all free ones."""
+    in_use = {"first": threading.Lock(), "second": threading.Lock(), "parallel": threading.Lock()}
+    pool = SessionPool(["first", "second"], "parallel")
+
+    def use(session: str) -> None:
+        assert in_use[session].acquire(blocking=False), f"{session} is used twice"
+        time.sleep(0)  # lets another thread run
+        in_use[session].release()
+
+    def predict(_: int) -> str:
+        with pool.borrow() as session:
+            use(session)
+            return str(session)
+
+    def release(_: int) -> None:
+        with pool.borrow_free() as sessions:
+            for session in sessions:
+                use(session)
+
+    with ThreadPoolExecutor(4) as predictions, ThreadPoolExecutor(1) as releases:
+        released = releases.map(release, range(200))
+        used = Counter(predictions.map(predict, range(2000)))
+        list(released)
+    assert used.total() == 2000
+    assert borrow_together(pool, 3)[0] == "parallel"  # all three were returned

@@ -5,24 +5,36 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from model.backends import onnx
 from model.backends.base import Origin, Weights
 from model.backends.onnx import MODEL_FILE, OnnxBackend
 from model.backends.prepared.builder import build_copy
-from model.backends.prepared.copies import GRAPH, RECORD, WEIGHTS, PreparedCopies, derive_key, describe_contents
+from model.backends.prepared.copies import (
+    GRAPH,
+    RECORD,
+    WEIGHTS,
+    PreparedCopies,
+    PreparedCopy,
+    derive_key,
+    describe_contents,
+)
 from model.backends.prepared.errors import PreparedCopyAbsent
 from model.backends.prepared.machine import describe_machine
 from model.backends.priority import WORKER_NICENESS
+from model.backends.session_pool import using_one_core
 from model.backends.sessions import open_prepared_sessions
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import read_manifest
+from tests.support.polling import wait_until
 
 # Prints the private memory after predictions on both sessions, after the release, and after another prediction.
 RELEASE = """
@@ -99,9 +111,56 @@ def test_the_threads_of_a_session_yield_to_requests(shipped_copies: PreparedCopi
     copy = shipped_copies.open(read_manifest(artefact_folder).files[MODEL_FILE].sha256)
     before = set(os.listdir("/proc/self/task"))
     (session,) = open_prepared_sessions(copy, [2])
+    # The thread that opened the session has ended, but the system may list it for another moment.
+    wait_until(lambda: len(set(os.listdir("/proc/self/task")) - before) == 1)
     (thread,) = set(os.listdir("/proc/self/task")) - before
     assert os.getpriority(os.PRIO_PROCESS, int(thread)) == max(WORKER_NICENESS, os.nice(0))
     del session
+
+
+class Recorder:
+    """Opens sessions that record the number of cores of each run."""
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.used: list[int] = []
+
+    def open(self, copy: PreparedCopy, cores: Sequence[int]) -> list[RecordedSession]:
+        self.opened += cores
+        return [
+            RecordedSession(session, self.used, count)
+            for session, count in zip(open_prepared_sessions(copy, cores), cores, strict=True)
+        ]
+
+
+class RecordedSession:
+    def __init__(self, session: Any, used: list[int], cores: int) -> None:
+        self.session, self.used, self.cores = session, used, cores
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
+        self.used.append(self.cores)
+        return self.session.run(outputs, inputs)
+
+
+@pytest.mark.parametrize(("at_once", "opened", "used"), [(1, [1], [1, 1]), (2, [1, 1, 2], [2, 1])])
+def test_a_prediction_that_runs_alone_uses_two_cores(
+    shipped_copies: PreparedCopies,
+    artefact_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+    opened: list[int],
+    used: list[int],
+) -> None:
+    """The second prediction is one that a canary compares. With one inference thread, all use one core."""
+    recorder = Recorder()
+    monkeypatch.setattr(onnx, "open_prepared_sessions", recorder.open)
+    with closing(OnnxBackend(artefact_folder, at_once, shipped_copies)) as backend:
+        blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
+        backend.predict(blank)
+        with using_one_core():
+            backend.predict(blank)
+    assert (recorder.opened, recorder.used) == (opened, used)
 
 
 def test_sessions_share_one_mapping(prepared: OnnxBackend) -> None:
