@@ -1,6 +1,5 @@
 # Atalaya. `make help` lists the targets.
-# Python compiled without optimisations, as pyenv does by default, starts the gateway a quarter slower than the system's
-# Python, which distributions optimise.
+# The system's Python if `python3` was compiled without optimisations, as pyenv does by default (docs/adr/0076-python.md).
 PYTHON ?= $(shell $(choose_python))
 choose_python = if python3 -c 'import sys, sysconfig; sys.exit("--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")))' 2>/dev/null && \
 	/usr/bin/python3 -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \

@@ -1,7 +1,8 @@
-"""`make` compiles the checkout, and repairs an environment that an earlier attempt left incomplete."""
+"""`make` chooses an optimised Python, compiles the checkout, and repairs an environment that is incomplete."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.requirements import find_program
 
 ENVIRONMENT = ".venv-mlflow"
+SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 @pytest.fixture
@@ -32,6 +34,27 @@ def folder(tmp_path: Path) -> Path:
 def make(folder: Path, python: str) -> subprocess.CompletedProcess[str]:
     command = [find_program("make"), f"{ENVIRONMENT}/.server", f"PYTHON={python}"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("is_optimised", [True, False])
+def test_the_system_python_replaces_one_without_optimisations(tmp_path: Path, is_optimised: bool) -> None:
+    """The first `python3` on the PATH is used if it was compiled with optimisations, or there is no other."""
+    python = tmp_path / "python3"
+    options = "--enable-shared --enable-optimizations" if is_optimised else "--enable-shared"
+    settings = f"import sysconfig; sysconfig.get_config_vars()['CONFIG_ARGS'] = {options!r}"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{settings}\n$2"\n')
+    python.chmod(0o755)
+    command = [find_program("make"), "--dry-run", "--always-make", ".venv/.run"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    planned = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    expected = SYSTEM_PYTHON if is_supported(SYSTEM_PYTHON) and not is_optimised else "python3"
+    assert f'== setting up .venv with {expected}"' in planned.stdout
+
+
+def is_supported(python: str) -> bool:
+    """Whether that Python exists, has a supported version, and can create environments."""
+    check = "import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))"
+    return Path(python).exists() and subprocess.run([python, "-c", check], check=False).returncode == 0
 
 
 def test_the_checkout_is_compiled_with_its_environment(checkout: Checkout) -> None:
