@@ -19,7 +19,7 @@ UNLIMITED = "10000000/minute"
 def measured_gateway(model_url: str = MODEL_URL, **settings: str) -> Iterator[Gateway]:
     """Start a gateway with a rate limit that no load reaches, and stop it at the end. Raises RuntimeError.
 
-    It serves the copy of an ONNX model that is prepared for this machine, as every start but the first does.
+    It serves the copy of an ONNX model that is prepared for this machine, as a gateway does once it has built one.
     """
     with tempfile.TemporaryDirectory(prefix="atalaya-gateway-") as folder:
         changes = {"MODEL__URL": model_url, "MODEL__PREPARE": "true", "LIMITS__PREDICT": UNLIMITED, **settings}

@@ -14,6 +14,7 @@ from monitoring.redaction import redact
 from storage.errors import DatabaseUnavailable, StorageError
 
 DEBUG_OPTION = "--debug"
+_BUG = "internal_error"
 _CODED_ERRORS = (ApiError, AuthError, ModelError, MonitoringError, StorageError)
 
 
@@ -26,13 +27,15 @@ def describe_error(error: BaseException) -> tuple[str, Sequence[str]]:
     if isinstance(error, OSError):
         return "system_error", [f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"]
     bug = f"{type(error).__name__}: {redact(str(error))}".rstrip(": ")
-    return "internal_error", [f"This is a bug ({bug}). Run the command again with {DEBUG_OPTION} to see where."]
+    return _BUG, [f"This is a bug ({bug})."]
 
 
 def print_error(reason: BaseException | str, status: int = 1) -> int:
     """Print the reason on standard error, one line for each problem; returns `status`."""
-    for problem in [reason] if isinstance(reason, str) else describe_error(reason)[1]:
-        print(f"error: {' '.join(problem.split())}", file=sys.stderr)
+    code, problems = ("", [reason]) if isinstance(reason, str) else describe_error(reason)
+    hint = f" Run the command again with {DEBUG_OPTION} to see where." if code == _BUG else ""
+    for problem in problems:
+        print(f"error: {' '.join(problem.split())}{hint}", file=sys.stderr)
     return status
 
 

@@ -95,9 +95,8 @@ async def open_serving_services(
         memory = MemoryBudget(image_memory_bytes(settings, backend), on_change=metrics.memory_reserved_bytes.set)
         metrics.memory_budget_bytes.set(memory.total)
         async with (
-            run_in_background(
-                release_idle_memory(predictions)
-            ),  # after the budget, which must count this memory as used
+            # After the budget, which must count this memory as used.
+            run_in_background(release_idle_memory(predictions)),
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
             run_in_background(keep_prepared(settings, predictions, memory, metrics)),
             keep_pulling(settings, metrics, activity),

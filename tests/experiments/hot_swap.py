@@ -2,7 +2,7 @@
 
     python -m tests.experiments.hot_swap [--moves 200] [--connections 16] [--workers 2] [--unprepared]
 
-The versions have the same graph, and the gateway serves its prepared copy, as it does from its second start on. With
+The versions have the same graph, and the gateway serves its prepared copy, as it does once it has built one. With
 --unprepared it opens the artefact's graph, whose small blocks leave more fragments of pages behind (ADR 0058).
 
 Exit status 0 if every request succeeded, no response or ledger entry had parts of two versions, all workers followed

@@ -1,4 +1,4 @@
-"""`atalaya models prepare`: optimise the model for this machine now, so that even the first start uses the copy."""
+"""`atalaya models prepare`: optimise the model for this machine now, so that the first start uses the copy at once."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ async def keep_prepared(
                 folder = await _prepare_copy(settings, copies, served.info, memory, metrics)
         if folder is not None and predictions.trial is None:
             await _switch_to_copy(settings, folder, served, predictions, memory, metrics)
-            folder = None
+            if predictions.trial is None:  # otherwise a trial started during the load, so try again when it has ended
+                folder = None
         await asyncio.sleep(_POLL_S)
 
 
@@ -79,16 +80,19 @@ async def _switch_to_copy(
     memory: MemoryBudget,
     metrics: Metrics,
 ) -> None:
-    """Serve the model in `folder` from its copy instead of `served`. If that fails, `served` stays in service."""
+    """Serve the model in `folder` from its copy instead of `served`. If that fails, `served` stays in service.
+
+    Does nothing if another version is in service, or a trial has started, once the copy is loaded.
+    """
     thread = LoadingThread("copy")
     try:
         needed = await asyncio.to_thread(estimate_version_bytes, settings, served.info.version)
         async with reserve_when_free(memory, needed):
             unused = backend = await thread.run(partial(open_url, settings, f"onnx://{folder}"))
-            problem = _find_obstacle(backend, served, predictions)
-            if not problem:
+            report_origin(backend, metrics)
+            problem = _find_problem(backend)
+            if not problem and predictions.backend is served and predictions.trial is None:
                 unused = await wait_for_result(predictions.replace_backend(backend))
-                report_origin(backend, metrics)
             await thread.run(partial(release, unused))
     except ImageTooLargeHere:
         problem = "this machine has too little memory to load it beside the artefact"
@@ -100,13 +104,9 @@ async def _switch_to_copy(
         log.warning("prepared_copy_not_loaded", reason=problem, policy="the next load of the model uses the copy")
 
 
-def _find_obstacle(backend: Backend, served: Backend, predictions: PredictionService) -> str:
-    """Return why `backend` cannot replace `served`; "" if nothing prevents it."""
+def _find_problem(backend: Backend) -> str:
+    """Return why a back end that has been opened to use a copy does not use it; "" if it does."""
     weights = backend.weights
-    if weights is not None and weights.origin is not Origin.PREPARED:
-        return f"it cannot be used: {weights.reason}"
-    if predictions.backend is not served:
-        return "another version is in service by now"
-    if predictions.trial is not None:  # started during the load; it would end
-        return "a candidate is being compared with the model in service"
-    return ""
+    if weights is None or weights.origin is Origin.PREPARED:
+        return ""
+    return f"it cannot be used: {weights.reason}"

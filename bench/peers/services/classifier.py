@@ -15,7 +15,8 @@ from PIL import Image
 class Classifier:
     """Classifies images with the artefact in the folder that the environment variable MODEL_FOLDER names.
 
-    Like the gateway's, its session runs one prediction at a time on one thread.
+    Its session runs one prediction at a time on one thread. So do the gateway's sessions, except the one for a
+    prediction that runs alone, which uses two (ADR 0075).
     """
 
     def __init__(self) -> None:
