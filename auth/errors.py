@@ -197,7 +197,7 @@ class HashingBusy(AuthError):
     retry_after_s = 1
 
     def __init__(self) -> None:
-        super().__init__("Too many logins are in progress. Try again in a second.")
+        super().__init__("Too many passwords and one-time codes are being checked or set. Try again in a second.")
 
 
 class LoginThrottled(AuthError):
@@ -216,7 +216,10 @@ class BadCode(AuthError):
     code = "bad_code"
 
     def __init__(self) -> None:
-        super().__init__("The one-time code is missing, wrong or already used. Send the current one as `totp`.")
+        super().__init__(
+            "The one-time code is missing, wrong or already used. Send the current one: as `totp` to log in, as `code` "
+            "to set up or remove one-time codes."
+        )
 
 
 class MissingCode(BadCode):

@@ -44,7 +44,8 @@ class Principal(Struct, frozen=True):
     """An authenticated caller, whose credential expires at `expires_at` (UTC).
 
     `subject` is the id of a user or a client, or `issuer|subject` for a caller of an external issuer; clients have no
-    role. The optional ids identify the credential: the access token, its session and its client, or the API key.
+    role. The optional ids identify the credential: the access token, its session and its client, or the API key, with
+    the digest of the secret that the caller used.
     `logged_in` is true for the token of a user who logged in, here or at an external issuer.
     """
 
@@ -57,6 +58,7 @@ class Principal(Struct, frozen=True):
     session_id: str | None = None
     client_id: str | None = None
     key_id: str | None = None
+    key_digest: str | None = None
     rate: str | None = None  # the API key's own rate limit
     logged_in: bool = False
 

@@ -125,7 +125,7 @@ def prune(yes: Yes = False, dry_run: DryRun = False, as_json: JsonFlag = False) 
 
 def count_older_entries(settings: Settings) -> int:
     """Return how many entries `prune_audit_log` would remove. Raises DatabaseUnavailable, AuditUnavailable."""
-    before = _find_limit(settings)
+    before = _compute_retention_cutoff(settings)
     return run_with_engine(settings, lambda engine: AuditStore(engine).count_older(before))
 
 
@@ -134,11 +134,11 @@ def prune_audit_log(settings: Settings) -> int:
 
     Raises DatabaseUnavailable, AuditUnavailable.
     """
-    before = _find_limit(settings)
+    before = _compute_retention_cutoff(settings)
     return run_with_engine(settings, lambda engine: AuditStore(engine).prune(before, command_actor()))
 
 
-def _find_limit(settings: Settings) -> datetime:
+def _compute_retention_cutoff(settings: Settings) -> datetime:
     return datetime.now(UTC) - timedelta(days=settings.monitoring.audit_keep_days)
 
 

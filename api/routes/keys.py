@@ -81,13 +81,15 @@ async def rotate(
     body = body or Rotation()
     await _check_credential(request, principal)
     key = await _find_visible(request, keys, principal, key_id, own=True)
+    record = _recording(request, "rotated")
     try:
         check_rotation(principal, key, extends=body.expires_days is not None)
+        key, text = await keys.rotate(
+            key.id, body.overlap, body.expires_at, used_digest=principal.key_digest, record=record
+        )
     except (InsufficientScope, KeyBound) as error:
         await record_event(request, "key", "refused", target=f"key:{key.id}", code=error.code)
         raise
-    record = _recording(request, "rotated")
-    key, text = await keys.rotate(key.id, body.overlap, body.expires_at, record=record)
     await changes.catch_up_after_commit()
     return KeyWithSecret.of_secret(key, text)
 
@@ -99,7 +101,7 @@ async def revoke(
     changes: Changes,
     principal: KeyUser,
     key_id: str,
-    scope: Annotated[Revocation, Query()],
+    revocation: Annotated[Revocation, Query()],
 ) -> None:
     """Revoke a key for good; every process rejects it within a second.
 
@@ -109,10 +111,10 @@ async def revoke(
 
     async def record(transaction: AsyncConnection, revoked: Sequence[ApiKey]) -> None:
         for each in revoked:
-            detail = scope.describe(key, each)
+            detail = revocation.describe(key, each)
             await record_event(request, "key", "revoked", within=transaction, target=f"key:{each.id}", **detail)
 
-    await keys.revoke(key.id, cascade=scope.includes_descendants, record=record)
+    await keys.revoke(key.id, cascade=revocation.includes_descendants, record=record)
     await changes.catch_up_after_commit()
 
 

@@ -64,7 +64,7 @@ class AuthSettings(SettingsGroup, title="Authentication"):
         None,
         description="The gateway's public address, and the `iss` of its access tokens. When empty: "
         "`https://RAILWAY_PUBLIC_DOMAIN`, or in development "
-        "`http://localhost:PORT`. Production requires an address, because tokens end when it changes.",
+        "`http://localhost:PORT`. Production requires an address, because a change invalidates all tokens.",
     )
     audience: str = Field("atalaya", description="The `aud` of the access tokens.")
     access_token_seconds: int = Field(900, ge=60, le=3600, description="Lifetime of an access token in seconds.")

@@ -33,12 +33,9 @@ def check_rotation(principal: Principal, key: ApiKey, *, extends: bool) -> None:
     """Check that the caller may rotate the key, and with `extends` also extend it.
 
     Raises InsufficientScope if the key has scopes that the caller lacks. Raises KeyBound if the caller uses an API key
-    and rotates another key, extends its own, or uses the secret before the last rotation, which could otherwise be
-    used to undo the rotation.
+    and rotates another key or extends its own.
     """
     _require(principal, key.terms.scopes)
-    if principal.key_id == key.id and principal.expires_at is not None and principal.expires_at < key.terms.expires_at:
-        raise KeyBound("The previous secret of an API key cannot rotate it. Use the new secret, or log in.")
     if principal.key_id is not None and (principal.key_id != key.id or extends):
         raise KeyBound("An API key can rotate only itself and cannot extend its life. Log in to do more.")
 

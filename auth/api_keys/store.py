@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from auth.api_keys.families import find_unrevoked_descendants
 from auth.authenticator import VerifiedCredential
 from auth.changes import announce
-from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
+from auth.errors import InvalidToken, KeyBound, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
 from auth.networks import Network
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, format_scopes, parse_scopes
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
@@ -147,12 +147,14 @@ class KeyStore:
         overlap: timedelta,
         expires_at: datetime | None = None,
         *,
+        used_digest: str | None = None,
         record: Record[ApiKey] = record_nothing,
     ) -> tuple[ApiKey, str]:
         """Replace the secret, and return the key and its new text.
 
         The previous secret stays valid for `overlap`; older ones become invalid. The key expires at `expires_at`, or as
-        before if that is None. Raises KeyNotFound, KeyEnded.
+        before if that is None. `used_digest` is the digest of the secret with which a key rotates itself. Raises
+        KeyNotFound, KeyEnded, and KeyBound if that secret is not the current one: it could undo the last rotation.
         """
         now, secret = self._now(), secrets.token_urlsafe(32)
         values: dict[str, Any] = {
@@ -161,14 +163,15 @@ class KeyStore:
             "previous_until": now + overlap,
         }
         values |= {"expires_at": expires_at} if expires_at else {}
-        active = api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now
         async with writing(self._engine) as connection:
-            key = await _get(connection, key_id)
-            rotated = await connection.execute(
-                update(api_keys).where(api_keys.c.id == key.id, *active).values(**values)
-            )
-            if rotated.rowcount == 0:
+            row = await _find_row(connection, key_id, lock=True)
+            if row is None:
+                raise KeyNotFound
+            if row.revoked_at is not None or row.expires_at <= now:
                 raise KeyEnded("The key was revoked or has expired. Create another one.")
+            if used_digest not in (None, row.secret_digest):
+                raise KeyBound("The previous secret of an API key cannot rotate it. Use the new secret, or log in.")
+            await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(**values))
             await announce(connection, f"key:{key_id}", revoked=False, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
             key = await _get(connection, key_id)
             await record(connection, key)
@@ -202,7 +205,8 @@ class KeyStore:
         match = _KEY.fullmatch(credential)
         row = await self._find(match[1]) if match else None
         now = self._now()
-        until = _find_expiry(row, hash_text(match[2])) if match and row else None
+        digest = hash_text(match[2]) if match else ""
+        until = _find_expiry(row, digest) if row else None
         if row is None or until is None or until <= now:
             raise InvalidToken("This is not a valid API key. Check it, or create another.")
         key, role = _key(row), Role(row.role)
@@ -213,6 +217,7 @@ class KeyStore:
             scopes=key.terms.scopes & ROLE_SCOPES[role],
             expires_at=until,
             key_id=key.id,
+            key_digest=digest,
             rate=key.terms.rate,
         )
         valid_until = min(until.timestamp(), now.timestamp() + RECHECK_S)
@@ -259,14 +264,20 @@ def _select_keys() -> Select[Any]:
     return select(api_keys, *owner).join(users, api_keys.c.user_id == users.c.id)
 
 
-async def _find_row(connection: AsyncConnection, key_id: str) -> Row[Any] | None:
-    row: Row[Any] | None = (await connection.execute(_select_keys().where(api_keys.c.id == key_id))).one_or_none()
+async def _find_row(connection: AsyncConnection, key_id: str, *, lock: bool = False) -> Row[Any] | None:
+    """Return the row of a key; None for what is not an id of a key. With `lock`, others cannot change it meanwhile."""
+    if not _ID.fullmatch(key_id):
+        return None
+    statement = _select_keys().where(api_keys.c.id == key_id)
+    if lock:
+        statement = statement.with_for_update(of=api_keys)
+    row: Row[Any] | None = (await connection.execute(statement)).one_or_none()
     return row
 
 
 async def _get(connection: AsyncConnection, key_id: str) -> ApiKey:
     """Raises KeyNotFound."""
-    row = await _find_row(connection, key_id) if _ID.fullmatch(key_id) else None
+    row = await _find_row(connection, key_id)
     if row is None:
         raise KeyNotFound
     return _key(row)

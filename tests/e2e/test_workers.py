@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -139,6 +141,25 @@ def test_a_dead_worker_is_replaced(two_workers: Gateway) -> None:
     assert {response.status_code for response in predict(two_workers, 20)} == {200}
     assert other in two_workers.workers()
     assert two_workers.stop() == 0, two_workers.log()
+
+
+def read_memory(gateway: Gateway) -> list[dict[str, Any]]:
+    """Return the log entries in which the workers report the memory that they use for images."""
+    return [json.loads(line) for line in gateway.log().splitlines() if '"memory_for_images"' in line]
+
+
+def test_replaced_workers_share_the_machine_as_before(new_gateway: Callable[..., Gateway]) -> None:
+    """A changed WEB_CONCURRENCY needs a restart of the gateway: until then, the workers share the memory as before."""
+    gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2")
+    gateway.stop()
+    del gateway.environment["WEB_CONCURRENCY"]
+    (gateway.folder / ".env").write_text("WEB_CONCURRENCY=2\n")
+    gateway.start()
+    wait_until(lambda: count_ready_workers(gateway) == 2)
+    (gateway.folder / ".env").write_text("WEB_CONCURRENCY=1\n")
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(read_memory(gateway)) == 4)
+    assert all(entry["bytes"] <= entry["limit_bytes"] / 2 for entry in read_memory(gateway))
 
 
 def test_a_restart_that_fails_changes_nothing(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:

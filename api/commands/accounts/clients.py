@@ -48,7 +48,7 @@ def list_clients(as_json: JsonFlag = False) -> None:
 
 @app.command("disable")
 def disable(name: str) -> None:
-    """Reject a client and every token it holds."""
+    """Prevent a client from logging in, and reject its tokens."""
     _run_with_clients(lambda clients: clients.disable(name, record=_recording("disabled")))
     typer.echo(f"{name}: disabled.")
 

@@ -160,16 +160,16 @@ def revoke(
     as_json: JsonFlag = False,
 ) -> None:
     """Revoke an API key permanently; running gateways reject it within a second."""
-    scope = Revocation(leaked=leaked, cascade=cascade)
+    revocation = Revocation(leaked=leaked, cascade=cascade)
 
     async def record(connection: AsyncConnection, revoked: Sequence[ApiKey]) -> None:
         for each in revoked:
-            detail = scope.describe(revoked[0], each)
+            detail = revocation.describe(revoked[0], each)
             await recording(_describe_event("revoked", **detail))(connection, each)
 
     key, *others = run_with_engine(
         load_settings(),
-        lambda engine: KeyStore(engine).revoke(key_id, cascade=scope.includes_descendants, record=record),
+        lambda engine: KeyStore(engine).revoke(key_id, cascade=revocation.includes_descendants, record=record),
     )
     if as_json:
         also = [each.id for each in others]

@@ -130,7 +130,8 @@ def serve_with_workers(
         _report_unverified_model(settings)
         return 0
 
-    drain_s = settings.drain_seconds
+    # The supervisor computes its limit for killing a worker from the first, and runs as many workers as the second.
+    fixed: dict[str, Any] = {"drain_seconds": settings.drain_seconds, "web_concurrency": settings.web_concurrency}
 
     with shared_directory() as directory:
         metrics = directory / "metrics"
@@ -139,9 +140,8 @@ def serve_with_workers(
         def work(slot: WorkerSlot) -> int:
             share_metrics(metrics, slot.number)
             shown = build_shared_registry(metrics, lambda: read_processes(directory).pids)
-            # Read the settings again, so that a restart applies changes. DRAIN_SECONDS stays as it was, because the
-            # supervisor's limit for killing a worker is computed from it.
-            settings = reload_settings(**options, atalaya_shared=directory, drain_seconds=drain_s)
+            # Read the settings again, so that a restart applies changes.
+            settings = reload_settings(**options, **fixed, atalaya_shared=directory)
             model = partial(_open_model, settings)
             server = _make_server(settings, CollectorRegistry(), shown, model, Draining(), slot.report_ready)
             return _run(server, listeners, shown)
@@ -153,7 +153,7 @@ def serve_with_workers(
             settings.web_concurrency,
             work,
             listeners.requests,
-            shutdown_limit_s=drain_s + WORKER_LIMIT_S,
+            shutdown_limit_s=settings.drain_seconds + WORKER_LIMIT_S,
             on_ready=on_ready,
             on_change=partial(write_processes, directory),
             on_exit=partial(remove_gauges, metrics),
@@ -168,7 +168,7 @@ def serve_with_workers(
             with reporting_logged_errors(reporter):
                 return supervisor.run()
         finally:
-            _close_in_time(reporter, supervisor.signalled_at, drain_s + GATEWAY_LIMIT_S)
+            _close_in_time(reporter, supervisor.signalled_at, settings.drain_seconds + GATEWAY_LIMIT_S)
 
 
 def _close_in_time(reporter: ErrorReporter, signalled_at: float | None, limit_s: float) -> None:

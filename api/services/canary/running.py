@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -23,6 +24,8 @@ from model.registry.promotion import AliasMover
 from monitoring.canary.store import CLAIM_S, TrialStore
 from monitoring.metrics import Metrics
 from storage.errors import StorageError
+
+log = structlog.get_logger("atalaya.canary")
 
 
 class CanaryServices(Struct, frozen=True):
@@ -70,6 +73,10 @@ async def try_candidates(
 async def _finish_verdicts(evidence: SharedEvidence, model: str, activity: Activity) -> None:
     """Act once a minute on verdicts that another process has left unfinished."""
     while True:
-        with suppress(StorageError):  # tried again in a minute
+        try:
             await evidence.finish_verdicts(model)
+        except StorageError:
+            pass  # tried again in a minute
+        except Exception as error:  # such as a record from a later release
+            log.error("canary_verdicts_not_finished", policy="the gateway tries again later", exc_info=error)
         await activity.sleep(CLAIM_S)

@@ -54,9 +54,12 @@ async def _build(job: bytes) -> str:
     The subprocess has its own session, so that Ctrl-C reaches only the gateway, which then kills the subprocess.
     """
     command, pipe = (sys.executable, "-m", "model.backends.prepared"), asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=pipe, stderr=pipe, env=_ENVIRONMENT, start_new_session=True
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stderr=pipe, env=_ENVIRONMENT, start_new_session=True
+        )
+    except OSError as error:  # such as the limit on processes
+        return f"the process that builds it cannot start: {error.strerror or error}"
     try:
         async with asyncio.timeout(BUILD_LIMIT_S):
             _, errors = await process.communicate(job)

@@ -78,7 +78,7 @@ class VaultSecret:
             case VaultAuth.TOKEN:
                 self._client.token = credential
                 token = self._client.auth.token.lookup_self()["data"]
-                lease = {"lease_duration": token["ttl"], "renewable": token.get("renewable", False)}
+                lease = {"lease_duration": token["ttl"]}
             case VaultAuth.APPROLE:
                 lease = self._client.auth.approle.login(role_id=role, secret_id=credential)["auth"]
             case VaultAuth.KUBERNETES:

@@ -207,6 +207,7 @@ def test_only_administrators_see_other_users_usage(client: TestClient, bearer: B
     shown = client.get("/v1/usage", params={"user": ana}, headers=root).json()
     assert (shown["requests"], shown["key"]) == (1, None)
     assert client.get("/v1/usage", params={"user": ana}, headers=bearer).json()["requests"] == 1
+    assert client.get("/v1/usage", params={"user": ana.upper()}, headers=root).json()["requests"] == 1
     refused = client.get("/v1/usage", params={"user": boss}, headers=bearer)
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
 

@@ -136,7 +136,8 @@ async def test_a_switch_waits_for_the_end_of_a_trial(
 async def test_a_trial_that_starts_during_the_load_keeps_its_back_end(
     settings: Settings, service: PredictionService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trial goes on, the loaded copy is closed, and the log says why it is not used."""
+    """The loaded copy is closed, and loaded again when the trial has ended."""
+    monkeypatch.setattr(keeping, "_POLL_S", 0.01)
     loop, memory = asyncio.get_running_loop(), MemoryBudget(MEMORY)
     served, copies = service.backend, CloseRecorder()
 
@@ -145,14 +146,17 @@ async def test_a_trial_that_starts_during_the_load_keeps_its_back_end(
 
     def open_beside_a_trial(settings: Settings, url: str) -> Backend:
         asyncio.run_coroutine_threadsafe(start(), loop).result()
+        monkeypatch.setattr(keeping, "open_url", open_url)
         return copies.record(open_url(settings, url))
 
     monkeypatch.setattr(keeping, "open_url", open_beside_a_trial)
-    reason = await read_problem(settings, service, memory)
-    assert reason == "a candidate is being compared with the model in service"
-    assert (service.backend, memory.reserved) == (served, 0)
-    assert service.trial is not None
-    assert copies.closed == 1
+    async with run_in_background(keep_prepared(settings, service, memory, Metrics(CollectorRegistry()))):
+        await wait_until_async(lambda: copies.closed == 1)
+        await wait_until_async(lambda: memory.reserved == 0)
+        assert service.trial is not None
+        assert service.backend is served
+        service.end_trial()
+        await wait_until_async(lambda: serves_a_copy(service))
 
 
 async def test_the_artefact_is_closed_after_its_last_prediction(settings: Settings, service: PredictionService) -> None:
@@ -219,6 +223,24 @@ async def test_a_build_has_a_session_of_its_own(
     assert (tmp_path / "leads").read_text() == "True"
 
 
+async def test_a_builder_that_cannot_start_is_a_failed_build(
+    settings: Settings, service: PredictionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on processes, for example, is counted as a failure. The next version is prepared as usual."""
+    monkeypatch.setattr(keeping, "_POLL_S", 0.01)
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    shown, memory = CollectorRegistry(), MemoryBudget(MEMORY)
+    with capture_logs() as logs:
+        async with run_in_background(keep_prepared(settings, service, memory, Metrics(shown))):
+            await wait_until_async(lambda: count_builds(shown, "failed") == 1)
+            monkeypatch.undo()
+            newer = open_url(settings, f"onnx://{find_model_folder(settings, '1.1')}")
+            service.replace_backend(newer).result().close()
+            await wait_until_async(lambda: serves_a_copy(service))
+    (entry,) = [entry for entry in logs if entry["event"] == "model_not_prepared"]
+    assert entry["reason"] == "the process that builds it cannot start: No such file or directory"
+
+
 async def test_a_copy_that_cannot_be_opened_is_tried_once(
     settings: Settings, service: PredictionService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +262,7 @@ async def test_a_copy_that_cannot_be_opened_is_tried_once(
     assert service.backend is served
     (entry,) = [entry for entry in logs if entry["event"] == "prepared_copy_not_loaded"]
     assert entry["reason"] == f"it cannot be used: {GRAPH} differs from its record"
+    assert shown.get_sample_value("atalaya_weights_loaded_total", {"origin": "rejected"}) == 1
 
 
 async def test_a_version_that_arrives_during_a_build_is_prepared(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from auth.api_keys.rules import check_rotation, restrict_terms
+from auth.api_keys.rules import restrict_terms
 from auth.api_keys.store import OVERLAP
 from auth.errors import InvalidToken, KeyBound, KeyEnded
 from tests.auth.api_keys.key_setup import EXPIRES_AT, KeySetup
@@ -31,13 +31,37 @@ async def test_the_previous_secret_grants_nothing_beyond_the_overlap(setup: KeyS
     """The secret before a rotation can neither rotate the key nor create one that outlives the overlap."""
     key, old = await setup.create()
     rotated, new = await setup.keys.rotate(key.id, OVERLAP)
-    check_rotation(await setup.principal(new), rotated, extends=False)
     caller = await setup.principal(old)
     assert caller.expires_at == rotated.previous_until
     with pytest.raises(KeyBound, match="previous secret"):
-        check_rotation(caller, rotated, extends=False)
+        await setup.keys.rotate(key.id, timedelta(0), used_digest=caller.key_digest)
     terms = restrict_terms(caller, rotated, rotated.terms)
     assert terms.expires_at == rotated.previous_until
+    current = await setup.principal(new)
+    assert (await setup.keys.rotate(key.id, OVERLAP, used_digest=current.key_digest))[0].id == key.id
+
+
+async def test_the_previous_secret_of_a_key_that_ends_soon_cannot_rotate_it(setup: KeySetup) -> None:
+    """The overlap ends no later than the key, so the times do not show which secret the caller used."""
+    soon = datetime.fromtimestamp(setup.now, UTC) + OVERLAP / 2
+    key, old = await setup.create(expires_at=soon)
+    _, new = await setup.keys.rotate(key.id, OVERLAP)
+    caller = await setup.principal(old)
+    assert caller.expires_at == soon
+    with pytest.raises(KeyBound, match="previous secret"):
+        await setup.keys.rotate(key.id, timedelta(0), used_digest=caller.key_digest)
+    await setup.principal(new)
+
+
+async def test_only_one_of_two_rotations_with_one_secret_succeeds(setup: KeySetup) -> None:
+    """A secret that was verified before a rotation cannot rotate the key after it."""
+    key, old = await setup.create()
+    digest = (await setup.principal(old)).key_digest
+    rotations = (setup.keys.rotate(key.id, OVERLAP, used_digest=digest) for _ in range(2))
+    results = await asyncio.gather(*rotations, return_exceptions=True)
+    assert sorted(type(result) for result in results if isinstance(result, KeyBound)) == [KeyBound]
+    (new,) = [result[1] for result in results if isinstance(result, tuple)]
+    await setup.principal(new)
 
 
 async def test_a_rotation_without_an_overlap_ends_the_old_secret_at_once(setup: KeySetup) -> None:

@@ -70,7 +70,7 @@ def guess_until_delayed(guess: Callable[[str], httpx.Response], send_password: C
         responses.append(guess("12345x"))
         send_password()
     assert len(responses) > 3
-    assert "one-time code" in responses[0].text
+    assert "as `totp` to log in, as `code` to set up or remove one-time codes" in responses[0].text
     assert 1 <= int(responses[-1].headers["retry-after"]) <= 60
 
 
