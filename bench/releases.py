@@ -87,9 +87,10 @@ def find_environment(folder: Path) -> Tree:
     if not complete.exists():
         print(f"setting up {environment.relative_to(ROOT)} with the packages of the other commit", flush=True)
         _run(sys.executable, "-m", "venv", "--clear", str(environment))
-        for file in (ROOT / _BUILD_LOCK, folder / _LOCK):
-            pip = [str(environment / "bin" / "python"), "-m", "pip", "-qq", "--disable-pip-version-check"]
-            _run(*pip, "install", "--require-hashes", "-r", str(file))
+        pip = [str(environment / "bin" / "python"), "-m", "pip", "-qq", "--disable-pip-version-check"]
+        # The other lock file may lack packages that this version of Python needs, so those of this tree come first.
+        for file in (ROOT / _BUILD_LOCK, ROOT / _LOCK, folder / _LOCK):
+            _run(*pip, "install", "--require-hashes", "--no-deps", "-r", str(file))
         complete.touch()
     return Tree(folder, environment / "bin" / "python")
 

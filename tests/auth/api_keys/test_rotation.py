@@ -59,7 +59,7 @@ async def test_only_one_of_two_rotations_with_one_secret_succeeds(setup: KeySetu
     digest = (await setup.principal(old)).key_digest
     rotations = (setup.keys.rotate(key.id, OVERLAP, used_digest=digest) for _ in range(2))
     results = await asyncio.gather(*rotations, return_exceptions=True)
-    assert sorted(type(result) for result in results if isinstance(result, KeyBound)) == [KeyBound]
+    (_,) = [result for result in results if isinstance(result, KeyBound)]
     (new,) = [result[1] for result in results if isinstance(result, tuple)]
     await setup.principal(new)
 
