@@ -160,6 +160,7 @@ pending_erasures = Table(
     Column("user_id", String(36), primary_key=True),
     Column("actor", String(320), nullable=False),
     Column("due_at", UTCDateTime, nullable=False),
+    Column("deleted_at", UTCDateTime),  # null in rows of earlier releases
 )
 
 # Users of external issuers, by the claims of their tokens, who are barred from this gateway.

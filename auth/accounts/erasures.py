@@ -1,4 +1,6 @@
-"""Pending erasures of deleted users' records: each stays in the database until it is complete, so that none is lost."""
+"""Pending erasures of deleted users' records: each stays in the database until it is complete, so that none is lost.
+
+That includes records that requests running during the deletion write later."""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ from msgspec import Struct
 from sqlalchemy import delete, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from auth.quotas.tallies import user_owner
+from auth.quotas.tallies import select_deleted_keys, user_owner
 from auth.tables import pending_erasures, usage, users
 from storage.transactions import writing
 
 FIRST_RETRY_AFTER = timedelta(minutes=1)
 RETRY_AFTER = timedelta(hours=1)
+LONGEST_REQUEST = timedelta(minutes=45)
+"""No request runs longer: waiting for memory and its deadline take at most MODEL__DEADLINE_SECONDS (300) each, the last
+image MODEL__STUCK_SECONDS (600), and the upload some minutes. The rest allows for clocks that differ."""
 
 
 class PendingErasure(Struct, frozen=True):
@@ -49,14 +54,26 @@ class PendingErasures:
             rows = (await connection.execute(unfounded.returning(columns.user_id, columns.actor))).all()
         return [PendingErasure(row.user_id, row.actor) for row in rows]
 
-    async def complete(self, user_id: str) -> None:
-        """Remove a completed erasure, and the user's usage that requests running during the deletion have added."""
+    async def complete(self, user_id: str, began_at: datetime) -> None:
+        """Remove an erasure that began at `began_at`, and usage that requests running during the deletion have added.
+
+        Until LONGEST_REQUEST after the deletion, such requests may still record something. Until then the erasure stays
+        pending, and becomes due at the end of that time.
+        """
+        own = pending_erasures.c.user_id == user_id
+        added = usage.c.owner == user_owner(user_id), select_deleted_keys()
         async with writing(self._engine) as connection:
-            await connection.execute(delete(pending_erasures).where(pending_erasures.c.user_id == user_id))
-            await connection.execute(delete(usage).where(usage.c.owner == user_owner(user_id)))
+            deleted_at = (await connection.execute(select(pending_erasures.c.deleted_at).where(own))).scalar()
+            # A time far in the future was written before a clock was set back.
+            if deleted_at is not None and abs(began_at - deleted_at) < LONGEST_REQUEST:
+                repeated = update(pending_erasures).where(own).values(due_at=deleted_at + LONGEST_REQUEST)
+                await connection.execute(repeated)
+            else:
+                await connection.execute(delete(pending_erasures).where(own))
+            await connection.execute(delete(usage).where(or_(*added)))
 
 
 async def add_pending_erasure(connection: AsyncConnection, user_id: str, actor: str, now: datetime) -> None:
     """Store an erasure in the transaction that deletes the user. The caller attempts it at once, before it is due."""
-    row = {"user_id": user_id, "actor": actor, "due_at": now + FIRST_RETRY_AFTER}
+    row = {"user_id": user_id, "actor": actor, "due_at": now + FIRST_RETRY_AFTER, "deleted_at": now}
     await connection.execute(insert(pending_erasures).values(**row))

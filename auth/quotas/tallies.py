@@ -7,7 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Dialect, Table, bindparam, func, literal, null, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Table,
+    bindparam,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql.expression import ClauseElement
 
 from auth.errors import QuotaExceeded
@@ -135,6 +149,12 @@ def user_owner(user_id: str) -> str:
 
 def key_owner(key_id: str) -> str:
     return f"{_KEY}{key_id}"
+
+
+def select_deleted_keys() -> ColumnElement[bool]:
+    """Return the condition for the usage of API keys that do not exist. Keys are deleted only with their user."""
+    same_key = api_keys.c.id == func.substr(usage.c.owner, len(_KEY) + 1)
+    return usage.c.owner.startswith(_KEY) & ~exists().where(same_key)
 
 
 def format_month(now: float) -> str:

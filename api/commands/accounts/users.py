@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import typer
@@ -146,11 +147,12 @@ def delete(
     if user is not None:
         _delete_account(settings, user, force=force)
         time.sleep(IN_FLIGHT_S)
+    began_at = datetime.now(UTC)
     try:
         # The audit log first: it can succeed with a damaged ledger.
         entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
         predictions = erase_predictions(settings, user_id)
-        run_with_engine(settings, lambda engine: PendingErasures(engine).complete(user_id))
+        run_with_engine(settings, lambda engine: PendingErasures(engine).complete(user_id, began_at))
         images = erase_images(archive, user_id)
     except (MonitoringError, ImageStoreError) as error:
         retry = f"Then run `atalaya users delete {user_id}` to erase the rest."

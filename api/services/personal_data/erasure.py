@@ -21,7 +21,7 @@ from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
 IN_FLIGHT_S = 2.0
-"""Within this time, every process has noticed the deletion and has written its last records of the user."""
+"""Within this time, every process has noticed the change, and most requests that it accepted before have ended."""
 
 LOCK_TIMEOUT_S = 10  # while workers are writing
 _HOURLY = "the hourly upkeep erases them"
@@ -60,16 +60,18 @@ class RecordErasure:
         await self._erase_images(user_id)
 
     async def erase_records(self, user_id: str, actor: str) -> None:
-        """Erase what the ledger and the audit log hold about a deleted user, and remove the pending erasure.
+        """Erase what the ledger and the audit log hold about a deleted user, and complete the pending erasure.
 
-        If this fails, or the gateway stops first, the log names the command that repeats it.
+        It stays pending until requests that were running during the deletion have ended; then follow_erasures repeats
+        this. If this fails, or the gateway stops first, the log names the command that repeats it.
         """
         retry = f"atalaya users delete {user_id}"
         try:
             await asyncio.sleep(IN_FLIGHT_S)
+            began_at = datetime.now(UTC)
             entries = await self._audit_log.erase(user_id, actor)  # first: it can succeed with a damaged ledger
             predictions = await asyncio.to_thread(self._erase_predictions, user_id)
-            await self._pending.complete(user_id)
+            await self._pending.complete(user_id, began_at)
         except (MonitoringError, StorageError) as error:
             log.error("user_not_erased", user=user_id, code=error.code, retry=retry)
         except asyncio.CancelledError:

@@ -49,7 +49,10 @@ async def follow_image_upkeep(
 async def follow_erasures(
     erasure: RecordErasure, pending: PendingErasures, sleep: Callable[[float], Awaitable[None]]
 ) -> None:
-    """Erase the records of deleted users whose erasure failed or was interrupted, until cancelled."""
+    """Erase the records of deleted users again after their last requests have ended, until cancelled.
+
+    An erasure that failed or was interrupted is repeated, too.
+    """
     await sleep(FIRST_CHECK_S)
     while True:
         try:

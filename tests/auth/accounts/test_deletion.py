@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.deletion import AccountDeletion
-from auth.accounts.erasures import PendingErasure, PendingErasures, add_pending_erasure
+from auth.accounts.erasures import LONGEST_REQUEST, PendingErasure, PendingErasures, add_pending_erasure
 from auth.accounts.store import User, UserStore
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.changes import ChangeFeed
@@ -48,6 +48,11 @@ async def count_rows(engine: AsyncEngine) -> dict[str, int]:
         }
 
 
+async def read_owners(engine: AsyncEngine) -> set[str]:
+    async with engine.begin() as connection:
+        return set((await connection.execute(select(usage.c.owner))).scalars())
+
+
 async def test_everything_of_the_user_goes(engine: AsyncEngine) -> None:
     """A deletion removes the user's sessions, refresh tokens, keys, networks and usage, and keeps another user's."""
     await add_user_with_everything(engine, "bob")
@@ -71,8 +76,31 @@ async def test_an_erasure_is_pending_until_it_is_done(engine: AsyncEngine) -> No
     assert await pending.take_due(due_at + timedelta(hours=1)) == [PendingErasure(user.id, "adam")]
     clock_set_back = due_at - timedelta(days=30)
     assert await pending.take_due(clock_set_back) == [PendingErasure(user.id, "adam")]
-    await pending.complete(user.id)
+    await pending.complete(user.id, due_at + timedelta(hours=1))
     assert await pending.take_due(due_at + timedelta(days=1)) == []
+
+
+async def test_an_erasure_is_repeated_after_the_longest_request(engine: AsyncEngine) -> None:
+    """An erasure that began while requests could still record something stays pending until they have ended."""
+    pending, began_at = PendingErasures(engine), datetime.now(UTC)
+    user = await UserStore(engine).add("ana", Role.CLIENT, "$h")
+    await AccountDeletion(engine).delete(user.id, "adam")
+    ended_at = datetime.now(UTC) + LONGEST_REQUEST
+    for minutes in (0, 2):
+        await pending.complete(user.id, began_at + timedelta(minutes=minutes))
+    assert await pending.take_due(began_at + LONGEST_REQUEST - timedelta(seconds=1)) == []
+    assert await pending.take_due(ended_at) == [PendingErasure(user.id, "adam")]
+    await pending.complete(user.id, ended_at)
+    assert await pending.take_due(ended_at + timedelta(days=1)) == []
+
+
+async def test_a_clock_that_was_set_back_keeps_no_erasure_pending(engine: AsyncEngine) -> None:
+    """An erasure is complete if the time of the deletion is far in the future, because the clock was wrong then."""
+    pending, now = PendingErasures(engine), datetime.now(UTC)
+    user = await UserStore(engine).add("ana", Role.CLIENT, "$h")
+    await AccountDeletion(engine).delete(user.id, "adam")
+    await pending.complete(user.id, now - timedelta(days=30))
+    assert await pending.take_due(now + timedelta(days=1)) == []
 
 
 async def test_a_pending_erasure_of_a_user_who_exists_is_removed(engine: AsyncEngine) -> None:
@@ -87,15 +115,17 @@ async def test_a_pending_erasure_of_a_user_who_exists_is_removed(engine: AsyncEn
 
 
 async def test_completing_an_erasure_removes_later_usage(engine: AsyncEngine) -> None:
-    """What a request that was running during the deletion has added to the usage does not remain."""
-    user = await UserStore(engine).add("ana", Role.CLIENT, "$h")
+    """What a request that was running during the deletion has added to the user's and the key's usage is removed."""
+    await add_user_with_everything(engine, "bob")
+    others = await read_owners(engine)
+    user = await add_user_with_everything(engine, "ana")
+    owners = await read_owners(engine) - others
     await AccountDeletion(engine).delete(user.id, "adam")
-    row = {"owner": user_owner(user.id), "month": "2026-11", "requests": 1, "pixels": 65536}
     async with engine.begin() as connection:
-        await connection.execute(insert(usage).values(**row))
-    await PendingErasures(engine).complete(user.id)
-    async with engine.begin() as connection:
-        assert (await connection.execute(select(usage))).all() == []
+        for owner in owners:
+            await connection.execute(insert(usage).values(owner=owner, month="2026-11", requests=1, pixels=65536))
+    await PendingErasures(engine).complete(user.id, datetime.now(UTC))
+    assert (len(owners), await read_owners(engine)) == (2, others)
 
 
 async def test_credentials_are_revoked_in_every_process(engine: AsyncEngine) -> None:

@@ -102,6 +102,13 @@ async def test_a_stop_before_the_records_are_erased(settings: Settings) -> None:
     assert (line["event"], line["retry"]) == ("user_not_erased", f"atalaya users delete {UNKNOWN}")
 
 
+async def let_time_pass(engine: AsyncEngine) -> None:
+    """Make every pending erasure due, as if its user was deleted a day ago."""
+    now = datetime.now(UTC)
+    async with engine.begin() as connection:
+        await connection.execute(update(pending_erasures).values(due_at=now, deleted_at=now - DAY))
+
+
 class _FaultyLog(AuditStore):
     """Erases, and then fails once with an unexpected error."""
 
@@ -126,14 +133,38 @@ async def test_an_interrupted_erasure_is_completed(settings: Settings, monkeypat
     await AccountDeletion(engine).delete(ana.id, "adam")
     with capture_logs() as logs:
         await erasing.erase(ana.id, "adam")
-        async with engine.begin() as connection:
-            await connection.execute(update(pending_erasures).values(due_at=datetime.now(UTC)))
+        await let_time_pass(engine)
         async with run_in_background(follow_erasures(erasing, pending, _sleep_briefly)):
             await wait_until_async(lambda: len(logs) == 2)
     assert await pending.take_due(datetime.now(UTC) + DAY) == []
     await engine.dispose()
     assert [line["event"] for line in logs] == ["user_not_erased", "user_erased"]
     assert logs[0]["retry"] == f"atalaya users delete {ana.id}"
+
+
+async def test_what_a_long_request_records_is_erased(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prediction that a user's running request records after the erasure is erased once no request can still run."""
+    monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
+    url = settings.database_url.get_secret_value()
+    engine = open_engine(url)
+    pending = PendingErasures(engine)
+    erasing = RecordErasure(settings, AuditStore(engine), pending, DatabaseLogin(url), None)
+    ana = next(user for user in await UserStore(engine).list() if user.name == "ana")
+    fill_ledger(url, 2, datetime.now(UTC), ana.id)
+    await AccountDeletion(engine).delete(ana.id, "adam")
+
+    def count_predictions() -> list[int]:
+        return [line["predictions"] for line in logs if line["event"] == "user_erased"]
+
+    with capture_logs() as logs:
+        await erasing.erase(ana.id, "adam")
+        fill_ledger(url, 3, datetime.now(UTC) + timedelta(seconds=9), ana.id)  # also by another replica's clock
+        await let_time_pass(engine)
+        async with run_in_background(follow_erasures(erasing, pending, _sleep_briefly)):
+            await wait_until_async(lambda: len(count_predictions()) == 2)
+    assert await pending.take_due(datetime.now(UTC) + DAY) == []
+    await engine.dispose()
+    assert count_predictions() == [2, 3]
 
 
 async def test_earlier_predictions_wait_for_the_key(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +180,7 @@ async def test_earlier_predictions_wait_for_the_key(settings: Settings, monkeypa
     with capture_logs() as logs:
         for user in (ana, olga):
             await AccountDeletion(engine).delete(user.id, "adam")
+            await let_time_pass(engine)
             await erasing.erase(user.id, "adam")
         waiting = [each.user_id for each in await pending.take_due(datetime.now(UTC) + DAY)]
         erasing.use_signer(Signer(KEY))
