@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 import structlog
-from fastapi import BackgroundTasks, Depends
+from fastapi import Depends
 from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer
 from msgspec import Struct
@@ -90,12 +90,6 @@ async def _require_mover(request: Request) -> AliasMover:
     return mover
 
 
-def _schedule_image_erasure(request: Request, tasks: BackgroundTasks) -> Callable[[str], None]:
-    """Return a function that schedules the erasure of a user's images after the response."""
-    erasure = get_services(request).recording.erasure
-    return lambda user_id: tasks.add_task(erasure.erase_images, user_id)
-
-
 Auth = Annotated[AuthServices, Depends(_provide(lambda services: services.auth))]
 Users = Annotated[AccountService, Depends(_provide(lambda services: services.auth.accounts))]
 Deletion = Annotated[AccountDeletion, Depends(_provide(lambda services: services.auth.deletion))]
@@ -111,7 +105,6 @@ Costs = Annotated[CostService, Depends(_provide(lambda services: services.record
 History = Annotated[LedgerReader, Depends(_provide(lambda services: services.recording.history))]
 SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.runtime.settings))]
 ErasureDep = Annotated[RecordErasure, Depends(_provide(lambda services: services.recording.erasure))]
-ScheduleImageErasure = Annotated[Callable[[str], None], Depends(_schedule_image_erasure)]
 HealthDep = Annotated[Health, Depends(_provide(lambda services: services.runtime.health))]
 Mover = Annotated[AliasMover, Depends(_require_mover)]
 Canary = Annotated[CanaryServices, Depends(_provide(lambda services: services.canary))]

@@ -13,9 +13,9 @@ from api.deps import (
     Changes,
     Codes,
     CurrentPrincipal,
+    ErasureDep,
     GuardedRoute,
     Logins,
-    ScheduleImageErasure,
     SettingsDep,
     Users,
     require_login,
@@ -96,7 +96,7 @@ async def allow_images(
     users: Users,
     changes: Changes,
     settings: SettingsDep,
-    schedule_erasure: ScheduleImageErasure,
+    erasure: ErasureDep,
     user: OwnAccount,
     body: ImagePermission,
 ) -> ImageKeeping:
@@ -105,7 +105,7 @@ async def allow_images(
     changed = await users.change(user.id, UserChange(keep_images=body.keep), record=record)
     await changes.catch_up_after_commit()
     if not body.keep:
-        schedule_erasure(user.id)
+        erasure.start_images(user.id)
     return _describe_keeping(settings, changed)
 
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +16,6 @@ from api.deps import (
     Deletion,
     ErasureDep,
     GuardedRoute,
-    ScheduleImageErasure,
     Users,
     require_login,
 )
@@ -76,7 +74,7 @@ async def change(
     request: Request,
     users: Users,
     changes: Changes,
-    schedule_erasure: ScheduleImageErasure,
+    erasure: ErasureDep,
     principal: CurrentPrincipal,
     user_id: UuidInPath,
     body: UserPatch,
@@ -97,7 +95,7 @@ async def change(
         raise
     await changes.catch_up_after_commit()
     if body.keep_images is False:
-        schedule_erasure(user.id)
+        erasure.start_images(user.id)
     return UserResponse.of(user)
 
 
@@ -109,7 +107,7 @@ async def delete(
     erasure: ErasureDep,
     principal: CurrentPrincipal,
     user_id: UuidInPath,
-) -> Response:
+) -> None:
     """Delete a user for good; every process rejects the user's credentials within a second.
 
     Afterwards the user's images, and what the ledger and the audit log hold about the user, are erased in the
@@ -125,7 +123,7 @@ async def delete(
         await record_event(request, "user", "refused", target=f"user:{user_id}", code=error.code)
         raise
     await changes.catch_up_after_commit()
-    return Response(status_code=204, background=BackgroundTask(erasure.erase, user.id, principal.subject))
+    erasure.start(user.id, principal.subject)
 
 
 def _recording(request: Request, outcome: str, **detail: str) -> Record[User]:

@@ -94,6 +94,7 @@ async def open_recording_services(
         images = await stack.enter_async_context(open_image_services(settings, engine, metrics, activity))
         pending = PendingErasures(engine)
         erasure = RecordErasure(settings, audit_log, pending, login, images.store if images else None)
+        stack.push_async_callback(erasure.close)
         await stack.enter_async_context(run_in_background(follow_erasures(erasure, pending, activity.sleep)))
         cost = await stack.enter_async_context(open_cost_service(settings, quality, metrics, activity))
         yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality, images, cost)

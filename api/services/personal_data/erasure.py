@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from api.services.background import TaskSet
 from api.services.personal_data.store_thread import StoreThread
 from api.settings import Settings
 from auth.accounts.erasures import PendingErasures
@@ -30,7 +31,7 @@ log = structlog.get_logger("atalaya.erasure")
 
 
 class RecordErasure:
-    """Erases in short transactions, while the gateway serves requests."""
+    """Erases in short transactions, while the gateway serves requests. `close` ends what `start…` has started."""
 
     def __init__(
         self,
@@ -45,10 +46,20 @@ class RecordErasure:
         self._audit_log = audit_log
         self._pending = pending
         self._images = images
+        self._tasks = TaskSet()
+        self.close = self._tasks.close
         self._signer = Signer(settings.ledger_key()) if settings.ledger.signing_key is not None else None
 
     def use_signer(self, signer: Signer) -> None:
         self._signer = signer
+
+    def start(self, user_id: str, actor: str) -> None:
+        """Call `erase` in a task, which continues after the response to the request."""
+        self._tasks.start(self.erase(user_id, actor))
+
+    def start_images(self, user_id: str) -> None:
+        """Call `erase_images` in a task, which continues after the response to the request."""
+        self._tasks.start(self.erase_images(user_id))
 
     async def erase(self, user_id: str, actor: str) -> None:
         """Erase the records and the images of a user who was just deleted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,18 @@ def test_an_administrator_decides_for_a_user(
     wait_until(lambda: archive.measure() == 0)
     fields = [entry["detail"].get("fields") for entry in client.get("/v1/audit", headers=admin).json()["entries"]]
     assert fields.count("keep_images") == 2
+
+
+def test_an_erasure_outlasts_its_request(settings: Settings, log_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that withdraw consent or delete a user end before the erasure, which a shutdown cancels."""
+    monkeypatch.setattr(erasure, "IN_FLIGHT_S", PATIENCE_S)
+    started = time.monotonic()
+    with TestClient(create_app(settings, registry=CollectorRegistry())) as client:
+        bearer, admin = log_in(client), log_in(client, "adam")
+        allow(client, bearer, keep=False)
+        path = f"/v1/users/{find_user_id(client, bearer)}"
+        assert client.delete(path, headers=admin).status_code == 204
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_a_failing_store_fails_no_prediction(settings: Settings, log_in: Any, sample: bytes, tmp_path: Path) -> None:
