@@ -12,7 +12,7 @@ from monitoring.audit.trail import AuditTrail
 # Callers can cause any number of these, so the trail writes them in the background and merges equal ones.
 # Every other outcome is durable before the caller gets a response.
 BACKGROUND_OUTCOMES = frozenset(
-    {"missing", "invalid", "forbidden", "refused", "not_found", "rate_limited", "misdirected"}
+    {"missing", "invalid", "forbidden", "refused", "unrecorded", "not_found", "rate_limited", "misdirected"}
 )
 
 

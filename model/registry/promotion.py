@@ -40,9 +40,19 @@ class AliasMover:
         self._key = key
 
     def promote(
-        self, model: str, version: str, *, who: str, why: str, alias: str = PRODUCTION, expected: str | None = None
+        self,
+        model: str,
+        version: str,
+        *,
+        who: str,
+        why: str,
+        alias: str = PRODUCTION,
+        expected: str | None = None,
+        before_move: Callable[[Change], object] = lambda _: None,
     ) -> Mapping[str, Change]:
         """Point the alias to the version, and its `previous` alias to the version before.
+
+        `before_move` is called with the change of the alias after all checks. If it raises, no alias moves.
 
         Returns the versions of each alias before and after. Raises AliasMoved if the alias does not point to
         `expected`, AliasUnchanged, and ArtefactError if the version is damaged or not signed as required.
@@ -54,7 +64,11 @@ class AliasMover:
         if before == after:
             raise AliasUnchanged(f"{alias!r} points to {model} {after} already. Nothing was changed.")
         verify_artefact(self.registry.find_folder(model, after), self._key)
+        if self._mirrored:
+            raise AliasesElsewhere
         targets = {alias: after} if before is None else {alias: after, previous: before}
+        self.record_moves(model)  # if this fails, no alias moves
+        before_move(Change(before, after))
         return self.move(model, targets, who=who, why=why, expected={alias: before})
 
     def roll_back(

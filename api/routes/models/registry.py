@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Annotated, TypeVar
 
 import structlog
@@ -32,13 +33,15 @@ from model.errors import ArtefactError, ModelError
 from model.registry.artefact import Manifest, read_manifest
 from model.registry.errors import MoveUnrecorded, RegistryUnavailable
 from model.registry.files import FileRegistry
+from model.registry.moves import Change
 from model.registry.state import NAME_PATTERN
-from monitoring.errors import MonitoringError
+from monitoring.errors import AuditUnavailable, MonitoringError
 from monitoring.ledger.entries import name_model_subject
 
 T = TypeVar("T")
 
 _MAX_LIMIT = 200
+_AUDIT_LIMIT_S = 15.0  # the audit log itself gives up earlier
 _READER, _WRITER = Depends(Caller(Scope.MODELS_READ)), Depends(Caller(Scope.MODELS_WRITE))
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$")]
@@ -109,11 +112,24 @@ async def move_alias(
 
     All processes follow an alias of the model in service within two seconds.
     """
-    target = f"model:{name}"
+    target, loop = f"model:{name}", asyncio.get_running_loop()
+
+    def record(change: Change) -> None:
+        """Record the move before it takes effect, since the registry is not in the database. Runs in a thread."""
+        detail = {"alias": alias, "from": change.before or "", "to": change.after or "", "why": body.why}
+        recording = record_event(request, "model", "promoted", target=target, within=None, **detail)
+        _wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
+
     try:
         changes = await _run(
             lambda: mover.promote(
-                name, body.version, who=principal.subject, why=body.why, alias=alias, expected=body.expect
+                name,
+                body.version,
+                who=principal.subject,
+                why=body.why,
+                alias=alias,
+                expected=body.expect,
+                before_move=record,
             ),
             name,
             body.version,
@@ -122,11 +138,16 @@ async def move_alias(
         outcome = "unrecorded" if isinstance(error, MoveUnrecorded) else "refused"
         await record_event(request, "model", outcome, target=target, alias=alias, code=error.code)
         raise
-    moved = changes[alias]
-    detail = {"alias": alias, "from": moved.before or "", "to": moved.after or "", "why": body.why}
-    # Outside of a transaction: the registry is not in the database, and the ledger has recorded the move.
-    await record_event(request, "model", "promoted", target=target, within=None, **detail)
     return MovedAliases.of(name, changes)
+
+
+def _wait_for(recorded: Future[None]) -> None:
+    """Raises AuditUnavailable."""
+    try:
+        recorded.result(_AUDIT_LIMIT_S)
+    except TimeoutError:
+        recorded.cancel()
+        raise AuditUnavailable from None
 
 
 def _read_manifest(registry: FileRegistry, name: str, version: str) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,21 @@ def test_rejected_moves_change_nothing(move: Move, registry: FileRegistry, tmp_p
         assert (response.status_code, response.json()["code"]) == expected
         assert str(tmp_path) not in response.text
     assert registry.read(MODEL) == before
+
+
+def test_a_move_that_the_audit_log_cannot_record_does_not_happen(
+    client: TestClient, operator: Bearer, move: Move, registry: FileRegistry, tmp_path: Path
+) -> None:
+    """While the audit log cannot be written, no alias moves; the repeated request succeeds, and has one entry."""
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as connection:
+        connection.execute("ALTER TABLE audit_events RENAME TO elsewhere")
+        failed = move("1.0")
+        assert (failed.status_code, failed.json()["code"]) == (503, "audit_unavailable")
+        assert registry.read(MODEL).aliases == {}
+        connection.execute("ALTER TABLE elsewhere RENAME TO audit_events")
+    assert move("1.0").status_code == 200
+    entries = client.get("/v1/audit?event=model&outcome=promoted", headers=operator).json()["entries"]
+    assert [entry["detail"] for entry in entries] == [{"alias": "production", "from": "", "to": "1.0", "why": "to 1.0"}]
 
 
 def test_clients_neither_see_nor_move_models(client: TestClient, bearer: Bearer) -> None:
