@@ -81,16 +81,16 @@ class RedisWindows:
 
     async def hit(self, item: RateLimitItem, name: str, caller: str, number: int = 1) -> LimitResult:
         key, window_ms = f"atalaya:windows:{item.key_for(name, caller)}", item.get_expiry() * 1000
-        async with self._connection_slots:
-            if self._unavailable:  # another request found Redis unavailable while this one waited for a slot
-                raise StoreUnavailable("lost")
-            try:
-                async with asyncio.timeout(REPLY_LIMIT_S):
-                    arguments = [item.amount, window_ms, SLICES, number]
-                    counted, remaining, reset_ms = await self._script([key], arguments)
-            except self._errors as error:
-                self._unavailable = True
-                raise StoreUnavailable(type(error).__name__) from None
+        try:
+            # The wait for a slot counts too: otherwise a slow Redis would delay requests without limit.
+            async with asyncio.timeout(REPLY_LIMIT_S), self._connection_slots:
+                if self._unavailable:  # another request found Redis unavailable while this one waited for a slot
+                    raise StoreUnavailable("lost")
+                arguments = [item.amount, window_ms, SLICES, number]
+                counted, remaining, reset_ms = await self._script([key], arguments)
+        except self._errors as error:
+            self._unavailable = True
+            raise StoreUnavailable(type(error).__name__) from None
         # Leave out the extra millisecond: clients get whole seconds, rounded up, which must not exceed the window.
         return LimitResult(item, bool(counted), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
 
