@@ -14,6 +14,8 @@ from api.errors import SettingsError
 from api.settings import Settings
 from storage.filesystems import read_file_version
 
+_Versions = tuple[object, ...]
+
 
 class CertificateProtocol(HttpToolsProtocol):
     """Adds `client_cert_chain` of ASGI's TLS extension: the client's own certificate as PEM, without its issuers."""
@@ -39,10 +41,11 @@ class ServerTls:
     `context` has the newest certificates that were valid, for the next connections. Open connections keep theirs.
     """
 
-    def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
+    def __init__(self, settings: Settings, context: ssl.SSLContext, versions: _Versions) -> None:
+        """`versions` are those of the files, found before `context` was loaded from them."""
         self.context = context
         self._settings = settings
-        self._loaded = self._seen = self._find_versions()
+        self._loaded = self._seen = versions
 
     def reload(self) -> bool:
         """Load the files if they differ from the loaded ones, and have not changed since the last call.
@@ -50,7 +53,7 @@ class ServerTls:
         So a certificate is not loaded before its key has been written. Returns whether the files were loaded.
         Raises SettingsError once for invalid files. The previous certificates stay in use until the files change.
         """
-        versions = self._find_versions()
+        versions = _find_versions(self._settings)
         changing, self._seen = versions != self._seen, versions
         if changing or versions == self._loaded:
             return False
@@ -58,15 +61,12 @@ class ServerTls:
         self.context = server_context(self._settings) or self.context
         return True
 
-    def _find_versions(self) -> tuple[object, ...]:
-        paths = self._settings.tls_certificate, self._settings.tls_key, self._settings.tls_client_ca
-        return tuple(read_file_version(path) for path in paths if path is not None)
-
 
 def open_tls(settings: Settings) -> ServerTls | None:
     """Load the certificates; None without TLS_CERTIFICATE. Raises SettingsError."""
+    versions = _find_versions(settings)  # before loading, so that a change during it is noticed
     context = server_context(settings)
-    return None if context is None else ServerTls(settings, context)
+    return None if context is None else ServerTls(settings, context, versions)
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
@@ -92,6 +92,11 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
     return context
+
+
+def _find_versions(settings: Settings) -> _Versions:
+    paths = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    return tuple(read_file_version(path) for path in paths if path is not None)
 
 
 @contextmanager
