@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from storage.images.archive import ImageArchive
 
@@ -14,16 +17,28 @@ T = TypeVar("T")
 
 
 class StoreThread:
-    """One thread that runs the operations in order, however long the store takes to respond."""
+    """One thread that runs the operations in order, however long the store takes to respond.
+
+    Not a ThreadPoolExecutor: Python waits for the threads of one before the process exits.
+    """
 
     def __init__(self, archive: ImageArchive) -> None:
         self.archive = archive
-        self._thread = ThreadPoolExecutor(1, "image-store")
+        self._operations: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._waiting: set[str] = set()
 
     async def run(self, operation: Callable[[], T]) -> T:
-        """Run the operation in the thread. Raises what it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
+        """Run the operation in the thread. Raises what it raises, and RuntimeError after `close`."""
+        if self._closed:
+            raise RuntimeError("The thread of the image store is closed.")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run_all, name="image-store", daemon=True)
+            self._thread.start()
+        result = Future[T]()
+        self._operations.put((result, operation))
+        return await asyncio.wrap_future(result)
 
     async def erase(self, owner: str) -> int | None:
         """Erase an owner's images. Returns their number, or None if an erasure for this owner is waiting already.
@@ -40,8 +55,22 @@ class StoreThread:
             raise
 
     def close(self) -> None:
-        """Cancel the waiting operations, and do not wait for the running one."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Cancel the waiting operations. Neither this nor the exit of the process waits for the running one."""
+        self._closed = True
+        with suppress(Empty):
+            while (waiting := self._operations.get_nowait()) is not None:
+                waiting[0].cancel()
+        self._operations.put(None)
+
+    def _run_all(self) -> None:
+        while (waiting := self._operations.get()) is not None:
+            result, operation = waiting
+            if result.set_running_or_notify_cancel():
+                try:
+                    result.set_result(operation())
+                except BaseException as error:  # the caller gets every error; the thread continues
+                    result.set_exception(error)
+            del waiting, result, operation  # keep no references until the next operation
 
     def _erase_now(self, owner: str) -> int:
         self._waiting.discard(owner)  # before listing: images added after it need another erasure

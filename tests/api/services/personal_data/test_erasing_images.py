@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -36,10 +38,24 @@ from storage.images.opening import open_blobs
 from storage.images.sealing import ImageSeal
 from storage.logins import DatabaseLogin
 from tests.monitoring.ledger.ledgers import KEY, fill_ledger
-from tests.support.polling import wait_until_async
+from tests.support.paths import ROOT
+from tests.support.polling import PATIENCE_S, wait_until_async
 
 UNKNOWN = "0a54f4b8-bc9a-4019-bf0d-15032078e849"
 DAY = timedelta(days=1)
+# Ends although the operation of the store never does.
+CLOSE_DURING_AN_OPERATION = """
+import asyncio, threading
+from api.services.personal_data.store_thread import StoreThread
+
+async def main():
+    store, started = StoreThread(None), threading.Event()
+    operation = asyncio.ensure_future(store.run(lambda: (started.set(), threading.Event().wait())))
+    await asyncio.to_thread(started.wait)
+    store.close()
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -56,8 +72,14 @@ def keep(store: StoreThread, owner: str, made_at: datetime) -> str:
 @asynccontextmanager
 async def occupied(store: StoreThread) -> AsyncIterator[None]:
     """Prevent the store from responding until the context ends."""
-    released = threading.Event()
-    operation = asyncio.ensure_future(store.run(released.wait))
+    started, released = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        started.set()
+        released.wait()
+
+    operation = asyncio.ensure_future(store.run(wait))
+    await asyncio.to_thread(started.wait)
     try:
         yield
     finally:
@@ -218,6 +240,24 @@ async def test_a_cancelled_erasure_can_be_repeated(store: StoreThread) -> None:
         with pytest.raises(asyncio.CancelledError):
             await cancelled
     assert await store.erase(UNKNOWN) == 1
+
+
+async def test_closing_cancels_the_operations_that_wait(store: StoreThread) -> None:
+    """Closing cancels the operations that have not started, and lets the running one end; later ones are rejected."""
+    async with occupied(store):
+        waiting = asyncio.ensure_future(store.erase(UNKNOWN))
+        await asyncio.sleep(0)
+        store.close()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    with pytest.raises(RuntimeError):
+        await store.erase(UNKNOWN)
+
+
+def test_a_running_operation_does_not_delay_the_exit() -> None:
+    """A process whose store does not respond exits with status 0 once the thread is closed."""
+    command = [sys.executable, "-c", CLOSE_DURING_AN_OPERATION]
+    assert subprocess.run(command, cwd=ROOT, timeout=PATIENCE_S, check=False).returncode == 0
 
 
 async def test_upkeep_removes_what_may_not_be_kept(engine: AsyncEngine, store: StoreThread) -> None:
