@@ -8,7 +8,7 @@ from http import HTTPStatus
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -223,6 +223,8 @@ async def _handle_invalid_request(request: Request, error: Exception) -> Respons
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     # FastAPI wraps errors that reading the body raises.
+    if isinstance(error.__cause__, ClientDisconnect):
+        raise error.__cause__  # Observe records it
     if isinstance(error.__cause__, BodyTooLarge | RequestTooSlow | UnsupportedEncoding | model.MemoryFull):
         return await _handle_error(request, error.__cause__)
     status = HTTPStatus(error.status_code)
