@@ -12,6 +12,7 @@ ApiError
 ├── BadRequest             bad_request
 ├── HeadTooLarge           head_too_large
 ├── RequestTooSlow         request_too_slow
+├── ShuttingDown           shutting_down
 ├── BodyTooLarge           body_too_large
 ├── UnsupportedBody        unsupported_body
 │   └── UnsupportedEncoding  unsupported_encoding
@@ -126,6 +127,15 @@ class RequestTooSlow(ApiError):
     """The client sends so slowly that the gateway no longer waits."""
 
     code = "request_too_slow"
+
+
+class ShuttingDown(ApiError):
+    """The gateway ends while it still handles the request."""
+
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("The gateway is shutting down. Send the request again.")
 
 
 class BodyTooLarge(ApiError):

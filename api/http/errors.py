@@ -32,6 +32,7 @@ from api.errors import (
     RequestTooSlow,
     SecretsUnavailable,
     SettingsError,
+    ShuttingDown,
     UnsupportedBody,
     UnsupportedEncoding,
     VersionRejected,
@@ -61,6 +62,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
     UnsupportedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -182,7 +184,7 @@ _MAX_REPORTED = 10  # how many validation errors of a request are reported
 _BEARER = 'Bearer realm="atalaya"'
 
 
-def find_status(error: Exception) -> HTTPStatus | None:
+def find_status(error: BaseException) -> HTTPStatus | None:
     """Return the status of the nearest mapped class, or None for an error that no request can cause."""
     return next((STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR), None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -15,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.errors import ShuttingDown
 from api.http.addresses.host_names import PROBES
 from api.http.draining import Draining
 from api.http.problems import respond_with_problem
@@ -40,7 +42,8 @@ class Observe:
     """Gives every response a request id and security headers, and records its duration, log line and spans.
 
     `extra_headers` makes further headers from the request's state, such as those of the rate limits. An error without a
-    handler is logged, reported and turned into a 500 response that does not reveal the cause.
+    handler is logged, reported and turned into a 500 response that does not reveal the cause. A request that the server
+    cancels because it shuts down gets a 503, unless its response has begun.
     """
 
     def __init__(
@@ -96,6 +99,11 @@ class Observe:
         except ClientDisconnect:
             state.setdefault("problem_code", "client_left")
             status = status or CLIENT_LEFT
+        except asyncio.CancelledError:
+            # The server has no time left. Not raised again, because it would log a traceback for each request.
+            state["problem_code"] = ShuttingDown.code
+            if not status:
+                await _shutting_down(scope)(scope, receive, send_observed)
         except Exception as error:
             state["problem_code"] = _INTERNAL_ERROR
             failure = error
@@ -129,6 +137,7 @@ class Observe:
         return respond_with_problem(scope, HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail)
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float, failure: Exception | None) -> None:
+        status = status or HTTPStatus.INTERNAL_SERVER_ERROR.value  # which the server sends if there is no response
         route, code = _find_route(scope, status), scope["state"].get("problem_code", "")
         error_type = _find_error_type(status, code)
         trace = scope["state"].get("trace")
@@ -153,6 +162,11 @@ class Observe:
             log.debug("request", **line)
         else:
             log.info("request", **line)
+
+
+def _shutting_down(scope: Scope) -> ASGIApp:
+    error, headers = ShuttingDown(), {"Retry-After": "1", "Connection": "close"}
+    return respond_with_problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, error.code, str(error), headers)
 
 
 def _request_id(offered: str | None) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 
+from api.errors import ShuttingDown
 from api.http.errors import find_status
 from api.http.middleware import CLIENT_LEFT
 from api.prediction.errors import ClientDisconnected
 
 
-def classify_error(error: Exception) -> tuple[int, str]:
+def classify_error(error: BaseException) -> tuple[int, str]:
     """Return the status and the stable code of the response to `error`."""
+    if isinstance(error, asyncio.CancelledError):
+        error = ShuttingDown()
     status = find_status(error)
     if status is not None:
         code: str = error.code  # type: ignore[attr-defined]  # every mapped class declares it

@@ -6,6 +6,7 @@ every rejected request in the ledger.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
@@ -55,7 +56,7 @@ T = TypeVar("T")
 Process = Callable[..., Coroutine[Any, Any, T]]
 
 # Maps an error to the HTTP status and the stable code that the ledger records.
-ClassifyError = Callable[[Exception], tuple[int, str]]
+ClassifyError = Callable[[BaseException], tuple[int, str]]
 
 # Waiting for more predictions would delay each one, and hardly reduce its share of the commit's cost.
 _MAX_LINGER_FOR = 3
@@ -169,7 +170,7 @@ class PredictionPipeline:
             with self._record_refusals(request.origin):
                 return await estimate_cost(self._meter, request.origin.principal, needs.pixels)
 
-    def record_refusal(self, origin: RequestOrigin, error: Exception) -> None:
+    def record_refusal(self, origin: RequestOrigin, error: BaseException) -> None:
         """Record a request that got no prediction. Transports call this only for requests that never reached `run`."""
         if not isinstance(error, InvalidToken | SubjectBarred):  # revoked meanwhile: the request has no principal
             self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
@@ -265,7 +266,7 @@ class PredictionPipeline:
     def _record_refusals(self, origin: RequestOrigin) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # the server cancels requests when it ends
             self.record_refusal(origin, error)
             raise
 

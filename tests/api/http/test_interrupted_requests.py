@@ -1,7 +1,9 @@
-"""Requests that end before their response: the client disconnects."""
+"""Requests that end before their response: the client disconnects, or the server shuts down."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -58,3 +60,24 @@ def test_a_client_that_disconnects_during_its_body_is_recorded(
     (line,) = [line for line in logs if line["event"] == "request"]
     assert (line["http.response.status_code"], line["code"]) == (499, "client_left")
     assert line["log_level"] == "info"
+
+
+def test_a_request_that_the_server_cancels_gets_a_problem_document(client: TestClient, bearer: dict[str, str]) -> None:
+    """A request that the server cancels gets a 503 that says when to repeat it, as log and metrics say too."""
+
+    async def receive() -> Message:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        raise AssertionError
+
+    with capture_logs() as logs:
+        start, body = post(client, "/v1/keys", receive, bearer, "application/json")
+    headers = dict(start["headers"])
+    assert (start["status"], json.loads(body["body"])["code"]) == (503, "shutting_down")
+    assert (headers[b"retry-after"], headers[b"connection"]) == (b"1", b"close")
+    (line,) = [line for line in logs if line["event"] == "request"]
+    assert (line["http.response.status_code"], line["code"], line["log_level"]) == (503, "shutting_down", "info")
+    metrics = client.get("/metrics", headers=bearer).text
+    assert 'http_response_status_code="0"' not in metrics

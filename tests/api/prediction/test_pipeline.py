@@ -155,6 +155,20 @@ async def test_a_client_that_disconnects_while_sending_is_recorded_once(open_tra
     assert transport.metric("atalaya_shed_total", reason="caller_left") == 1
 
 
+async def test_a_request_that_the_server_cancels_is_recorded_once(open_transport: OpenTransport) -> None:
+    """A request that the server cancels because it shuts down is recorded with status 503, and not charged."""
+    backend = GatedBackend()
+    async with open_transport(backend, workers=1) as transport:
+        cancelled = asyncio.create_task(transport.run(IMAGE))
+        await until(lambda: backend.in_progress == 1)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        backend.gate.set()
+    assert transport.outcomes == [(503, "shutting_down", 1)]
+    assert transport.used_requests == 0
+
+
 async def test_a_client_that_disconnects_in_the_queue_is_recorded_once(open_transport: OpenTransport) -> None:
     """A request whose client disconnects while it is queued is neither inferred nor charged."""
 
