@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from model.errors import UnsupportedImage
 from model.imaging.bounds import check_size
 from model.imaging.containers.jpeg import (
@@ -55,11 +57,12 @@ def is_baseline(structure: JpegStructure) -> bool:
 
 def _check_work(structure: JpegStructure, length: int) -> None:
     """Limit the number of passes over the blocks: 14 bytes are enough to declare another scan over all of them."""
-    work = sum(_estimate_units(structure.frame, scan) for scan in structure.scans)
-    if structure.frame.marker in ARITHMETIC:
-        work += _ARITHMETIC_UNITS_PER_BYTE * length
     if len(structure.scans) > MAX_SCANS:
         raise UnsupportedImage(f"The JPEG has more than {MAX_SCANS} scans. Save a baseline JPEG.")
+    blocks = _count_blocks(structure.frame)
+    work = sum(_estimate_units(structure.frame.marker, blocks, scan) for scan in structure.scans)
+    if structure.frame.marker in ARITHMETIC:
+        work += _ARITHMETIC_UNITS_PER_BYTE * length
     if work > MAX_WORK:
         raise UnsupportedImage(
             f"The JPEG takes too long to decode: {len(structure.scans)} scans. Save a baseline JPEG, or scale it down."
@@ -68,15 +71,20 @@ def _check_work(structure: JpegStructure, length: int) -> None:
         raise UnsupportedImage(f"The JPEG has more than {MAX_TABLE_BYTES} bytes of tables. Save a baseline JPEG.")
 
 
-def _estimate_units(frame: Frame, scan: Scan) -> int:
-    blocks = sum(
-        max((part.blocks for part in frame.components if part.identifier == identifier), default=0)
-        for identifier in scan.components
-    )
-    if frame.marker in ARITHMETIC:
-        coefficients = scan.coefficients if frame.marker in PROGRESSIVE else 64
+def _count_blocks(frame: Frame) -> dict[int, int]:
+    """Return the number of blocks by component; the largest if components share an identifier."""
+    blocks: dict[int, int] = {}
+    for component in frame.components:
+        blocks[component.identifier] = max(component.blocks, blocks.get(component.identifier, 0))
+    return blocks
+
+
+def _estimate_units(marker: int, blocks_of: Mapping[int, int], scan: Scan) -> int:
+    blocks = sum(blocks_of.get(identifier, 0) for identifier in scan.components)
+    if marker in ARITHMETIC:
+        coefficients = scan.coefficients if marker in PROGRESSIVE else 64
         return blocks + blocks * coefficients // _ARITHMETIC_COEFFICIENTS_PER_UNIT
-    return blocks * _LOSSLESS_UNITS_PER_BLOCK if frame.marker == LOSSLESS else blocks
+    return blocks * _LOSSLESS_UNITS_PER_BLOCK if marker == LOSSLESS else blocks
 
 
 def _keeps_coefficients(structure: JpegStructure) -> bool:
