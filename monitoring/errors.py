@@ -2,6 +2,7 @@
 
     MonitoringError
     ├── AuditUnavailable     audit_unavailable
+    ├── AuditDamaged         audit_damaged         command line only
     ├── LedgerUnavailable    ledger_unavailable
     ├── LedgerFull           ledger_full
     ├── LedgerInUse          ledger_in_use         command line only
@@ -37,6 +38,17 @@ class AuditUnavailable(MonitoringError):
 
     def __init__(self) -> None:
         super().__init__("The audit log cannot be written or read. Check the database, or try again later.")
+
+
+class AuditDamaged(MonitoringError):
+    """Entries to be removed do not verify. They are kept, because removing them would hide what was changed."""
+
+    code = "audit_damaged"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem} The remaining entries were kept. Compare the audit log with an export that is kept elsewhere."
+        )
 
 
 class LedgerUnavailable(MonitoringError):

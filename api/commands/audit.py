@@ -132,7 +132,7 @@ def count_older_entries(settings: Settings) -> int:
 def prune_audit_log(settings: Settings) -> int:
     """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; returns how many.
 
-    Raises DatabaseUnavailable, AuditUnavailable.
+    Raises DatabaseUnavailable, AuditUnavailable, AuditDamaged.
     """
     before = _compute_retention_cutoff(settings)
     return run_with_engine(settings, lambda engine: AuditStore(engine).prune(before, command_actor()))

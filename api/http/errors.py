@@ -152,6 +152,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         monitoring.BadLedgerKey,
         monitoring.LedgerKeyMissing,
         monitoring.BadExport,
+        monitoring.AuditDamaged,
         monitoring.LedgerInUse,
         monitoring.LedgerDamaged,
         model.ArtefactError,

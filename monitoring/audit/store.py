@@ -25,7 +25,7 @@ from monitoring.audit.events import (
     sanitize,
 )
 from monitoring.audit.tables import audit_events, audit_head
-from monitoring.audit.verification import verify_chain
+from monitoring.audit.verification import verify_chain, verify_oldest
 from monitoring.chains.anchors import Anchor
 from monitoring.chains.reports import VerificationReport
 from monitoring.chains.timestamps import format_timestamp
@@ -125,7 +125,8 @@ class AuditStore:
         """Remove all entries before the first one that is not older than `before`; return their number.
 
         The head keeps the hash of the last removed entry, and new entries record the removal, so that the remaining
-        entries still verify.
+        entries still verify. Raises AuditDamaged if an entry to be removed, or the record of an earlier removal, does
+        not verify: the removal would hide that.
         """
         _, last = await self._find_older(before)
         total = 0
@@ -146,14 +147,13 @@ class AuditStore:
 
         The limit keeps the transaction short, because all writers wait for it.
         """
-        columns = audit_events.c
         async with _audit_errors(writing(self._engine, strict=True)) as connection:
             head = await _lock_head(connection)
             last = min(last, head.pruned_seq + _PRUNED_AT_ONCE)
             if last <= head.pruned_seq:
                 return 0
-            digest = (await connection.execute(select(columns.hash).where(columns.seq == last))).scalar_one()
-            await connection.execute(delete(audit_events).where(columns.seq <= last))
+            digest = await verify_oldest(connection, head, last)
+            await connection.execute(delete(audit_events).where(audit_events.c.seq <= last))
             await connection.execute(update(audit_head).where(_HEAD).values(pruned_seq=last, pruned_hash=digest))
             await _append(connection, [new_event(*PRUNED, actor=actor, detail=build_pruned_detail(last, digest))], head)
             removed: int = last - head.pruned_seq

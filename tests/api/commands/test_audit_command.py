@@ -9,13 +9,19 @@ import pwd
 import sqlite3
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from api.cli import run
+from api.commands.database import run_with_engine
+from api.settings import load_settings
 from auth.tokens.jws import generate_signing_key
+from monitoring.audit.events import new_event
+from monitoring.audit.store import AuditStore
 from tests.support.gateway import PASSWORD, create_database
 
 ME = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
@@ -186,11 +192,11 @@ def test_a_changed_entry_is_named(command: Command, start: Run, tmp_path: Path) 
     assert start("audit", "verify", "--anchor", f"1:{'0' * 64}")[0] == 1
 
 
-def test_old_entries_are_pruned(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_entries_are_pruned(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """`audit prune` removes entries older than the limit and is recorded; the rest verifies."""
-    add_user(command)
     assert command("audit", "prune", "--yes") == "0 entries older than 365 days removed.\n"
-    change_rows(tmp_path, "UPDATE audit_events SET at = '2020' || substr(at, 5)")
+    old = replace(new_event("user", "created", actor="olga"), at=datetime(2020, 1, 1, tzinfo=UTC))
+    run_with_engine(load_settings(), lambda engine: AuditStore(engine).append([old]))
     monkeypatch.setenv("MONITORING__AUDIT_KEEP_DAYS", "30")
     assert command("audit", "prune", "--dry-run") == "1 entry older than 30 days would be removed.\n"
     assert json.loads(command("audit", "prune", "--dry-run", "--json")) == {"would_remove": 1}
@@ -198,6 +204,18 @@ def test_old_entries_are_pruned(command: Command, tmp_path: Path, monkeypatch: p
     (entry,) = read_log(command)
     assert (entry["event"], entry["outcome"], entry["actor"]) == ("audit", "pruned", ME)
     assert command("audit", "verify").startswith("1 entry, unchanged.")
+
+
+def test_a_changed_log_is_not_pruned(start: Run, tmp_path: Path) -> None:
+    """`audit prune` fails with the problem that `verify` reports, and removes nothing."""
+    for name in ("ana", "bob"):
+        assert start("users", "add", name, "--role", "client", "--password-stdin", stdin=PASSWORD)[0] == 0
+    change_rows(tmp_path, "UPDATE audit_events SET at = '2020' || substr(at, 5)")
+    problem = start("audit", "verify")[2].strip()
+    status, out, error = start("audit", "prune", "--yes")
+    assert (status, out) == (1, "")
+    assert error.startswith(f"{problem} The remaining entries were kept.")
+    assert problem == start("audit", "verify")[2].strip()
 
 
 def test_the_signing_key_is_not_rotated_unrecorded(start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
