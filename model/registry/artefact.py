@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from model.drift.reference import Reference
 from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.confidence import describe_confidence, parse_confidence
+from model.registry.state import is_name
 from model.signing.documents import parse_text
 from model.signing.errors import ArtefactChanged
 
@@ -24,6 +26,8 @@ SIGNATURE = "model.sig"
 SCHEMA = 1
 TRAINING_FILES = frozenset({"model.keras"})
 """Files that only training and export open. A deployment, such as the container image, can leave them out."""
+MAX_BYTES = 2 << 30
+"""The largest size of a file and of an artefact, more than any that the gateway serves."""
 _DRIFT = "drift_reference"
 # Members of "input" that the decoder produces for every model; no other values can be served.
 _FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "range": [0, 255]}
@@ -135,7 +139,8 @@ def read_verified(folder: Path, manifest: Manifest, filename: str) -> bytes:
         raise ArtefactError(f"The manifest in {folder} does not list {filename}. Export the model again.")
     try:
         with (folder / filename).open("rb") as file:
-            data = file.read(entry.bytes + 1)
+            # `read` allocates the memory first. One byte more than expected shows that the file is larger.
+            data = file.read(min(entry.bytes, os.fstat(file.fileno()).st_size) + 1)
     except OSError as error:
         raise ArtefactError(f"{folder / filename} cannot be read. Copy the whole artefact folder.") from error
     if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -208,13 +213,13 @@ def _describe_file(path: Path) -> FileEntry:
 
 def _parse_entry(entry: Mapping[str, Any]) -> FileEntry:
     size = entry["bytes"]
-    if type(size) is not int or size < 0:
-        raise ValueError(f"{size!r} is not a size in bytes")
+    if type(size) is not int or not 0 <= size <= MAX_BYTES:
+        raise ValueError(f"{size!r} is not a size in bytes of at most {MAX_BYTES}")
     return FileEntry(parse_text(entry["sha256"]), size)
 
 
 def _check_filename(filename: str) -> str:
-    """Reject names that refer to files outside the folder."""
-    if filename != Path(filename).name:
-        raise ValueError(f"{filename!r} is not a plain file name")
+    """Reject names that refer to files outside the folder, or that a file system or a backup may not support."""
+    if not is_name(filename):
+        raise ValueError(f"{filename!a} is not a plain file name")
     return filename

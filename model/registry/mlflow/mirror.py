@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 from msgspec import Struct
 
 from model.errors import ArtefactError, ModelError
-from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest
+from model.registry.artefact import MANIFEST, MAX_BYTES, SIGNATURE, Manifest, read_manifest
 from model.registry.errors import (
     AliasMoved,
     InvalidName,
@@ -34,7 +34,6 @@ RETRY_S = 60.0
 
 _DOWNLOAD = ".download-"
 _MAX_DOCUMENT_BYTES = 8 << 20  # a manifest or a signature
-_MAX_BYTES = 2 << 30  # more than any artefact that the gateway serves
 
 # Takes the new version and the current version of each alias; None for no version. Raises AliasMoved.
 MoveAliases = Callable[[Mapping[str, str | None], Mapping[str, str | None]], object]
@@ -196,8 +195,8 @@ class Mirror:
                 f"The artefact is of the model {manifest.name!r}. Publish it as a registered model of this name."
             )
         size = sum(entry.bytes for entry in manifest.files.values())
-        if size > _MAX_BYTES:
-            raise ArtefactError(f"The artefact's files have {size} bytes in total; the limit is {_MAX_BYTES}.")
+        if size > MAX_BYTES:
+            raise ArtefactError(f"The artefact's files have {size} bytes in total; the limit is {MAX_BYTES}.")
         for filename, entry in manifest.files.items():
             self._server.download(f"{source}/{filename}", target / filename, entry.bytes)
         return manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import Manifest, read_manifest, read_verified, write_manifest
 
 CONTENT = b"the bytes of a graph"
+UNUSABLE_NAMES = ("../model.onnx", "..", ".", "", ".lock", "model\0onnx", "model\ud800", "m" * 300)
 
 
 @pytest.fixture
@@ -127,6 +129,19 @@ def test_a_wrong_size_is_a_digest_mismatch(folder: Path) -> None:
         read_verified(folder, read_manifest(folder), "model.onnx")
 
 
+def test_memory_for_a_file_is_limited_by_its_size(folder: Path) -> None:
+    """Reading a small file whose manifest announces the largest size takes little memory."""
+    change(folder, files={"model.onnx": {"sha256": "0", "bytes": 2 << 30}})
+    manifest = read_manifest(folder)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DigestMismatch):
+            read_verified(folder, manifest, "model.onnx")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_error_for_a_missing_file_names_it(folder: Path) -> None:
     """The error for an incomplete folder names the missing file."""
     (folder / "model.onnx").unlink()
@@ -177,9 +192,11 @@ def test_an_invalid_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
         {"input": {"normalise": True}},
         {"input": "256x256"},
         {"outputs": ["probabilities"]},
-        {"files": {"../model.onnx": {"sha256": "0", "bytes": 1}}},
+        *({"files": {name: {"sha256": "0", "bytes": 1}}} for name in UNUSABLE_NAMES),
         {"files": {"model.onnx": {"sha256": "0", "bytes": -1}}},
         {"files": {"model.onnx": {"sha256": "0", "bytes": "many"}}},
+        {"files": {"model.onnx": {"sha256": "0", "bytes": (2 << 30) + 1}}},
+        {"files": {"model.onnx": {"sha256": "0", "bytes": 10**30}}},
         {"files": {"model.onnx": {"bytes": 1}}},
     ],
 )
