@@ -106,7 +106,12 @@ class Collector:
         collected.models.add(image.model)
 
     def finish(self, classes: Sequence[str]) -> Dataset:
-        """Move the images to SPLIT/CLASS/SHA256.*. Each of `classes` gets a training folder, even without images."""
+        """Move the images to SPLIT/CLASS/SHA256.*. Each of `classes` gets a training folder, even without images.
+
+        Raises DatasetError.
+        """
+        for name in classes:
+            _check_class(name)
         for name in classes:
             (self._folder / Split.TRAIN / name).mkdir(parents=True, exist_ok=True)
         clear = [image for image in self._images.values() if len(image.labels) == 1]
@@ -152,8 +157,20 @@ class Collector:
 
 def _check_label(label: str) -> None:
     """Raise DatasetError if the label cannot be a folder name."""
-    if "/" in label or label.startswith("."):
+    if not _is_folder_name(label):
         raise DatasetError(f"The label {label!r} cannot be the name of a folder. Label its predictions differently.")
+
+
+def _check_class(name: str) -> None:
+    """Raise DatasetError if the class cannot be a folder name. It comes from the manifest of a model."""
+    if not _is_folder_name(name):
+        raise DatasetError(
+            f"The class {name!r} of a model cannot be the name of a folder. Choose a --since after its predictions."
+        )
+
+
+def _is_folder_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def _find_doubtful(images: Sequence[_Collected], groups: Sequence[int]) -> Iterator[LabelConflict]:

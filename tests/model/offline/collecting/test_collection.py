@@ -164,3 +164,13 @@ def test_a_label_that_is_no_folder_name(tmp_path: Path) -> None:
     """A label that would lead out of the folder is rejected."""
     with pytest.raises(DatasetError, match="cannot be the name of a folder"):
         collect(tmp_path / "data", (f"..{os.sep}forest", draw(1)))
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "..", "", "out\0side"])
+def test_a_class_that_is_no_folder_name(tmp_path: Path, name: str) -> None:
+    """A class of a model that would lead out of the folder is rejected, and no folder is created for any class."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    collector = Collector(tmp_path / "a" / "b" / "data")
+    with pytest.raises(DatasetError, match="cannot be the name of a folder"):
+        collector.finish(("forest", name))
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "b", "data", ".incoming"]
