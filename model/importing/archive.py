@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import tempfile
 import zlib
@@ -27,7 +28,8 @@ _CHUNK = 1 << 20
 def open_archive(path: Path, shown: Path) -> Iterator[ZipFile]:
     """Open a .keras file, which messages name `shown`, and check the list of its members.
 
-    Raises UnsafeModelFile, including for damage that is found when the block reads a member.
+    Raises UnsafeModelFile, including for damage that is found when the block reads a member. Raises OSError if the
+    operating system fails, for example because the disk is full.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
@@ -37,6 +39,9 @@ def open_archive(path: Path, shown: Path) -> Iterator[ZipFile]:
                 _check_members(archive.infolist())
                 yield archive
         except (BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+            # A damaged archive may name an invalid position in the file.
+            if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+                raise
             raise UnsafeModelFile(f"{shown} is damaged: {error}. Copy it again, or save the model again.") from error
 
 

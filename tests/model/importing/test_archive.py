@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile
@@ -14,6 +15,7 @@ from model.importing.check import check_model_file
 from tests.model.importing.model_files import dense, model, write_keras
 
 _CENTRAL_ENTRY = b"PK\x01\x02"
+_END = b"PK\x05\x06"
 
 
 def add_large_metadata(path: Path) -> None:
@@ -77,3 +79,27 @@ def test_only_the_usual_compression_is_read(method: int, tmp_path: Path) -> None
     check_model_file(write_keras(tmp_path / "model.keras", model(dense()), compression=ZIP_DEFLATED))
     with pytest.raises(UnsafeModelFile, match="unusual method"):
         check_model_file(write_keras(tmp_path / "model.keras", model(dense()), compression=method))
+
+
+def test_a_full_disk_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the temporary copy of the weights cannot be written, the error is the operating system's."""
+    path = write_keras(tmp_path / "model.keras", model(dense()))
+    with Path("/dev/full").open("wb") as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
+        with pytest.raises(OSError, match="No space left on device"):
+            check_model_file(path)
+
+
+@pytest.mark.parametrize(
+    ("record", "offset", "value"),
+    [(_CENTRAL_ENTRY, 42, 0x7FFFFFFF), (_END, 12, 0x7FFFFFFF), (_END, 16, 0x7FFFFFFF)],
+    ids=["member", "size of the directory", "directory"],
+)
+def test_a_position_outside_of_the_file_is_damage(record: bytes, offset: int, value: int, tmp_path: Path) -> None:
+    """An archive that places a member or its directory outside of the file is rejected as damaged."""
+    path = write_keras(tmp_path / "model.keras", model(dense()))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<L", data, data.index(record) + offset, value)
+    path.write_bytes(data)
+    with pytest.raises(UnsafeModelFile, match="is damaged"):
+        check_model_file(path)
