@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import TextIO
 
+from storage.folders import sync_folder
+
 _PRIVATE = 0o600
 # Files that SQLite creates beside a database, with the mode of the database.
 _SQLITE_SUFFIXES = ("-wal", "-shm", "-journal")
@@ -39,13 +41,18 @@ def create_sqlite_file(path: Path) -> None:
 def replace_private_file(path: Path) -> Iterator[tuple[Path, TextIO]]:
     """Write a file with mode 0600 that replaces `path` at the end; yields its temporary path and the open file.
 
-    If the context ends with an exception, `path` is unchanged. Raises OSError.
+    If the context ends with an exception, `path` is unchanged. Otherwise, the new file is on the disk when the context
+    has ended. Raises OSError.
     """
     descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             yield temporary, file
+            file.flush()
+            os.fsync(file.fileno())  # otherwise a power failure could leave an empty file
         temporary.replace(path)
+        with suppress(PermissionError):  # folders can be writable without being readable
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
