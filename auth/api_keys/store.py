@@ -164,8 +164,7 @@ class KeyStore:
         }
         values |= {"expires_at": expires_at} if expires_at else {}
         async with writing(self._engine) as connection:
-            row = await _find_row(connection, key_id, lock=True)
-            if row is None:
+            if (row := await _find_row(connection, key_id, lock=True)) is None:
                 raise KeyNotFound
             if row.revoked_at is not None or row.expires_at <= now:
                 raise KeyEnded("The key was revoked or has expired. Create another one.")

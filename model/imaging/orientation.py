@@ -67,6 +67,8 @@ def _find_in_png(data: bytes) -> bytes:
     """Search the whole file: the chunk may follow the pixels."""
     position = _PNG_SIGNATURE_BYTES
     for _ in range(MAX_PNG_CHUNKS):
+        if position >= len(data):
+            break
         length = int.from_bytes(data[position : position + 4])
         if data[position + 4 : position + 8] == b"eXIf":
             return data[position + 8 : position + 8 + min(length, _MAX_EXIF_BYTES)]
@@ -77,6 +79,8 @@ def _find_in_png(data: bytes) -> bytes:
 def _find_in_webp(data: bytes) -> bytes:
     position = _RIFF_HEADER_BYTES
     for _ in range(_MAX_WEBP_CHUNKS):
+        if position >= len(data):
+            break
         length = int.from_bytes(data[position + 4 : position + 8], "little")
         if data[position : position + 4] == b"EXIF":
             return data[position + 8 : position + 8 + min(length, _MAX_EXIF_BYTES)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from model.errors import CorruptImage, UnsupportedImage
 from model.imaging.bounds import check_size
@@ -18,12 +18,14 @@ _MAX_HEADER = 10  # of a bitstream or an extended file, up to and including the 
 _LOSSY_START = b"\x9d\x01\x2a"
 _LOSSY, _LOSSLESS, _ALPHA = b"VP8 ", b"VP8L", b"ALPH"
 _EXTENDED, _ANIMATION, _FRAME = b"VP8X", b"ANIM", b"ANMF"
+_IMAGE = _ALPHA, _LOSSY, _LOSSLESS
 _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # colour profile, EXIF, XMP
 
 
 def reduce_webp(data: bytes, max_pixels: int) -> ReducedFile:
     """Keep the header and the first frame. Raises CorruptImage, UnsupportedImage, ImageTooManyPixels."""
-    chunks = list(_find_chunks(data))
+    wanted = _EXTENDED, _ANIMATION, _FRAME, *_IMAGE
+    chunks = list(_find_chunks(data, slice(_FIRST_CHUNK, len(data)), wanted))
     size = _read_canvas(data, *chunks[0])
     check_size(*size, max_pixels)
     buffers = sum(_estimate_chunk(data, kind, part, size) for kind, part in chunks)
@@ -35,12 +37,15 @@ def reduce_webp(data: bytes, max_pixels: int) -> ReducedFile:
     return ReducedFile(b"".join([start, *kept]), buffers, size)
 
 
-def _find_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
-    """Yield the kind and the range, including the header, of the chunks needed to decode the first frame."""
-    wanted = {_EXTENDED, _ANIMATION, _FRAME, _ALPHA, _LOSSY, _LOSSLESS}
-    for kind, part in _read_chunks(data, _FIRST_CHUNK, len(data)):
-        if kind in wanted:
-            wanted.remove(kind)
+def _find_chunks(data: bytes, within: slice, wanted: Iterable[bytes]) -> Iterator[tuple[bytes, slice]]:
+    """Yield the kind and the range, including the header, of the first chunk of each kind, until that of the pixels.
+
+    libwebp does not read what follows.
+    """
+    missing = set(wanted)
+    for kind, part in _read_chunks(data, within.start, within.stop):
+        if kind in missing:
+            missing.remove(kind)
             yield kind, part
         if kind in (_FRAME, _LOSSY, _LOSSLESS):
             return
@@ -93,7 +98,7 @@ def _estimate_chunk(data: bytes, kind: bytes, part: slice, size: tuple[int, int]
     if kind == _ALPHA:
         return estimate_alpha_bytes(memoryview(data)[start : part.stop], *size)
     if kind == _FRAME:
-        inner = _read_chunks(data, start + _FRAME_HEADER, min(part.stop, len(data)))
+        frame = slice(start + _FRAME_HEADER, min(part.stop, len(data)))
         size = _read_size(data, start + 6)
-        return sum(_estimate_chunk(data, *chunk, size) for chunk in inner if chunk[0] != _FRAME)
+        return sum(_estimate_chunk(data, *chunk, size) for chunk in _find_chunks(data, frame, _IMAGE))
     return 0

@@ -180,3 +180,18 @@ def test_a_key_gives_no_access_that_its_owner_lacks(gateway: Gateway) -> None:
     headers = {"X-API-Key": create_key(gateway, scopes=["predict", "predictions:read", "keys:write"])["key"]}
     response = gateway.get("/metrics", headers=headers)
     assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
+
+
+def test_the_previous_secret_cannot_undo_a_rotation(gateway: Gateway) -> None:
+    """T14: a key rotates itself with its current secret only, even if both secrets expire at the same time."""
+    key = create_key(gateway, scopes=["keys:write"], expires_days=1)
+
+    def rotate(secret: str, overlap_hours: int) -> httpx.Response:
+        path, headers = f"/v1/keys/{key['id']}/rotate", {"X-API-Key": secret}
+        return gateway.post(path, json={"overlap_hours": overlap_hours}, headers=headers)
+
+    current = rotate(key["key"], 48).json()["key"]
+    refused = rotate(key["key"], 0)
+    assert (refused.status_code, refused.json()["code"]) == (403, "key_bound")
+    assert "previous secret" in refused.json()["detail"]
+    assert request_me(gateway, current) == 200

@@ -12,7 +12,8 @@ from model.errors import ImageRejected
 from model.imaging.decode import measure_image
 from model.imaging.input_spec import DEFAULT_INPUT
 from model.imaging.quick_headers import has_quick_header, measure_plain_jpeg
-from tests.support.images import jpegs
+from tests.model.imaging.crafted_images import make_small
+from tests.support.images import jpegs, webps
 
 ARITHMETIC_FRAME = jpegs.make_frame(jpegs.ARITHMETIC, 8, 8)
 
@@ -54,3 +55,21 @@ def test_pixels_are_never_searched_for_a_header(segment: bytes) -> None:
     data = jpegs.make_jpeg(ARITHMETIC_FRAME, segment, jpegs.make_scan(), bytes(200_000))
     assert count_calls(data) < 5_000
     assert not has_quick_header(data)
+
+
+def make_animation(images: int) -> bytes:
+    """Return a WebP whose first frame has that many lossless images."""
+    frame = webps.make_frame(16, 16, webps.make_chunk(b"VP8L", webps.make_grouped_pixels(16, 16, 2)) * images)
+    return webps.make_webp(webps.make_extended_header(0x02, 16, 16), webps.make_chunk(b"ANIM", bytes(6)), frame)
+
+
+def test_only_the_first_image_of_a_frame_is_read() -> None:
+    """T71: further images in the first frame of a WebP take no more work than other bytes."""
+    assert measure_image(make_animation(1), DEFAULT_INPUT).width == 16
+    assert count_calls(make_animation(50)) == count_calls(make_animation(1))
+
+
+@pytest.mark.parametrize("data", [make_small("PNG"), make_small("WEBP")], ids=["PNG", "WebP"])
+def test_the_search_for_exif_data_ends_with_the_file(data: bytes) -> None:
+    """T71: a file without Exif data takes no more steps than it has chunks."""
+    assert count_calls(data) < 1_000
