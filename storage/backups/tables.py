@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, MetaData, Table, select
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 _BATCH = 1000  # rows
 
@@ -33,16 +34,38 @@ def dump_table(connection: Connection, table: Table) -> Iterator[bytes]:
 def load_rows(connection: Connection, table: Table, columns: Sequence[str], batch: bytes) -> int:
     """Insert a batch of rows, whose values are in the order of `columns`; return their number.
 
-    Raises ValueError, KeyError.
+    Raises ValueError if the rows do not fit the table.
     """
+    unknown = set(columns) - {column.name for column in table.columns}
+    if unknown:
+        raise ValueError(f"{table.name} has no column {min(unknown)!r}")
     time_columns = {column.name for column in table.columns if isinstance(column.type, DateTime)}
     parameters = []
     for line in batch.splitlines():
-        row = dict(zip(columns, json.loads(line), strict=True))
+        row = dict(zip(columns, _parse_row(line), strict=True))
         parameters.append({name: _decode(value) if name in time_columns else value for name, value in row.items()})
     if parameters:
-        connection.execute(table.insert(), parameters)
+        _insert(connection, table, parameters)
     return len(parameters)
+
+
+def _parse_row(line: bytes) -> list[Any]:
+    """Raises ValueError."""
+    try:
+        row = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("a row is nested too deeply") from error
+    if not isinstance(row, list) or not all(value is None or isinstance(value, str | int | float) for value in row):
+        raise ValueError("a row is not a list of texts, numbers, booleans and nulls")
+    return row
+
+
+def _insert(connection: Connection, table: Table, parameters: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError if a value has the wrong type, is missing, or violates a constraint."""
+    try:
+        connection.execute(table.insert(), parameters)
+    except (DataError, IntegrityError, ProgrammingError, OverflowError) as error:
+        raise ValueError(f"the database rejects the rows ({type(error).__name__})") from error
 
 
 def _encode(value: object) -> object:
@@ -53,4 +76,9 @@ def _encode(value: object) -> object:
 
 
 def _decode(value: Any) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value)
+    """Raises ValueError."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError("a time is not a text")
+    return datetime.fromisoformat(value)

@@ -18,7 +18,7 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError, convert
 from msgspec.structs import asdict
 
 from storage.backups.errors import BackupDamaged
@@ -88,7 +88,7 @@ def read_archive(file: BinaryIO, passphrase: str | None) -> tuple[Manifest, Iter
     if name != _MANIFEST:
         raise BackupDamaged(_UNREADABLE)
     with _reporting_damage():
-        manifest = Manifest(**json.load(content))
+        manifest = convert(json.load(content), Manifest)
     if manifest.keys and passphrase is None:  # checksums do not prove who wrote the keys
         raise BackupDamaged(_KEYS_UNENCRYPTED)
     return manifest, members
@@ -108,5 +108,5 @@ def _read_members(frames: BackupReader) -> Iterator[tuple[str, BinaryIO]]:
 def _reporting_damage() -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, ValueError, TypeError, RecursionError) as error:
+    except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, ValueError, ValidationError, RecursionError) as error:
         raise BackupDamaged(_UNREADABLE) from error

@@ -1,0 +1,74 @@
+"""Backups with valid checksums but unusable content, as a tampered file or a defective release would leave them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.cli import run
+from api.commands.backup.archive import read_archive, writing_archive
+from api.settings import Settings
+from tests.api.commands.records.databases import lose_database
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+_TABLE = "tables/task_runs"
+
+
+def write_backup(path: Path, members: dict[str, bytes], **changes: Any) -> None:
+    """Write a backup with the manifest of the backup `b` except for `changes`, and with these members."""
+    with Path("b").open("rb") as backup:
+        manifest, _ = read_archive(backup, None)
+    document = {name: getattr(manifest, name) for name in manifest.__struct_fields__} | changes
+    with path.open("wb") as file, writing_archive(file, None) as writer:
+        writer.add("manifest.json", json.dumps(document).encode())
+        for name, data in members.items():
+            writer.add(name, data)
+
+
+@pytest.fixture
+def reject(environment: Settings, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that writes such a backup, restores it, which must fail as damaged, and returns the message."""
+    assert run(["backup", "b"]) == 0
+
+    def reject(members: dict[str, bytes], **changes: Any) -> str:
+        write_backup(Path("damaged"), members, **changes)
+        lose_database(environment)
+        capsys.readouterr()
+        assert run(["restore", "damaged", "--json"]) == 1
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["code"] == "backup_damaged", error
+        return str(error["detail"])
+
+    return reject
+
+
+@pytest.mark.parametrize(
+    "row", [b"5", b"null", b'{"task": 1}', b"[]", b'[{"a": 1}]', b"[" * 100_000], ids=lambda row: row.decode()[:12]
+)
+def test_a_row_that_is_no_list_of_values_is_damage(reject: Callable[..., str], row: bytes) -> None:
+    """A row must be a list with a text, number, boolean or null for each column."""
+    assert "The rows of task_runs in the backup cannot be read" in reject(
+        {f"{_TABLE}/000001.jsonl": row}, tables={"task_runs": ["task"]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "row"),
+    [(["task", "unknown"], ["a", "b"]), (["task"], [None]), (["task", "succeeded_at"], ["a", 2**70])],
+    ids=["column", "null", "large"],
+)
+def test_rows_that_do_not_fit_the_table_are_damage(reject: Callable[..., str], columns: Any, row: Any) -> None:
+    """Unknown columns, missing values and numbers that are too large are reported as damage."""
+    assert "The rows of task_runs" in reject(
+        {f"{_TABLE}/000001.jsonl": json.dumps(row).encode()}, tables={"task_runs": columns}
+    )
+
+
+@pytest.mark.parametrize("changes", [{"tables": 5}, {"tables": {"task_runs": [1]}}, {"revisions": []}, {"keys": "no"}])
+def test_a_manifest_with_members_of_other_types_is_damage(reject: Callable[..., str], changes: dict[str, Any]) -> None:
+    """Each member of the manifest must have the type that the release writes."""
+    assert "The backup's content cannot be read" in reject({}, **changes)
