@@ -111,7 +111,8 @@ class _ChainVerification:
         self.check_records()
         anchor = self._search.anchor
         if anchor is not None and not self._search.found:
-            raise _ChainBrokenError(f"The anchor, entry {anchor.number}, is missing.")
+            why = "was pruned: give a newer one" if anchor.number < head.pruned_seq else "is missing"
+            raise _ChainBrokenError(f"The anchor, entry {anchor.number}, {why}.")
 
     def check_not_ended(self, last: int) -> None:
         """Check, after the last entry, that the chain goes up to number `last`."""

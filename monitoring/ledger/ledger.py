@@ -103,14 +103,11 @@ class Ledger:
 
     async def __aexit__(self, *_: object) -> None:
         """Write the waiting entries. Spooled entries that cannot be delivered now stay spooled until the next start."""
-        for task in (self._checkpoints, self._delivery):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        await _cancel(self._checkpoints)
         self._write_refusals()
         if self._writer is not None:
             await self._writer
+        await _cancel(self._delivery)  # after the last commit, which may have started it
         await self._write_checkpoint()
         await self._thread.call(self._journal.close)
         self._thread.shutdown()
@@ -283,3 +280,10 @@ def _merge_by_code(facts: Facts) -> tuple[tuple[Any, ...], Facts]:
 
 def _add_counts(first: Facts, second: Facts) -> Facts:
     return {**first, "count": first["count"] + second["count"]}
+
+
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -80,7 +80,7 @@ class EndpointChecks:
             self._check_due()
 
     def _check_due(self) -> None:
-        """Check the endpoints that are due, in parallel, so that a silent one does not delay the others."""
+        """Check the endpoints that are due, in parallel. The next round waits until all have responded or timed out."""
         now = time.monotonic()
         if not self._endpoints.all or now - self._resolved_at >= RESOLVE_INTERVAL_S:
             self._resolved_at = now

@@ -17,6 +17,7 @@ _GET_VERSION = 1
 _PATH_BENEATH = 1
 _OLDEST_VERSION = 2  # Linux 5.19; earlier ones cannot allow moving files between folders
 
+_ABI_1_RIGHTS = (1 << 13) - 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = (1 << bit for bit in range(4))
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_FILE = 1 << 4, 1 << 5, 1 << 7, 1 << 8
 _REFER, _TRUNCATE, _DEVICE_CONTROL = 1 << 13, 1 << 14, 1 << 15
@@ -50,7 +51,7 @@ def restrict_files(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterab
 
 
 def _choose_rights(version: int) -> int:
-    rights = _REFER | (_EXECUTE | ((1 << 13) - 1))
+    rights = _ABI_1_RIGHTS | _REFER
     rights |= _TRUNCATE if version >= 3 else 0
     return rights | (_DEVICE_CONTROL if version >= 5 else 0)
 

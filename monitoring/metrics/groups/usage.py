@@ -39,7 +39,7 @@ class UsageMetrics(MetricGroup):
         )
         self.month_cost = Gauge(
             "atalaya_cost_month",
-            "Cost of this calendar month (UTC) so far, in COST__CURRENCY, for all processes together.",
+            "Cost of this calendar month (UTC) so far, in COST__CURRENCY, of all worker processes together.",
             ["resource"],
             registry=registry,
             multiprocess_mode="livemostrecent",

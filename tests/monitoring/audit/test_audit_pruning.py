@@ -13,6 +13,7 @@ from monitoring.audit import store as audit_store
 from monitoring.audit.events import AuditEntry
 from monitoring.audit.store import AuditStore
 from monitoring.audit.tables import audit_events, audit_head
+from monitoring.chains.anchors import Anchor
 from monitoring.errors import AuditDamaged
 from tests.monitoring.audit.events import build_login, fill_log, read_all
 
@@ -105,3 +106,12 @@ async def test_intact_chunks_before_a_changed_entry_are_pruned(
         await store.prune(LIMIT, "cli:root")
     assert (await read_all(store))[0].seq == OLD - 1
     assert "its hash does not match its content" in str((await store.verify()).problem)
+
+
+async def test_an_anchor_from_before_a_pruning_is_too_old(store: AuditStore) -> None:
+    """An anchor whose entry was pruned is no sign of tampering: the report asks for a newer one."""
+    await fill(store)
+    old = Anchor(2, (await read_all(store))[1].hash)
+    await store.prune(LIMIT, "cli:root")
+    assert (await store.verify(old)).problem == "The anchor, entry 2, was pruned: give a newer one."
+    assert (await store.verify()).problem is None
