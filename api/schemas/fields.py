@@ -35,7 +35,9 @@ UuidInPath = Annotated[str, AfterValidator(str.lower)]
 PrintableName = Annotated[
     str, Field(min_length=1, max_length=64, json_schema_extra={"format": "printable"}), AfterValidator(_check_printable)
 ]
-UserId = Annotated[UuidInPath, Field(pattern=r"^[0-9A-Fa-f-]{36}$", description="another user's id")]
+UserId = Annotated[
+    str, Field(pattern=r"^[0-9A-Fa-f-]{36}$", description="another user's id"), AfterValidator(str.lower)
+]
 Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
 
 
