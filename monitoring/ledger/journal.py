@@ -35,7 +35,7 @@ class Journal:
         self._store = store
         self._charge_recorder = charge_recorder
         self._folder = folder
-        self._enabled = enabled
+        self.enabled = enabled
         self._spools: list[Spool] = []  # the last one is this process's own
         self.spooling = False
         self.full = False
@@ -53,7 +53,7 @@ class Journal:
     def open(self) -> str:
         """Begin a chain; return the greatest id so far, or "". Raises LedgerUnavailable, OSError."""
         ids = [self._begin_chain()]
-        if self._enabled:
+        if self.enabled:
             self._spools = self._folder.open(self._chain.writer)
             last_texts = [spool.read_last() for spool in self._spools]
             ids += [decode_spooled(text).linked.entry.id for text in last_texts if text is not None]
@@ -66,7 +66,7 @@ class Journal:
             try:
                 self._commit_to_database(batch)
             except LedgerUnavailable as error:
-                if not self._enabled:
+                if not self.enabled:
                     return [error] * len(pending)
                 self.spooling = True
             else:
@@ -104,7 +104,7 @@ class Journal:
 
     def _begin_chain(self) -> str:
         self._chain = Chain(new_id())
-        return self._store.open_chain(self._chain.writer) if self._enabled else ""
+        return self._store.open_chain(self._chain.writer) if self.enabled else ""
 
     def _commit_to_database(self, batch: Batch) -> None:
         try:
@@ -121,7 +121,7 @@ class Journal:
         charges = batch.charges
         with self._store.batch_transaction() as connection:
             batch.apply_refusals(self._charge_recorder.charge(connection, charges) if charges else [])
-            if self._enabled:
+            if self.enabled:
                 batch.linked = self._chain.link(batch.drafts)
                 self._store.append(connection, batch.linked, self._chain)
         if charges:

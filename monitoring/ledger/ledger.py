@@ -27,7 +27,7 @@ from monitoring.ledger.batches import CommitResult, PendingEntry
 from monitoring.ledger.charges import Charge
 from monitoring.ledger.entries import EntryDraft
 from monitoring.ledger.journal import Journal
-from monitoring.ledger.writing.thread import WriterThread
+from monitoring.ledger.writing.thread import WriterThread, calling_every
 
 MAX_BATCH = 500
 COMMIT_TIMEOUT_S = 3.0
@@ -190,16 +190,17 @@ class Ledger:
     async def _commit(self, pending: Sequence[PendingEntry]) -> Sequence[CommitResult]:
         if not pending:
             return []
-        timeout = asyncio.get_running_loop().call_later(COMMIT_TIMEOUT_S, self._journal.abort_transaction)
         try:
-            results = await self._thread.call(self._journal.commit, pending)
+            # Repeatedly, because a checkpoint that the commit waits for may hang, too.
+            with calling_every(COMMIT_TIMEOUT_S, self._journal.abort_transaction):
+                results = await self._thread.call(self._journal.commit, pending)
         except Exception as error:  # after any error, no caller may wait forever
             log.exception("ledger_not_written")
             return [error] * len(pending)
         finally:
-            timeout.cancel()
             self._update_state()
-        self._on_entries(sum(not isinstance(result, LedgerFull | LedgerUnavailable) for result in results))
+        if self._journal.enabled:
+            self._on_entries(sum(not isinstance(result, LedgerFull | LedgerUnavailable) for result in results))
         return results
 
     def _update_state(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -62,3 +62,21 @@ def _resolve(future: asyncio.Future[T], result: T, error: BaseException | None) 
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+@contextmanager
+def calling_every(interval_s: float, action: Callable[[], object]) -> Iterator[None]:
+    """Call `action` on the event loop every `interval_s` seconds until the context ends."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def act() -> None:
+        nonlocal timer
+        timer = loop.call_later(interval_s, act)
+        action()
+
+    timer = loop.call_later(interval_s, act)
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.spool.queue import Spool, SpoolFull
 from monitoring.ledger.writing.store import LedgerStore
 from storage.driver import DriverConnection
+from tests.support.polling import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -50,6 +52,29 @@ class FaultyStore(LedgerStore):
                 raise _RollBack
         if fault is not None:
             raise LedgerUnavailable
+
+
+class HangingStore(FaultyStore):
+    """While `hanging` is true, a transaction ends only when it is aborted; `hung` is set when one begins."""
+
+    hanging = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.hung, self._aborted = threading.Event(), threading.Event()
+
+    def abort_transaction(self) -> None:
+        self._aborted.set()
+
+    @contextmanager
+    def _failing(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
+        if self.hanging:
+            self._aborted.clear()
+            self.hung.set()
+            assert self._aborted.wait(PATIENCE_S)
+            raise LedgerUnavailable
+        with super()._failing(transaction) as connection:
+            yield connection
 
 
 class _RollBack(Exception):

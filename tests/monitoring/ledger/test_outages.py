@@ -27,9 +27,29 @@ from tests.monitoring.ledger.environment import (
     build_refusal,
     fill_spool,
 )
-from tests.monitoring.ledger.faults import REFUSE_DELETION
+from tests.monitoring.ledger.faults import REFUSE_DELETION, HangingStore
 from tests.monitoring.ledger.ledgers import open_database
-from tests.support.polling import wait_until_async
+from tests.support.polling import PATIENCE_S, wait_until_async
+
+
+async def test_a_commit_behind_a_checkpoint_that_hangs_is_spooled(
+    environment: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database first hangs during a checkpoint. An entry waits until that is aborted, and then its own commit."""
+    monkeypatch.setattr("monitoring.ledger.ledger.COMMIT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("monitoring.ledger.ledger.CHECKPOINT_INTERVAL_S", 0.01)
+    async with environment.ledger(store_type=HangingStore) as ledger:
+        store = environment.store
+        assert isinstance(store, HangingStore)
+        store.hanging = True
+        await asyncio.to_thread(store.hung.wait)
+        async with asyncio.timeout(PATIENCE_S):
+            entry = await ledger.record(build_facts(), build_charge())
+        assert ledger.state is LedgerState.SPOOLING
+        store.hanging = False
+        store.abort_transaction()  # a checkpoint or a delivery
+        await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
+    assert [row.id for row in await environment.read_entries()] == [entry]
 
 
 async def test_entries_are_spooled_during_an_outage(environment: LedgerEnvironment) -> None:
