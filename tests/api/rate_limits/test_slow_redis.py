@@ -42,11 +42,8 @@ async def test_slow_redis_counts_as_unavailable(monkeypatch: pytest.MonkeyPatch)
     with running(ThreadingTCPServer(("127.0.0.1", 0), SlowRedis)) as server:
         settings = Settings(redis_url=f"redis://127.0.0.1:{server.server_address[1]}")
         windows = make_windows(settings, Metrics(registry), Activity(None))
-        started = time.perf_counter()
         await asyncio.gather(*(windows.hit(parse("1000/hour"), "predict", "ana") for _ in range(REQUESTS)))
-        took_s = time.perf_counter() - started
         await windows.close()
     # Each connection has time for one reply. On a slow machine, some come too late.
     fallbacks = registry.get_sample_value("atalaya_limit_fallbacks_total", {"store": "redis"}) or 0
     assert fallbacks >= REQUESTS - CONNECTIONS
-    assert took_s < REQUESTS / CONNECTIONS * REPLY_S / 2
