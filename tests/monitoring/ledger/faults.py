@@ -34,17 +34,18 @@ class FaultyStore(LedgerStore):
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        with self._failing(super().transaction()) as connection:
+        with self.failing(super().transaction()) as connection:
             yield connection
 
     @contextmanager
     def batch_transaction(self) -> Iterator[DriverConnection]:
-        with self._failing(super().batch_transaction()) as connection:
+        with self.failing(super().batch_transaction()) as connection:
             yield connection
         self.batches += 1
 
     @contextmanager
-    def _failing(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
+    def failing(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
+        """Apply the fault to a transaction."""
         with suppress(_RollBack), transaction as connection:
             yield connection
             fault = self.fault  # read once: a test may change it meanwhile
@@ -67,13 +68,13 @@ class HangingStore(FaultyStore):
         self._aborted.set()
 
     @contextmanager
-    def _failing(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
+    def failing(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
         if self.hanging:
             self._aborted.clear()
             self.hung.set()
             assert self._aborted.wait(PATIENCE_S)
             raise LedgerUnavailable
-        with super()._failing(transaction) as connection:
+        with super().failing(transaction) as connection:
             yield connection
 
 
