@@ -7,6 +7,7 @@ next move of an alias of the model, or the next start of a gateway, records it f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from model.registry.errors import AliasesElsewhere, AliasMoved, AliasUnchanged, MoveUnrecorded
@@ -64,12 +65,9 @@ class AliasMover:
         if before == after:
             raise AliasUnchanged(f"{alias!r} points to {model} {after} already. Nothing was changed.")
         verify_artefact(self.registry.find_folder(model, after), self._key)
-        if self._mirrored:
-            raise AliasesElsewhere
         targets = {alias: after} if before is None else {alias: after, previous: before}
-        self.record_moves(model)  # if this fails, no alias moves
-        before_move(Change(before, after))
-        return self.move(model, targets, who=who, why=why, expected={alias: before})
+        call = partial(before_move, Change(before, after))
+        return self.move(model, targets, who=who, why=why, expected={alias: before}, before_move=call)
 
     def roll_back(
         self, model: str, *, who: str, why: str, alias: str = PRODUCTION, expected: str | None = None
@@ -106,15 +104,18 @@ class AliasMover:
         why: str,
         expected: Mapping[str, str | None],
         decision: str | None = None,
+        before_move: Callable[[], object] = lambda: None,
     ) -> Mapping[str, Change]:
         """Point each alias to its version, or remove it for None, all at once and without verifying the versions.
 
-        Raises AliasMoved if an alias does not point to its `expected` version, AliasUnchanged if `decision` equals the
-        last one, and AliasesElsewhere.
+        Calls `before_move` when the earlier moves are recorded; if it raises, no alias moves. Raises AliasMoved if an
+        alias does not point to its `expected` version, AliasUnchanged if `decision` equals the last one, and
+        AliasesElsewhere.
         """
         if self._mirrored:
             raise AliasesElsewhere
         self.record_moves(model)  # must come first: while an earlier move cannot be recorded, no alias may move
+        before_move()
         state = self.registry.move_aliases(model, targets, who=who, why=why, expected=expected, decision=decision)
         try:
             self.record_moves(model)
