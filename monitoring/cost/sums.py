@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct, field
 from msgspec.structs import asdict
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, Table
 from monitoring.cost.tables import caller_sums, traffic_hours
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.payloads import read_number
-from monitoring.quality.following import RecordedRequest
+from monitoring.quality.following import RecordedRequest, WriteSums
 from storage.engine import add_to_row
 
 _BUSY_STAGES = ("decode", "infer", "explain")  # the stages that keep a worker thread busy; `queue` is waiting time
@@ -48,9 +49,13 @@ class _CostSums(Struct):
             yield traffic_hours, {"hour": name}, asdict(self.hours[name])
 
 
-def add_cost_sums(connection: Connection, requests: Sequence[RecordedRequest]) -> None:
+def add_cost_sums(_connection: Connection, requests: Sequence[RecordedRequest]) -> WriteSums:
     """Add to the tables `caller_sums` and `traffic_hours`."""
-    for table, key, values in _sum_costs(requests).list_rows():
+    return partial(_write, list(_sum_costs(requests).list_rows()))
+
+
+def _write(rows: Iterable[tuple[Table, Mapping[str, str], Mapping[str, int]]], connection: Connection) -> None:
+    for table, key, values in rows:
         add_to_row(connection, table, key, values)
 
 

@@ -1,8 +1,9 @@
 """Sums over the recorded requests, kept up to date in the background.
 
 Updating the sums in each prediction's transaction would delay its caller. Instead, every process periodically reads the
-entries that the chains have gained since the last update, and adds them to the sums. The same transaction moves the
-recorded end of each chain's part in the sums, unless another process has moved it, so each entry is counted once.
+entries that the chains have gained since the last update, and adds them to the sums. The transaction that writes the
+sums also moves the recorded end of each chain's part in them, unless another process has moved it, so each entry is
+counted once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from monitoring.ledger.transactions import exclude_upkeep, ledger_errors
 from storage.engine import dialect_insert
 from storage.transactions import WRITING
 
-CHUNK = 100  # entries per transaction; no other process can write to SQLite during it
+CHUNK = 100  # entries per transaction
 
 
 class RecordedRequest(Struct, frozen=True):
@@ -37,10 +38,17 @@ class RecordedRequest(Struct, frozen=True):
     hour: str
 
 
-AddRequests = Callable[[Connection, Sequence[RecordedRequest]], None]
-"""Adds requests to some sums, in the given transaction; must not raise errors for changed documents.
+WriteSums = Callable[[Connection], None]
+"""Writes what was added to some sums, in the given write transaction.
 
-It must change rows in a fixed order, so that two processes cannot deadlock.
+Predictions cannot be recorded in SQLite meanwhile, so anything that can be computed before should be. It must change
+rows in a fixed order, so that two processes cannot deadlock.
+"""
+
+AddRequests = Callable[[Connection, Sequence[RecordedRequest]], WriteSums]
+"""Adds requests to some sums, without writing. It may read the sums in the given transaction, but does not lock them.
+
+It must not raise errors for changed documents.
 """
 
 
@@ -71,7 +79,10 @@ class SumUpdater:
             while after < end:
                 with ledger_errors(self._reading.url), self._reading.begin() as connection:
                     chunk = self._read_chunk(connection, writer, after, end)
-                if not self._add(writer, after, chunk, parse_requests(chunk.documents)):
+                requests = parse_requests(chunk.documents)
+                with ledger_errors(self._reading.url), self._reading.begin() as connection:
+                    writes = self._add(connection, requests)
+                if not self._write(writer, after, chunk, writes):
                     break  # another process is adding this chain
                 after = chunk.end
                 yield
@@ -96,16 +107,20 @@ class SumUpdater:
         documents = [row.document for row in rows if row.status != NO_REQUEST]
         return _Chunk(documents, len(rows), rows[-1].seq if len(rows) == CHUNK else end)
 
-    def _add(self, writer: str, after: int, chunk: _Chunk, requests: Sequence[RecordedRequest]) -> bool:
-        """Add the requests to the sums. Returns False, and changes nothing, if another process has counted them."""
+    def _add(self, connection: Connection, requests: Sequence[RecordedRequest]) -> Sequence[WriteSums]:
+        return [add(connection, requests) for add in self._sums]
+
+    def _write(self, writer: str, after: int, chunk: _Chunk, writes: Sequence[WriteSums]) -> bool:
+        """Write the sums with a chunk. Returns False, and changes nothing, if another process has counted it."""
         with ledger_errors(self._writing.url), self._writing.begin() as connection:
             exclude_upkeep(connection)
             if not self._move_end(connection, writer, after, chunk.end):
                 return False
             if not self._is_complete(connection, writer, after, chunk):
-                requests = parse_requests(self._read_chunk(connection, writer, after, chunk.end).documents)
-            for add in self._sums:
-                add(connection, requests)
+                chunk = self._read_chunk(connection, writer, after, chunk.end)
+                writes = self._add(connection, parse_requests(chunk.documents))
+            for write in writes:
+                write(connection)
             return True
 
     def _is_complete(self, connection: Connection, writer: str, after: int, chunk: _Chunk) -> bool:

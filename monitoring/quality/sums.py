@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.tables import prediction_sums
-from monitoring.quality.following import RecordedRequest
+from monitoring.quality.following import RecordedRequest, WriteSums
 from storage.engine import add_to_row
 
 Key = tuple[str, str, str]
@@ -25,9 +26,12 @@ class _Sums(Struct):
     abstained: int = 0
 
 
-def add_confidence_sums(connection: Connection, requests: Sequence[RecordedRequest]) -> None:
+def add_confidence_sums(_connection: Connection, requests: Sequence[RecordedRequest]) -> WriteSums:
     """Add to the table `prediction_sums`."""
-    sums_by_key = _sum_up(requests)
+    return partial(_write, _sum_up(requests))
+
+
+def _write(sums_by_key: Mapping[Key, _Sums], connection: Connection) -> None:
     for key in sorted(sums_by_key):
         model, version, hour = key
         row = {"model": model, "version": version, "hour": hour}

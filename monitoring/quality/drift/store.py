@@ -54,6 +54,15 @@ class DriftFinding(Struct, frozen=True):
     ended_at: str | None = None
 
 
+class FindingEnd(Struct, frozen=True):
+    """The end of the ongoing finding of a metric."""
+
+    model: str
+    caller: str
+    metric: str
+    at: str
+
+
 class DriftStore:
     """Reads and writes rows in one transaction. On SQLite, it must have begun with WRITING."""
 
@@ -66,19 +75,24 @@ class DriftStore:
         rows = self._connection.execute(select(columns.model, columns.caller).where(_is_one_of(keys)))
         return {(row.model, row.caller) for row in rows}
 
+    def read(self, keys: Collection[Key]) -> Mapping[Key, StoredState]:
+        """Return the states of the keys, without locking them or creating missing ones."""
+        return {key: _begin_state(key) for key in keys} | self._select_states(
+            select(drift_states).where(_is_one_of(keys))
+        )
+
     def lock(self, keys: Collection[Key]) -> Mapping[Key, StoredState]:
         """Lock and return the states of the keys, creating missing ones.
 
         All processes lock them in the same order, so that they cannot deadlock.
         """
-        new = [asdict(StoredState(*key, "", 0, "", "")) for key in sorted(keys)]
+        new = [asdict(_begin_state(key)) for key in sorted(keys)]
         insertion = dialect_insert(drift_states, self._connection.dialect).on_conflict_do_nothing()
         ordered = select(drift_states).where(_is_one_of(keys)).order_by(drift_states.c.model, drift_states.c.caller)
-        states: dict[Key, StoredState] = {}
+        states: Mapping[Key, StoredState] = {}
         while len(states) < len(keys):  # again if `remove_unseen` deleted a row that the insertion found
             self._connection.execute(insertion, new)
-            rows = self._connection.execute(ordered.with_for_update())
-            states = {(row.model, row.caller): StoredState(*row) for row in rows}
+            states = self._select_states(ordered.with_for_update())
         return states
 
     def save(self, states: Sequence[StoredState]) -> None:
@@ -97,23 +111,36 @@ class DriftStore:
         ]
         self._connection.execute(update(drift_states).where(*_is_own(drift_states)), rows)
 
-    def begin_finding(self, finding: DriftFinding) -> None:
-        insertion = dialect_insert(drift_findings, self._connection.dialect).values(asdict(finding))
-        self._connection.execute(insertion.on_conflict_do_nothing())
+    def begin_findings(self, findings: Sequence[DriftFinding]) -> None:
+        insertion = dialect_insert(drift_findings, self._connection.dialect).on_conflict_do_nothing()
+        self._connection.execute(insertion, [asdict(each) for each in findings])
 
-    def repeat_finding(self, finding: DriftFinding) -> None:
-        """Update the change and the means of an ongoing finding, but not its times."""
-        values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
-        self._update_ongoing(finding.model, finding.caller, finding.metric, values)
+    def repeat_findings(self, findings: Sequence[DriftFinding]) -> None:
+        """Update the changes and the means of ongoing findings, but not their times."""
+        rows = [
+            {
+                "own_model": each.model,
+                "own_caller": each.caller,
+                "own_metric": each.metric,
+                "change": each.change,
+                "reference": each.reference,
+                "recent": each.recent,
+            }
+            for each in findings
+        ]
+        self._connection.execute(update(drift_findings).where(*_is_ongoing_metric()), rows)
 
-    def end_finding(self, key: Key, metric: str, at: str) -> None:
-        self._update_ongoing(*key, metric, {"ended_at": at})
+    def end_findings(self, ends: Sequence[FindingEnd]) -> None:
+        rows = [
+            {"own_model": each.model, "own_caller": each.caller, "own_metric": each.metric, "ended_at": each.at}
+            for each in ends
+        ]
+        self._connection.execute(update(drift_findings).where(*_is_ongoing_metric()), rows)
 
-    def end_findings(self, key: Key, at: str) -> None:
-        """End the ongoing findings of all metrics."""
-        columns = drift_findings.c
-        ongoing = columns.model == key[0], columns.caller == key[1], columns.ended_at.is_(None)
-        self._connection.execute(update(drift_findings).where(*ongoing).values(ended_at=at))
+    def end_all_findings(self, times: Mapping[Key, str]) -> None:
+        """End the ongoing findings of all metrics of each key, at its time."""
+        rows = [{"own_model": model, "own_caller": caller, "ended_at": at} for (model, caller), at in times.items()]
+        self._connection.execute(update(drift_findings).where(*_is_ongoing()), rows)
 
     def list_states(self, caller: str) -> Sequence[StoredState]:
         """Return the states of a caller, one for each model."""
@@ -149,17 +176,18 @@ class DriftStore:
         keys = [{"own_model": model, "own_caller": caller} for model, caller in self._connection.execute(old)]
         if keys:
             self._connection.execute(delete(drift_states).where(*_is_own(drift_states)), keys)
-            ongoing = *_is_own(drift_findings), drift_findings.c.ended_at.is_(None)
-            self._connection.execute(update(drift_findings).where(*ongoing).values(ended_at=before), keys)
+            self._connection.execute(update(drift_findings).where(*_is_ongoing()).values(ended_at=before), keys)
 
     def remove_ended(self, before: str) -> None:
         """Remove the findings that ended before that time."""
         self._connection.execute(delete(drift_findings).where(drift_findings.c.ended_at < before))
 
-    def _update_ongoing(self, model: str, caller: str, metric: str, values: Mapping[str, object]) -> None:
-        columns = drift_findings.c
-        own = columns.model == model, columns.caller == caller, columns.metric == metric
-        self._connection.execute(update(drift_findings).where(*own, columns.ended_at.is_(None)).values(**values))
+    def _select_states(self, statement: Select[Any]) -> dict[Key, StoredState]:
+        return {(row.model, row.caller): StoredState(*row) for row in self._connection.execute(statement)}
+
+
+def _begin_state(key: Key) -> StoredState:
+    return StoredState(*key, digest="", predictions=0, seen_at="", state="")
 
 
 def _select_ongoing(seen_since: str, *columns: ColumnElement[Any]) -> Select[Any]:
@@ -173,6 +201,16 @@ def _select_ongoing(seen_since: str, *columns: ColumnElement[Any]) -> Select[Any
 def _is_own(table: Table) -> tuple[ColumnElement[bool], ...]:
     """Return the condition that a row has the key in the parameters `own_model` and `own_caller`."""
     return table.c.model == bindparam("own_model"), table.c.caller == bindparam("own_caller")
+
+
+def _is_ongoing() -> tuple[ColumnElement[bool], ...]:
+    """Return the condition that a finding is ongoing and has the key in the parameters."""
+    return *_is_own(drift_findings), drift_findings.c.ended_at.is_(None)
+
+
+def _is_ongoing_metric() -> tuple[ColumnElement[bool], ...]:
+    """Return the condition of `_is_ongoing` for the metric in the parameter `own_metric`."""
+    return *_is_ongoing(), drift_findings.c.metric == bindparam("own_metric")
 
 
 def _is_one_of(keys: Collection[Key]) -> ColumnElement[bool]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import zip_longest
+from functools import partial
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from typing import Any, TypeGuard
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from sqlalchemy import Connection, Engine
 
 from api.services.measuring.drift.references import Detectors
@@ -22,8 +24,8 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.sums import add_cost_sums
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.payloads import read_number
-from monitoring.quality.drift.store import ALL, OTHERS, DriftFinding, DriftStore, Key, StoredState
-from monitoring.quality.following import RecordedRequest, SumUpdater
+from monitoring.quality.drift.store import ALL, OTHERS, DriftFinding, DriftStore, FindingEnd, Key, StoredState
+from monitoring.quality.following import RecordedRequest, SumUpdater, WriteSums
 from monitoring.quality.sums import add_confidence_sums
 
 # Bounds for altered entries: times that survive rounding, and numbers that fit in float32.
@@ -42,6 +44,23 @@ class _Prediction(Struct, frozen=True):
     at: float
 
 
+_Groups = Mapping[tuple[str, str, str], list[_Prediction]]
+"""Predictions by model, digest and caller, in the order of the ledger."""
+
+
+class _Update(Struct):
+    """The states before and after some predictions, and the changes of findings.
+
+    A change is a method of DriftStore and an item of its argument. `restarts` maps the keys of states that begin again,
+    without alarms, to the time of their first prediction.
+    """
+
+    before: Mapping[Key, StoredState]
+    after: list[StoredState] = field(default_factory=list)
+    changes: list[tuple[Callable[[DriftStore, Sequence[Any]], None], object]] = field(default_factory=list)
+    restarts: dict[Key, str] = field(default_factory=dict)
+
+
 def make_sum_updater(settings: Settings, engine: Engine, detectors: Detectors | None = None) -> SumUpdater:
     """Return an updater that adds ledger entries to the confidence sums, the cost sums and the drift states."""
     tracker = DriftTracker(detectors or Detectors(settings), settings.monitoring.drift_callers)
@@ -55,22 +74,40 @@ class DriftTracker:
         self._detectors = detectors
         self._limit = limit
 
-    def add(self, connection: Connection, requests: Sequence[RecordedRequest]) -> None:
-        """Add the predictions among the requests. `connection` must be in a write transaction."""
+    def add(self, connection: Connection, requests: Sequence[RecordedRequest]) -> WriteSums:
+        """Compute the states with the predictions among the requests."""
         groups = self._group(requests) if self._limit else {}
         if not groups:
-            return
+            return _write_nothing
         store = DriftStore(connection)
-        callers = {(model, caller) for model, _, caller in groups}
-        tracked = self._choose_tracked(store, callers)
+        predictions = self._merge(store, groups)
+        return partial(self._write, groups, self._compute(store.read(predictions.keys()), predictions))
+
+    def _write(self, groups: _Groups, update: _Update, connection: Connection) -> None:
+        """Write the update, after computing it again if other processes have changed the states meanwhile."""
+        store = DriftStore(connection)
+        predictions = self._merge(store, groups)
+        states = store.lock(predictions.keys())
+        if states != update.before:
+            update = self._compute(states, predictions)
+        if update.restarts:
+            store.end_all_findings(update.restarts)
+        for write, changes in groupby(update.changes, key=itemgetter(0)):
+            write(store, [change for _, change in changes])
+        store.save(update.after)
+
+    def _merge(self, store: DriftStore, groups: _Groups) -> Mapping[Key, list[_Prediction]]:
+        """Return the predictions of each state."""
+        tracked = self._choose_tracked(store, {(model, caller) for model, _, caller in groups})
         merged = defaultdict[Key, list[_Prediction]](list)
         for (model, _, caller), predictions in groups.items():
             merged[model, caller if (model, caller) in tracked else OTHERS] += predictions
             merged[model, ALL] += predictions
-        states = store.lock(merged.keys())
-        store.save([self._update(store, states[key], predictions) for key, predictions in merged.items()])
+        for predictions in merged.values():
+            predictions.sort(key=lambda each: each.at)
+        return merged
 
-    def _group(self, requests: Sequence[RecordedRequest]) -> Mapping[tuple[str, str, str], list[_Prediction]]:
+    def _group(self, requests: Sequence[RecordedRequest]) -> _Groups:
         """Return the predictions of models that have a reference, by model, digest and caller."""
         groups = defaultdict[tuple[str, str, str], list[_Prediction]](list)
         for request in requests:
@@ -79,23 +116,29 @@ class DriftTracker:
                 groups[each.model, each.digest, each.caller].append(each)
         return groups
 
-    def _update(self, store: DriftStore, stored: StoredState, predictions: list[_Prediction]) -> StoredState:
-        """Return the state with the predictions added, and record the findings that begin, repeat or end."""
-        predictions.sort(key=lambda each: each.at)
+    def _compute(self, states: Mapping[Key, StoredState], predictions: Mapping[Key, list[_Prediction]]) -> _Update:
+        update = _Update(states)
+        for key, added in predictions.items():
+            self._add_to_state(update, states[key], added)
+        return update
+
+    def _add_to_state(self, update: _Update, stored: StoredState, predictions: list[_Prediction]) -> None:
+        """Compute the state with the predictions added, and the findings that begin, repeat or end."""
         key, digest = (stored.model, stored.caller), predictions[-1].digest
         detector = self._detectors.find(stored.model, digest)
         assert detector is not None  # noqa: S101  (_group omits models without a detector)
         state = decode_state(detector, digest, stored)
         if state is None:
             state = detector.begin()
-            store.end_findings(key, _format(predictions[0].at))  # the new state begins without alarms
+            update.restarts[key] = _format(predictions[0].at)
         for event in drop_repeats(detector.update(state, _observe(detector, predictions))):
             if isinstance(event, Alarm):
                 finding = _describe_alarm(detector, state, key, event)
-                (store.begin_finding if event.is_new else store.repeat_finding)(finding)
+                write = DriftStore.begin_findings if event.is_new else DriftStore.repeat_findings
+                update.changes.append((write, finding))
             else:
-                store.end_finding(key, event.metric, _format(event.at))
-        return StoredState(*key, digest, state.predictions, _format(state.seen_at), state.encode())
+                update.changes.append((DriftStore.end_findings, FindingEnd(*key, event.metric, _format(event.at))))
+        update.after.append(StoredState(*key, digest, state.predictions, _format(state.seen_at), state.encode()))
 
     def _choose_tracked(self, store: DriftStore, callers: set[Key]) -> set[Key]:
         """Return the callers that are tracked individually, adding new ones up to the limit of each model."""
@@ -106,6 +149,10 @@ class DriftTracker:
         for model, keys in new.items():
             tracked |= set(keys[: max(0, self._limit - store.count_callers(model))])
         return tracked
+
+
+def _write_nothing(_connection: Connection) -> None:
+    """Write no predictions of models with a reference, because there are none."""
 
 
 def decode_state(detector: DriftDetector, digest: str, stored: StoredState) -> DriftState | None:

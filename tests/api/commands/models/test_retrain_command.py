@@ -238,7 +238,7 @@ def test_drift_of_all_callers_is_a_reason(version: str, caller: str, is_due: boo
         store = DriftStore(connection)
         (state,) = store.lock([(f"{MODEL}-v{version}", caller)]).values()
         store.save([replace(state, seen_at=now)])
-        store.begin_finding(DriftFinding(f"{MODEL}-v{version}", caller, "brightness", now, now, "lower", 0.5, 0.3))
+        store.begin_findings([DriftFinding(f"{MODEL}-v{version}", caller, "brightness", now, now, "lower", 0.5, 0.3)])
     assert bool(find_due_reasons(settings)) == is_due
 
 
