@@ -11,10 +11,10 @@ from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import ApiError, BadRequest, RequestTooSlow
-from api.server.connections.lingering import LingeringTransport
 from api.server.connections.memory import ConnectionMemory
 from api.server.connections.read_timeout import LAST_READ_S, ReadTimeout
 from api.server.connections.refusals import MAX_HEAD_BYTES, MAX_HEADERS, Refusal, head_too_large, render_refusal
+from api.server.connections.transport import ResponseTransport
 from api.server.connections.upgrades import (
     UpgradeIgnoringParser,
     add_path,
@@ -79,7 +79,7 @@ class BoundedProtocol(CertificateProtocol):
         return self._receiving_head or self.cycle is None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
-        transport = LingeringTransport(transport, self.loop.call_later, self._may_receive_more)
+        transport = ResponseTransport(transport, self.loop, self._may_receive_more)
         super().connection_made(transport)
         self._read_timeout = ReadTimeout(self.loop.call_later, self._handle_read_timeout)
         self._write_timeout = WriteTimeout(transport, self.loop.call_later)

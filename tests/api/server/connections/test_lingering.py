@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.server.connections import lingering
+from api.server.connections import transport
 from api.server.connections.refusals import MAX_HEAD_BYTES
 from tests.api.server.connections.loopback import connect_to
 from tests.support.polling import PATIENCE_S, wait_until_async
@@ -51,7 +51,7 @@ async def test_a_client_that_sends_everything_first_receives_the_response(reques
 
 async def test_a_client_that_never_closes_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that keeps the connection open after the response loses it after a limited time."""
-    monkeypatch.setattr(lingering, "LINGER_S", 0.1)
+    monkeypatch.setattr(transport, "LINGER_S", 0.1)
     async with connect_to(respond_early) as connection:
         connection.writer.write(UPLOAD + b"Connection: close\r\n\r\n")
         assert await connection.receive_statuses() == [401]
