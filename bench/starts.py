@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from bench.load import build_request
@@ -14,6 +13,7 @@ from tests.support.paths import FOREST
 from tests.support.polling import PATIENCE_S
 
 _RETRY_S = 0.005
+_READINESS = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 class Start(NamedTuple):
@@ -25,31 +25,38 @@ class Start(NamedTuple):
 
 
 def measure_starts(gateway: Gateway, starts: int) -> Start:
-    """Restart the gateway `starts` times, and return the medians. Raises RuntimeError.
+    """Restart the gateway twice `starts` times, and return the medians. Raises RuntimeError.
 
-    A client sends a prediction as soon as the port is bound, like a proxy that wakes a sleeping gateway.
+    After one start, the gateway is at rest. After the other, a client sends a prediction as soon as the port is bound,
+    like a proxy that wakes a sleeping gateway.
     """
-    request = build_request(gateway.token(), FOREST)
+    prediction = build_request(gateway.token(), FOREST)
     measured = []
     for _ in range(starts):
-        gateway.stop()
-        with ThreadPoolExecutor(1) as client:
-            began = time.perf_counter()
-            responded = client.submit(_predict, gateway.port, request)
-            gateway.start()
-            first_prediction_s = responded.result() - began
-        measured.append(Start(gateway.ready_s, first_prediction_s, gateway.resident_bytes() / 1e6))
+        ready_s = _measure_start(gateway, _READINESS)
+        rest_mb = gateway.resident_bytes() / 1e6
+        measured.append(Start(ready_s, _measure_start(gateway, prediction), rest_mb))
     return Start(*(statistics.median(values) for values in zip(*measured, strict=True)))
 
 
-def _predict(port: int, request: bytes) -> float:
-    """Send the request once the port is bound, and return the time of the response. Raises RuntimeError."""
+def _measure_start(gateway: Gateway, request: bytes) -> float:
+    """Restart the gateway, and return the seconds until it responds to the request with 200. Raises RuntimeError."""
+    gateway.stop()
+    began = time.perf_counter()
+    gateway.launch()
+    while (status := _send(gateway.port, request)) == 503 and time.perf_counter() - began < PATIENCE_S:
+        time.sleep(_RETRY_S)
+    if status != 200:
+        raise RuntimeError(f"The first request failed with the status {status}: {gateway.log()}")
+    return time.perf_counter() - began
+
+
+def _send(port: int, request: bytes) -> int:
+    """Send the request once the port is bound, and return the status of the response, 0 if there is none."""
     with _connect(port) as connection:
         connection.sendall(request)
-        status = connection.recv(4096).partition(b"\r\n")[0].decode()
-    if status.split()[1:2] != ["200"]:
-        raise RuntimeError(f"The first prediction failed: {status or 'the gateway closed the connection'}.")
-    return time.perf_counter()
+        status = connection.recv(4096).partition(b"\r\n")[0].split()
+    return int(status[1]) if status else 0
 
 
 def _connect(port: int) -> socket.socket:

@@ -70,11 +70,19 @@ class AliasMover:
         return self.move(model, targets, who=who, why=why, expected={alias: before}, before_move=call)
 
     def roll_back(
-        self, model: str, *, who: str, why: str, alias: str = PRODUCTION, expected: str | None = None
+        self,
+        model: str,
+        *,
+        who: str,
+        why: str,
+        alias: str = PRODUCTION,
+        expected: str | None = None,
+        before_move: Callable[[Change], object] = lambda _: None,
     ) -> Mapping[str, Change]:
         """Point the alias to the version that it had before the last promotion, and `previous` to the current one.
 
-        Returns and raises the same as `promote`. With `expected`, a repeated rollback does not undo the first.
+        Calls `before_move` like `promote`. Returns and raises the same as `promote`. With `expected`, a repeated
+        rollback does not undo the first.
         """
         previous = self.registry.read(model).aliases.get(name_previous(alias))
         if previous is None:
@@ -82,7 +90,7 @@ class AliasMover:
                 f"{model} has no alias {name_previous(alias)!r}, so there is no previous version to roll back to. "
                 "Promote one."
             )
-        return self.promote(model, previous, who=who, why=why, alias=alias, expected=expected)
+        return self.promote(model, previous, who=who, why=why, alias=alias, expected=expected, before_move=before_move)
 
     def remove(
         self, model: str, alias: str, *, who: str, why: str, expected: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Generic, TypeVar
 
 BURST = 200  # rejections that can be recorded in detail at once
@@ -49,9 +50,10 @@ class RefusalAggregator(Generic[V]):
             self._tokens = max(self._tokens - 1, -BURST)
         self._insert(key, refusal)
 
-    def take(self) -> list[V]:
-        """Return all waiting rejections, to be written; `confirm` or `put_back` must follow."""
-        self._in_flight, self._waiting = self._waiting, {}
+    def take(self, limit: int | None = None) -> list[V]:
+        """Return the oldest waiting rejections, to be written; `confirm` or `put_back` must follow."""
+        taken = list(islice(self._waiting, limit))
+        self._in_flight = {key: self._waiting.pop(key) for key in taken}
         return list(self._in_flight.values())
 
     def confirm(self) -> None:

@@ -30,6 +30,7 @@ from monitoring.ledger.journal import Journal
 from monitoring.ledger.writing.thread import WriterThread, calling_every
 
 MAX_BATCH = 500
+MAX_REFUSALS = 16  # in a transaction, for which predictions wait
 COMMIT_TIMEOUT_S = 3.0
 DELIVERY_RETRY_S = 0.25
 CHECKPOINT_INTERVAL_S = 60.0
@@ -175,8 +176,8 @@ class Ledger:
             # A caller who has disconnected gets no entry and no charge.
             batch = [waiting for waiting in batch if not waiting.done.done()]
             # Rejections get their ids last, after all waiting entries.
-            refusals = [] if self._waiting else self._refusals.take()
-            self._refusals_due = self._refusals_due and bool(self._waiting)
+            refusals = [] if self._waiting else self._refusals.take(MAX_REFUSALS)
+            self._refusals_due = self._refusals_due and bool(self._waiting or self._refusals.waiting)
             drafts = [PendingEntry(self._build_draft(facts), None) for facts in refusals]
             results = await self._commit([waiting.pending for waiting in batch] + drafts)
             for waiting, result in zip(batch, results, strict=False):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -132,16 +131,15 @@ class Gateway:
             raise RuntimeError(prepared.stderr)
 
     def start(self, output: int | None = None) -> None:
-        """Start the process and return once it is ready. Raises AssertionError.
+        """Launch the process and return once it is ready. Raises AssertionError."""
+        self.launch(output)
+        self.ready_s = wait_until(self.is_ready, message=self.log)
 
-        It writes to the file that `log` reads, or to the descriptor `output` if there is one.
-        """
-        began = time.perf_counter()
+    def launch(self, output: int | None = None) -> None:
+        """Start the process. It writes to the file that `log` reads, or to the descriptor `output` if there is one."""
         with (self.folder / "gateway.log").open("wb") as file:
             log = file if output is None else output
             self.started = subprocess.Popen(self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
-        wait_until(self.is_ready, message=self.log)
-        self.ready_s = time.perf_counter() - began
 
     def is_ready(self) -> bool:
         if not self.is_running:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Annotated
 
@@ -55,9 +55,11 @@ def promote(
     The version is verified first. `previous` then points to the version before it (for another alias it
     is ALIAS-previous). The decision is recorded in the ledger and in the audit log.
     """
-    with open_mover(load_settings()) as mover, auditing_move("promoted", name, alias, why) as moved:
-        moved.update(mover.promote(name, version, who=command_actor(), why=why, alias=alias, expected=expect))
-    _print(name, moved, as_json)
+    with open_mover(load_settings()) as mover, auditing_move("promoted", name, alias, why) as audit:
+        changes = mover.promote(
+            name, version, who=command_actor(), why=why, alias=alias, expected=expect, before_move=audit
+        )
+    _print(name, changes, as_json)
 
 
 def roll_back(
@@ -68,9 +70,9 @@ def roll_back(
     as_json: JsonFlag = False,
 ) -> None:
     """Move an alias back to the version before the last promotion; `previous` then points to the current version."""
-    with open_mover(load_settings()) as mover, auditing_move("rolled_back", name, alias, why) as moved:
-        moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias, expected=expect))
-    _print(name, moved, as_json)
+    with open_mover(load_settings()) as mover, auditing_move("rolled_back", name, alias, why) as audit:
+        changes = mover.roll_back(name, who=command_actor(), why=why, alias=alias, expected=expect, before_move=audit)
+    _print(name, changes, as_json)
 
 
 def tag(
@@ -110,17 +112,21 @@ def open_mover(settings: Settings) -> Iterator[AliasMover]:
 
 
 @contextmanager
-def auditing_move(outcome: str, name: str, alias: str, why: str) -> Iterator[dict[str, Change]]:
-    """Audit the move that the block puts into the yielded mapping, or the ledger's failure to record it."""
-    moved: dict[str, Change] = {}
+def auditing_move(outcome: str, name: str, alias: str, why: str) -> Iterator[Callable[[Change], None]]:
+    """Yield a function that audits a move just before it; if it raises AuditUnavailable, the alias must not move.
+
+    If the ledger fails to record the move in the block, audit that, too.
+    """
+
+    def audit(change: Change) -> None:
+        _audit(outcome, name, {"alias": alias, "from": change.before or "", "to": change.after or "", "why": why})
+
     try:
-        yield moved
+        yield audit
     except MoveUnrecorded as error:
         with suppress(MonitoringError, StorageError):  # the audit log may be unavailable for the same reason
             _audit("unrecorded", name, {"alias": alias, "why": why, "code": error.code})
         raise
-    change = moved[alias]
-    _audit(outcome, name, {"alias": alias, "from": change.before or "", "to": change.after or "", "why": why})
 
 
 def _audit(outcome: str, name: str, detail: Mapping[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import structlog
 
 from api.server.exit_status import describe_error
@@ -21,12 +23,17 @@ class CanaryReports:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._in_trial = False
 
     def on_start(self, contest: Contest) -> None:
+        self._in_trial = True
         self._show_counters()
         log.info("candidate_in_trial", candidate=contest.candidate, production=contest.production)
 
     def on_end(self, contest: Contest) -> None:
+        self._in_trial = False
+        for metric in MEANS:
+            self._show_evidence(metric, math.nan, math.nan)  # otherwise, it would seem to be that of a later trial
         log.info("candidate_released", candidate=contest.candidate, production=contest.production)
 
     def on_failure(self, contest: Contest, error: Exception) -> None:
@@ -53,9 +60,14 @@ class CanaryReports:
         self._metrics.canary_shadow.labels(outcome).inc()
 
     def on_judgement(self, judgement: Judgement) -> None:
-        for one in judgement.evidence:
-            self._metrics.canary_log_e.labels(one.metric, "take_back").set(one.take_back_log_e)
-            self._metrics.canary_log_e.labels(one.metric, "promote").set(one.promote_log_e)
+        """Show the evidence, unless the trial has ended meanwhile."""
+        if self._in_trial:
+            for one in judgement.evidence:
+                self._show_evidence(one.metric, one.take_back_log_e, one.promote_log_e)
+
+    def _show_evidence(self, metric: str, take_back_log_e: float, promote_log_e: float) -> None:
+        self._metrics.canary_log_e.labels(metric, "take_back").set(take_back_log_e)
+        self._metrics.canary_log_e.labels(metric, "promote").set(promote_log_e)
 
     def _show_counters(self) -> None:
         """Expose every series when a trial starts: Prometheus sees no increase in a series that begins above 0."""

@@ -85,3 +85,13 @@ def test_unwritten_rejections_wait_in_bounded_memory() -> None:
         waiting = aggregation.aggregator.waiting
         assert len(waiting) == BURST + 1
         assert sum(count for _, count in waiting) == attempt * 2000
+
+
+def test_a_part_of_the_rejections_is_taken() -> None:
+    """With a limit, the oldest rejections are taken, and the others keep waiting in their order."""
+    aggregation = Aggregation()
+    for caller in "abc":
+        aggregation.add(1, caller)
+    assert aggregation.aggregator.take(2) == [("a", 1), ("b", 1)]
+    aggregation.aggregator.put_back()
+    assert {caller for caller, _ in aggregation.aggregator.take()} == {"a", "b", "c"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy import text
 from auth.accounts.store import UserStore
 from auth.errors import QuotaExceeded
 from auth.principal import Role
-from monitoring.ledger.ledger import LINGER_S
+from monitoring.ledger.ledger import LINGER_S, MAX_REFUSALS
 from tests.monitoring.ledger.environment import LedgerEnvironment, build_charge, build_facts, build_refusal
 from tests.monitoring.ledger.faults import FaultyStore
 from tests.support.polling import PATIENCE_S
@@ -157,6 +158,17 @@ async def test_rejections_are_recorded_in_the_background(environment: LedgerEnvi
     assert sum(counts) == 5000
     assert len(counts) <= 210
     await environment.read_entries()
+
+
+async def test_a_prediction_does_not_wait_for_many_rejections(environment: LedgerEnvironment) -> None:
+    """A hundred rejections are written in several transactions, so a prediction shares one with only some of them."""
+    async with environment.ledger() as ledger:
+        for _ in range(100):
+            ledger.record_refusal(build_refusal("corrupt_image"))
+        await ledger.record(build_facts(), None)
+        assert len(await environment.read_entries()) == 1 + MAX_REFUSALS
+    assert len(await environment.read_entries()) == 101
+    assert environment.store.batches == math.ceil(100 / MAX_REFUSALS)
 
 
 async def test_ids_ascend_in_a_chain(environment: LedgerEnvironment) -> None:

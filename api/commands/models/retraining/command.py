@@ -174,8 +174,8 @@ def _import(
         f"retrained from {model.description}: {comparison.candidate_correct} of {comparison.images} test images "
         f"recognised, {comparison.start_correct} before"
     )
-    with open_mover(settings) as mover, auditing_move("promoted", target.name, alias, why) as moved:
-        moved.update(mover.promote(target.name, target.version, who=command_actor(), why=why, alias=alias))
+    with open_mover(settings) as mover, auditing_move("promoted", target.name, alias, why) as audit:
+        mover.promote(target.name, target.version, who=command_actor(), why=why, alias=alias, before_move=audit)
     return dict(manifest.results["golden"])
 
 

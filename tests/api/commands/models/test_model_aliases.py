@@ -233,6 +233,17 @@ def test_a_move_that_the_ledger_cannot_record_is_in_the_audit_log(atalaya: Atala
     assert newest["detail"] == {"alias": "production", "why": "better", "code": "move_unrecorded"}
 
 
+@pytest.mark.parametrize("command", [("promote", MODEL, "1.2"), ("rollback", MODEL)])
+def test_no_alias_moves_without_its_audit_entry(
+    atalaya: Atalaya, registry: FileRegistry, database_url: str, command: tuple[str, ...]
+) -> None:
+    """When the audit log cannot be written, the command fails before the alias moves."""
+    registry.move_aliases(MODEL, {"production": "1.1", "previous": "1.0"}, who="cli:olga", why="first")
+    execute(database_url, "ALTER TABLE audit_events RENAME TO away")
+    assert "audit log" in atalaya("models", *command, "--why", "better")[2]
+    assert registry.read(MODEL).aliases == {"production": "1.1", "previous": "1.0"}
+
+
 def _promote(version: str) -> None:
     raise SystemExit(run(["models", "promote", MODEL, version, "--why", f"to {version}", "--expect", "1.0"]))
 
