@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 from msgspec import Struct
@@ -14,6 +15,7 @@ from model.registry.artefact import Manifest, read_verified
 
 HEAD_FILE = "head.npz"
 MAX_OFFSET = 1.0
+_MAX_BYTES = 1 << 27  # a hundred times the shipped head; a small file could expand to gigabytes
 
 Array = NDArray[np.float32]
 
@@ -97,6 +99,9 @@ def read_head(folder: Path, manifest: Manifest, channels: object = None) -> Head
 
 
 def _parse(data: bytes) -> Head:
+    with ZipFile(io.BytesIO(data)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:  # it expands to no more than this
+            raise ValueError(f"its arrays take more than {_MAX_BYTES} bytes")
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     flags, (down, right) = arrays.pop("relu"), arrays.pop("offset").tolist()

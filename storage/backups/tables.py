@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, DateTime, MetaData, Table, select
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 _BATCH = 1000  # rows
+_MAX_BATCH_BYTES = 1 << 23
+_MAX_ROW_BYTES = 1 << 26  # thousands of times more than any row has
 
 
 def reflect_tables(connection: Connection, names: Iterable[str]) -> list[Table]:
@@ -31,8 +33,8 @@ def dump_table(connection: Connection, table: Table) -> Iterator[bytes]:
         yield b"".join(json.dumps(list(map(_encode, row))).encode() + b"\n" for row in rows)
 
 
-def load_rows(connection: Connection, table: Table, columns: Sequence[str], batch: bytes) -> int:
-    """Insert a batch of rows, whose values are in the order of `columns`; return their number.
+def load_rows(connection: Connection, table: Table, columns: Sequence[str], content: BinaryIO) -> int:
+    """Insert rows, whose values are in the order of `columns`, in batches; return their number.
 
     Raises ValueError if the rows do not fit the table.
     """
@@ -40,13 +42,30 @@ def load_rows(connection: Connection, table: Table, columns: Sequence[str], batc
     if unknown:
         raise ValueError(f"{table.name} has no column {min(unknown)!r}")
     time_columns = {column.name for column in table.columns if isinstance(column.type, DateTime)}
-    parameters = []
-    for line in batch.splitlines():
-        row = dict(zip(columns, _parse_row(line), strict=True))
-        parameters.append({name: _decode(value) if name in time_columns else value for name, value in row.items()})
-    if parameters:
+    loaded = 0
+    for rows in _read_batches(content):
+        parameters = [
+            {name: _decode(value) if name in time_columns else value for name, value in zip(columns, row, strict=True)}
+            for row in rows
+        ]
         _insert(connection, table, parameters)
-    return len(parameters)
+        loaded += len(rows)
+    return loaded
+
+
+def _read_batches(content: BinaryIO) -> Iterator[Sequence[list[Any]]]:
+    """Yield batches of rows that take little memory. Raises ValueError."""
+    rows, size = list[list[Any]](), 0
+    while line := content.readline(_MAX_ROW_BYTES):
+        if len(line) == _MAX_ROW_BYTES:
+            raise ValueError(f"a row has {_MAX_ROW_BYTES} bytes or more")
+        rows.append(_parse_row(line))
+        size += len(line)
+        if len(rows) == _BATCH or size >= _MAX_BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def _parse_row(line: bytes) -> list[Any]:

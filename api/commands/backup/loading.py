@@ -75,7 +75,9 @@ def _check_empty(connection: Connection, url: str) -> None:
 
 
 def _create_tables(connection: Connection, manifest: Manifest) -> dict[str, Table]:
-    """Return the tables, without rows, by name. Raises BackupTooNew."""
+    """Return the tables, without rows, by name. Raises BackupTooNew, BackupDamaged."""
+    if missing := MIGRATIONS.keys() - manifest.revisions.keys():
+        raise BackupDamaged(f"The backup does not say which migrations of {min(missing)} it has. Use another backup.")
     try:
         for package, folder in MIGRATIONS.items():
             upgrade(connection, folder, manifest.revisions[package])
@@ -95,7 +97,7 @@ def _load(target: _Target, manifest: Manifest, name: str, content: BinaryIO, loa
         case ["tables", table, _] if table in target.tables:
             columns = manifest.tables[table]
             try:
-                loaded.rows += load_rows(target.connection, target.tables[table], columns, content.read())
+                loaded.rows += load_rows(target.connection, target.tables[table], columns, content)
             except ValueError as error:
                 raise BackupDamaged(f"The rows of {table} in the backup cannot be read. Use another backup.") from error
         case ["registry", model, path] if model in manifest.models:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from model.errors import ArtefactError, DigestMismatch
+from model.explanation import head
 from model.explanation.head import HEAD_FILE, DenseLayer, Head, read_head, write_head
 from model.registry.artefact import Manifest, write_manifest
 from tests.model.explanation.heads import make_head
@@ -101,6 +102,14 @@ def test_a_head_of_another_model_is_rejected(tmp_path: Path) -> None:
         read_head(tmp_path, manifest, 7)
     write_head(tmp_path / HEAD_FILE, make_head(6, 4))
     with pytest.raises(ArtefactError, match="maps 6 feature maps to 4 classes"):
+        read_head(tmp_path, describe(tmp_path), 6)
+
+
+def test_a_file_that_expands_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays are not read if they take more memory than a head needs."""
+    write_head(tmp_path / HEAD_FILE, make_head(6, 3))
+    monkeypatch.setattr(head, "_MAX_BYTES", 100)
+    with pytest.raises(ArtefactError, match="its arrays take more than 100 bytes"):
         read_head(tmp_path, describe(tmp_path), 6)
 
 

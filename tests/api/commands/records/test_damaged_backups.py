@@ -12,6 +12,7 @@ import pytest
 from api.cli import run
 from api.commands.backup.archive import read_archive, writing_archive
 from api.settings import Settings
+from storage.backups import tables
 from tests.api.commands.records.databases import lose_database
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -66,6 +67,30 @@ def test_rows_that_do_not_fit_the_table_are_damage(reject: Callable[..., str], c
     assert "The rows of task_runs" in reject(
         {f"{_TABLE}/000001.jsonl": json.dumps(row).encode()}, tables={"task_runs": columns}
     )
+
+
+def test_a_row_of_any_length_takes_little_memory(reject: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is read only up to a limit, because a few kilobytes of a compressed backup can expand to gigabytes."""
+    monkeypatch.setattr(tables, "_MAX_ROW_BYTES", 1000)
+    row = json.dumps(["a" * 1000]).encode()
+    assert "The rows of task_runs" in reject({f"{_TABLE}/000001.jsonl": row}, tables={"task_runs": ["task"]})
+
+
+def test_long_rows_are_loaded_in_several_batches(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The size of a batch is limited, not only its number of rows; all rows are loaded."""
+    assert run(["backup", "b"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(tables, "_MAX_BATCH_BYTES", 1)
+    lose_database(environment)
+    assert run(["restore", "b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] > 1
+
+
+def test_a_manifest_without_the_migrations_of_a_package_is_damage(reject: Callable[..., str]) -> None:
+    """The message names the package whose tables cannot be created."""
+    assert "which migrations of monitoring it has" in reject({}, revisions={"auth": "0001"})
 
 
 @pytest.mark.parametrize("changes", [{"tables": 5}, {"tables": {"task_runs": [1]}}, {"revisions": []}, {"keys": "no"}])
