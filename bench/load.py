@@ -62,6 +62,7 @@ async def drive(
     With `reconnect`, a connection that ends is opened again. All connections together send at most `rate` requests per
     second, evenly spread.
     """
+    gc.collect()
     gc.freeze()  # a collection of all modules would pause this process for a tenth of a second or more
     results, started = LoadResults(), time.perf_counter()
     interval_s = connections / rate
@@ -79,7 +80,10 @@ async def drive(
 
         await _send_repeatedly(port, request, wait_until_due, results, reconnect)
 
-    await asyncio.gather(*map(run_connection, range(connections)))
+    try:
+        await asyncio.gather(*map(run_connection, range(connections)))
+    finally:
+        gc.unfreeze()
     results.seconds = time.perf_counter() - started
     return results
 

@@ -51,7 +51,7 @@ class RefusalAggregator(Generic[V]):
         self._insert(key, refusal)
 
     def take(self, limit: int | None = None) -> list[V]:
-        """Return the oldest waiting rejections, to be written; `confirm` or `put_back` must follow."""
+        """Return the oldest waiting rejections, at most `limit`, to be written; `confirm` or `put_back` must follow."""
         taken = list(islice(self._waiting, limit))
         self._in_flight = {key: self._waiting.pop(key) for key in taken}
         return list(self._in_flight.values())

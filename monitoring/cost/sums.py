@@ -50,7 +50,7 @@ class _CostSums(Struct):
 
 
 def add_cost_sums(_connection: Connection, requests: Sequence[RecordedRequest]) -> WriteSums:
-    """Add to the tables `caller_sums` and `traffic_hours`."""
+    """Compute what requests add to the tables `caller_sums` and `traffic_hours`."""
     return partial(_write, list(_sum_costs(requests).list_rows()))
 
 

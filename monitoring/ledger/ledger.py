@@ -177,7 +177,7 @@ class Ledger:
             batch = [waiting for waiting in batch if not waiting.done.done()]
             # Rejections get their ids last, after all waiting entries.
             refusals = [] if self._waiting else self._refusals.take(MAX_REFUSALS)
-            self._refusals_due = self._refusals_due and bool(self._waiting or self._refusals.waiting)
+            self._refusals_due = self._refusals_due if self._waiting else bool(self._refusals.waiting)
             drafts = [PendingEntry(self._build_draft(facts), None) for facts in refusals]
             results = await self._commit([waiting.pending for waiting in batch] + drafts)
             for waiting, result in zip(batch, results, strict=False):

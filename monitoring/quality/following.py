@@ -39,16 +39,16 @@ class RecordedRequest(Struct, frozen=True):
 
 
 WriteSums = Callable[[Connection], None]
-"""Writes what was added to some sums, in the given write transaction.
+"""Writes what requests add to some sums, in the given write transaction.
 
 Predictions cannot be recorded in SQLite meanwhile, so anything that can be computed before should be. It must change
 rows in a fixed order, so that two processes cannot deadlock.
 """
 
 AddRequests = Callable[[Connection, Sequence[RecordedRequest]], WriteSums]
-"""Adds requests to some sums, without writing. It may read the sums in the given transaction, but does not lock them.
+"""Computes what requests add to some sums, and returns the function that writes it.
 
-It must not raise errors for changed documents.
+It may read from the given transaction, but must not lock or write. It must not raise errors for changed documents.
 """
 
 

@@ -27,7 +27,7 @@ class _Sums(Struct):
 
 
 def add_confidence_sums(_connection: Connection, requests: Sequence[RecordedRequest]) -> WriteSums:
-    """Add to the table `prediction_sums`."""
+    """Compute what requests add to the table `prediction_sums`."""
     return partial(_write, _sum_up(requests))
 
 

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, DateTime, MetaData, Table, select
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 _BATCH = 1000  # rows
-_MAX_BATCH_BYTES = 1 << 23
-_MAX_ROW_BYTES = 1 << 26  # thousands of times more than any row has
+# Parsed JSON takes up to 30 times as much memory as its text.
+_MAX_BATCH_BYTES = 1 << 21
+_MAX_ROW_BYTES = 1 << 22  # a hundred times more than any row has
 
 
 def reflect_tables(connection: Connection, names: Iterable[str]) -> list[Table]:
@@ -54,7 +55,7 @@ def load_rows(connection: Connection, table: Table, columns: Sequence[str], cont
 
 
 def _read_batches(content: BinaryIO) -> Iterator[Sequence[list[Any]]]:
-    """Yield batches of rows that take little memory. Raises ValueError."""
+    """Yield batches of rows of limited size. Raises ValueError."""
     rows, size = list[list[Any]](), 0
     while line := content.readline(_MAX_ROW_BYTES):
         if len(line) == _MAX_ROW_BYTES:

@@ -26,6 +26,9 @@ from storage.backups.stream import BackupReader, BackupWriter
 
 KEYS = "keys.env"
 _MANIFEST = "manifest.json"
+# A small compressed backup can expand to gigabytes. A manifest contains the state of each model of the registry.
+_MAX_MANIFEST_BYTES = 1 << 24
+_MAX_KEYS_BYTES = 1 << 20
 _KEYS_UNENCRYPTED = "The backup contains keys but is not encrypted, so it was tampered with. Use another one."
 _UNREADABLE = "The backup's content cannot be read. Use another one."
 
@@ -88,10 +91,22 @@ def read_archive(file: BinaryIO, passphrase: str | None) -> tuple[Manifest, Iter
     if name != _MANIFEST:
         raise BackupDamaged(_UNREADABLE)
     with _reporting_damage():
-        manifest = convert(json.load(content), Manifest)
+        manifest = convert(json.loads(_read(name, content, _MAX_MANIFEST_BYTES)), Manifest)
     if manifest.keys and passphrase is None:  # checksums do not prove who wrote the keys
         raise BackupDamaged(_KEYS_UNENCRYPTED)
     return manifest, members
+
+
+def read_keys(content: BinaryIO) -> bytes:
+    """Return the content of the member KEYS. Raises BackupDamaged."""
+    return _read(KEYS, content, _MAX_KEYS_BYTES)
+
+
+def _read(name: str, content: BinaryIO, limit: int) -> bytes:
+    data = content.read(limit + 1)
+    if len(data) > limit:
+        raise BackupDamaged(f"{name} in the backup has more than {limit} bytes. Use another backup.")
+    return data
 
 
 def _read_members(frames: BackupReader) -> Iterator[tuple[str, BinaryIO]]:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from msgspec import Struct
 from sqlalchemy import Connection, Table, inspect
 
-from api.commands.backup.archive import KEYS, Manifest
+from api.commands.backup.archive import KEYS, Manifest, read_keys
 from api.commands.backup.contents import MIGRATIONS, list_tables
 from api.commands.database import describe_database
 from model.registry.copies import RegistryRestore
@@ -104,7 +104,7 @@ def _load(target: _Target, manifest: Manifest, name: str, content: BinaryIO, loa
             if target.models is not None:
                 target.models.write(model, path, content)
         case [one] if one == KEYS and manifest.keys:
-            loaded.keys = content.read()
+            loaded.keys = read_keys(content)
         case _:
             raise BackupDamaged(
                 f"The backup contains {name!r}, which this release does not support. Use another backup."

@@ -14,6 +14,7 @@ from api.services.aliases.moves import describe_move
 from api.services.recording import open_event_writer
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
+from model.errors import ModelError
 from model.registry.errors import MoveUnrecorded
 from model.registry.moves import MAX_REASON_LENGTH, AliasMove, Change
 from model.registry.promotion import AliasMover
@@ -115,17 +116,22 @@ def open_mover(settings: Settings) -> Iterator[AliasMover]:
 def auditing_move(outcome: str, name: str, alias: str, why: str) -> Iterator[Callable[[Change], None]]:
     """Yield a function that audits a move just before it; if it raises AuditUnavailable, the alias must not move.
 
-    If the ledger fails to record the move in the block, audit that, too.
+    If the block then fails to move the alias or to record the move in the ledger, audit that, too.
     """
+    audited = False
 
     def audit(change: Change) -> None:
+        nonlocal audited
         _audit(outcome, name, {"alias": alias, "from": change.before or "", "to": change.after or "", "why": why})
+        audited = True
 
     try:
         yield audit
-    except MoveUnrecorded as error:
-        with suppress(MonitoringError, StorageError):  # the audit log may be unavailable for the same reason
-            _audit("unrecorded", name, {"alias": alias, "why": why, "code": error.code})
+    except (ModelError, MonitoringError) as error:
+        if audited:
+            failure = "unrecorded" if isinstance(error, MoveUnrecorded) else "refused"
+            with suppress(MonitoringError, StorageError):  # the audit log may be unavailable for the same reason
+                _audit(failure, name, {"alias": alias, "why": why, "code": error.code})
         raise
 
 

@@ -26,7 +26,7 @@ class SharedEvidence:
         self,
         store: TrialStore,
         rules: JudgeRules,
-        on_judgement: Callable[[Judgement], None],
+        on_judgement: Callable[[str, Judgement], None],
         act: Callable[[TrialRecord], Awaitable[None]],
     ) -> None:
         self._store = store
@@ -76,7 +76,7 @@ class SharedEvidence:
         record, is_new_verdict = await self._store.add(trial, count(evidence), pairs, self._judge)
         if record is None:
             return False
-        self._on_judgement(judge(read_counts(record.counts), self._rules))
+        self._on_judgement(trial, judge(read_counts(record.counts), self._rules))
         if is_new_verdict:
             await self._act(record)
         return record.verdict is None

@@ -23,15 +23,15 @@ class CanaryReports:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._in_trial = False
+        self._trial: str | None = None
 
     def on_start(self, contest: Contest) -> None:
-        self._in_trial = True
+        self._trial = contest.id
         self._show_counters()
         log.info("candidate_in_trial", candidate=contest.candidate, production=contest.production)
 
     def on_end(self, contest: Contest) -> None:
-        self._in_trial = False
+        self._trial = None
         for metric in MEANS:
             self._show_evidence(metric, math.nan, math.nan)  # otherwise, it would seem to be that of a later trial
         log.info("candidate_released", candidate=contest.candidate, production=contest.production)
@@ -59,9 +59,9 @@ class CanaryReports:
     def on_shadow(self, outcome: ShadowOutcome) -> None:
         self._metrics.canary_shadow.labels(outcome).inc()
 
-    def on_judgement(self, judgement: Judgement) -> None:
-        """Show the evidence, unless the trial has ended meanwhile."""
-        if self._in_trial:
+    def on_judgement(self, trial: str, judgement: Judgement) -> None:
+        """Show the evidence, unless it is that of an earlier trial, for which a label has arrived late."""
+        if trial == self._trial:
             for one in judgement.evidence:
                 self._show_evidence(one.metric, one.take_back_log_e, one.promote_log_e)
 

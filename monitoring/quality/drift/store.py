@@ -64,7 +64,7 @@ class FindingEnd(Struct, frozen=True):
 
 
 class DriftStore:
-    """Reads and writes rows in one transaction. On SQLite, it must have begun with WRITING."""
+    """Reads and writes rows in one transaction. To write on SQLite, it must have begun with WRITING."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,20 @@ def test_a_head_of_another_model_is_rejected(tmp_path: Path) -> None:
         read_head(tmp_path, describe(tmp_path), 6)
 
 
-def test_a_file_that_expands_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arrays_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays are not read if they take more memory than a head needs."""
     write_head(tmp_path / HEAD_FILE, make_head(6, 3))
     monkeypatch.setattr(head, "_MAX_BYTES", 100)
-    with pytest.raises(ArtefactError, match="its arrays take more than 100 bytes"):
+    with pytest.raises(ArtefactError, match="or take more than 100 bytes"):
+        read_head(tmp_path, describe(tmp_path), 6)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_arrays_are_rejected(tmp_path: Path, compression: int) -> None:
+    """A small compressed file can expand to gigabytes, whatever size it declares."""
+    with zipfile.ZipFile(tmp_path / HEAD_FILE, "w", compression) as archive:
+        archive.writestr("relu.npy", bytes(1000))
+    with pytest.raises(ArtefactError, match="its arrays are compressed"):
         read_head(tmp_path, describe(tmp_path), 6)
 
 

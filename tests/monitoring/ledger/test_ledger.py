@@ -166,9 +166,8 @@ async def test_a_prediction_does_not_wait_for_many_rejections(environment: Ledge
         for _ in range(100):
             ledger.record_refusal(build_refusal("corrupt_image"))
         await ledger.record(build_facts(), None)
-        assert len(await environment.read_entries()) == 1 + MAX_REFUSALS
-    assert len(await environment.read_entries()) == 101
     assert environment.store.batches == math.ceil(100 / MAX_REFUSALS)
+    assert len(await environment.read_entries()) == 101
 
 
 async def test_ids_ascend_in_a_chain(environment: LedgerEnvironment) -> None:

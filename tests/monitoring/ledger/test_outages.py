@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.errors import LedgerFull, LedgerUnavailable
-from monitoring.ledger.ledger import LedgerState
+from monitoring.ledger.ledger import MAX_REFUSALS, REFUSAL_DELAY_S, LedgerState
 from monitoring.ledger.records import read_records
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads
 from monitoring.ledger.upkeep.erasure import Eraser
@@ -215,19 +215,19 @@ async def test_ids_continue_after_spooled_ids(environment: LedgerEnvironment) ->
 
 
 async def test_rejections_wait_for_the_database(environment: LedgerEnvironment) -> None:
-    """Refusals that fit neither the database nor the spool are kept, and written once that is possible."""
+    """Rejections that fit neither the database nor the spool are kept, and all written with the next prediction."""
     async with environment.ledger() as ledger:
         async with environment.outage():
             await fill_spool(ledger)
-            ledger.record_refusal(build_refusal("corrupt_image"))
-            ledger.record_refusal(build_refusal("corrupt_image"))
-            await asyncio.sleep(0)
+            for _ in range(2 * MAX_REFUSALS + 1):
+                ledger.record_refusal(build_refusal("corrupt_image"))
+            await asyncio.sleep(2 * REFUSAL_DELAY_S)  # they cannot be written
         await wait_until_async(lambda: ledger.state is LedgerState.WRITING)
+        before = environment.durable
         await ledger.record(build_facts(), None)
-    counts = {document["code"]: 0 for document in await environment.read_documents()}
-    for document in await environment.read_documents():
-        counts[document["code"]] += document["count"]
-    assert counts["corrupt_image"] == 2
+        await wait_until_async(lambda: environment.durable == before + 1 + 2 * MAX_REFUSALS + 1)
+    codes = [document["code"] for document in await environment.read_documents()]
+    assert codes.count("corrupt_image") == 2 * MAX_REFUSALS + 1
 
 
 async def test_failed_checkpoints_are_counted_and_tried_again(

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select, text
 
 from api.services.measuring.drift.references import Detectors
-from api.services.measuring.drift.tracker import DriftTracker
+from api.services.measuring.drift.tracker import DriftTracker, make_sum_updater
 from api.settings import Settings
 from model.drift.detector import Alarm, AllClear, DriftDetector
 from model.drift.metrics import Metric
@@ -21,7 +21,7 @@ from monitoring.quality.drift.tables import drift_findings, drift_states
 from monitoring.quality.following import RecordedRequest, parse_requests
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
-from tests.api.commands.models.drifting import build_predictions
+from tests.api.commands.models.drifting import build_predictions, record
 
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 
@@ -79,10 +79,10 @@ def test_new_callers_of_two_processes_respect_the_limit(engine: Engine, environm
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_predictions_can_be_recorded_while_states_are_computed(
-    engine: Engine, tracker: DriftTracker, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, environment: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The detectors run before the transaction that locks SQLite."""
-    add(engine, tracker, build_requests(5))
+    """An update runs the detectors before the transaction that locks SQLite."""
+    record(environment.database_url.get_secret_value(), build_predictions("test", 5))
     writes, original = 0, DriftDetector.update
 
     def write_and_update(*arguments: Any) -> Any:
@@ -93,13 +93,12 @@ def test_predictions_can_be_recorded_while_states_are_computed(
         return original(*arguments)
 
     monkeypatch.setattr(DriftDetector, "update", write_and_update)
-    with engine.execution_options(sqlite_begin="BEGIN").begin() as reading:
-        write = tracker.add(reading, build_requests(5))
-    assert writes == 2
-    monkeypatch.setattr(DriftDetector, "update", original)
+    updating = open_blocking_engine(environment.database_url.get_secret_value())
+    for _ in make_sum_updater(environment, updating).update():
+        pass
+    updating.dispose()
     with engine.begin() as connection:
-        write(connection)
-        assert count_predictions(connection) == {"ana": 10, ALL: 10}
+        assert (writes, count_predictions(connection)) == (2, {"ana": 5, ALL: 5})
 
 
 def test_a_drift_that_ends_and_begins_again(

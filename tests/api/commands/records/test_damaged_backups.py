@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from api.cli import run
+from api.commands.backup import archive
 from api.commands.backup.archive import read_archive, writing_archive
 from api.settings import Settings
 from storage.backups import tables
@@ -69,8 +70,8 @@ def test_rows_that_do_not_fit_the_table_are_damage(reject: Callable[..., str], c
     )
 
 
-def test_a_row_of_any_length_takes_little_memory(reject: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row is read only up to a limit, because a few kilobytes of a compressed backup can expand to gigabytes."""
+def test_long_rows_are_damage(reject: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is read only up to a limit, because a small compressed backup can expand to gigabytes."""
     monkeypatch.setattr(tables, "_MAX_ROW_BYTES", 1000)
     row = json.dumps(["a" * 1000]).encode()
     assert "The rows of task_runs" in reject({f"{_TABLE}/000001.jsonl": row}, tables={"task_runs": ["task"]})
@@ -86,6 +87,23 @@ def test_long_rows_are_loaded_in_several_batches(
     lose_database(environment)
     assert run(["restore", "b", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] > 1
+
+
+@pytest.mark.parametrize(
+    ("member", "limit"), [("manifest.json", "_MAX_MANIFEST_BYTES"), ("keys.env", "_MAX_KEYS_BYTES")]
+)
+def test_a_long_manifest_and_long_keys_are_damage(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], member: str, limit: str
+) -> None:
+    """Both are read at once, so only up to a limit. The message names the member."""
+    Path("passphrase").write_text("correct horse battery staple")
+    options = ["--passphrase-file", "passphrase"]
+    assert run(["backup", "b", "--with-keys", *options]) == 0
+    monkeypatch.setattr(archive, limit, 10)
+    lose_database(environment)
+    capsys.readouterr()
+    assert run(["restore", "b", *options]) == 1
+    assert f"{member} in the backup has more than 10 bytes" in capsys.readouterr().err
 
 
 def test_a_manifest_without_the_migrations_of_a_package_is_damage(reject: Callable[..., str]) -> None:

@@ -49,7 +49,9 @@ async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def evidence(engine: AsyncEngine, acts: Acts) -> SharedEvidence:
-    return SharedEvidence(TrialStore(engine), JudgeRules(), acts.judgements.append, acts.act)
+    return SharedEvidence(
+        TrialStore(engine), JudgeRules(), lambda _, judgement: acts.judgements.append(judgement), acts.act
+    )
 
 
 async def test_a_label_counts_once_for_an_image_that_both_models_saw(evidence: SharedEvidence, acts: Acts) -> None:
