@@ -145,14 +145,18 @@ class SessionStore:
             raise RefreshTokenReused(row.id, row.user_id)
         return session
 
-    async def find(self, refresh_token: str, *, even_used: bool = False) -> RefreshToken | None:
+    async def find(self, refresh_token: str, *, to_revoke: bool = False) -> RefreshToken | None:
         """Return a refresh token that could be exchanged now, or None.
 
-        With `even_used`, also return one that was exchanged before, if its session has not ended.
+        With `to_revoke`, also return one that was exchanged before, or whose session has expired so recently that an
+        access token of it may still be valid.
         """
+        now = datetime.now(UTC)
         async with reading(self._engine) as connection:
             row = await _find(connection, refresh_token)
-        if row is None or (row.used_at and not even_used) or _is_over(row, datetime.now(UTC)):
+        if row is None or (row.used_at and not to_revoke):
+            return None
+        if _is_over(row, now - MAX_ACCESS_TOKEN_LIFETIME if to_revoke else now):
             return None
         return RefreshToken(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.issued_at, row.expires_at)
 

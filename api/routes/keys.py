@@ -18,7 +18,7 @@ from api.schemas.fields import UserId
 from api.schemas.keys import KeyResponse, KeyWithSecret, NewKey, Revocation, Rotation
 from auth.api_keys.rules import can_see, check_rotation, restrict_terms
 from auth.api_keys.store import ApiKey, KeyStore
-from auth.errors import InsufficientScope, KeyBound, KeyNotFound
+from auth.errors import InsufficientScope, KeyBound, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
 from auth.principal import Principal, Scope
 from storage.transactions import Record
 
@@ -32,16 +32,17 @@ KeyUser = Annotated[Principal, Depends(Caller(Scope.KEYS_WRITE))]
 
 
 @router.post("", status_code=201)
-async def create(request: Request, keys: Keys, principal: KeyUser, body: NewKey) -> KeyWithSecret:
+async def create(request: Request, response: Response, keys: Keys, principal: KeyUser, body: NewKey) -> KeyWithSecret:
     """Create a key for the caller. Only this response contains the whole key."""
     await _check_credential(request, principal)
     creator = await keys.get(principal.key_id) if principal.key_id else None
     try:
         terms = restrict_terms(principal, creator, body.terms())
-    except (InsufficientScope, KeyBound) as error:
+        key, text = await keys.create(principal.subject, terms, principal.key_id, record=_recording(request, "created"))
+    except (InsufficientScope, KeyBound, NoAccount, TooManyKeys) as error:
         await record_event(request, "key", "refused", code=error.code)
         raise
-    key, text = await keys.create(principal.subject, terms, principal.key_id, record=_recording(request, "created"))
+    response.headers["Location"] = f"/v1/keys/{key.id}"
     return KeyWithSecret.of_secret(key, text)
 
 
@@ -87,7 +88,7 @@ async def rotate(
         key, text = await keys.rotate(
             key.id, body.overlap, body.expires_at, used_digest=principal.key_digest, record=record
         )
-    except (InsufficientScope, KeyBound) as error:
+    except (InsufficientScope, KeyBound, KeyEnded) as error:
         await record_event(request, "key", "refused", target=f"key:{key.id}", code=error.code)
         raise
     await changes.catch_up_after_commit()

@@ -39,6 +39,7 @@ async def _get_own_account(request: Request, users: Users, principal: CurrentPri
     try:
         user = await users.get(principal.subject)
     except UserNotFound:
+        await record_event(request, "access", "forbidden", code=NoAccount.code)
         raise NoAccount("Only users of this gateway have an account here. Log in as one.") from None
     await require_login(request, principal)
     return user

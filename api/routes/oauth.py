@@ -71,7 +71,7 @@ async def revoke(request: Request, auth: Auth) -> Response:
         form = await read_form(request, "token")
         inquirer = await _authenticate_inquirer(request, auth, form, public=True)
         # Even a used token ends its session, so that a thief who has exchanged a stolen one loses the session.
-        token = await _find_token(auth, form["token"], even_used=True)
+        token = await _find_token(auth, form["token"], to_revoke=True)
         if token is not None:
             await _revoke(request, auth, inquirer, token)
     except tuple(OAUTH_ERRORS) as error:
@@ -145,10 +145,10 @@ async def _authenticate_inquirer(
     raise InvalidClient
 
 
-async def _find_token(auth: AuthServices, token: str, *, even_used: bool = False) -> Principal | RefreshToken | None:
-    """Return None for a token that is unknown, expired or revoked, and for a used refresh token unless `even_used`."""
+async def _find_token(auth: AuthServices, token: str, *, to_revoke: bool = False) -> Principal | RefreshToken | None:
+    """Return None for a token that is unknown, expired or revoked, and for a used refresh token unless `to_revoke`."""
     if token.startswith(REFRESH_PREFIX):
-        return await auth.sessions.find(token, even_used=even_used)
+        return await auth.sessions.find(token, to_revoke=to_revoke)
     await auth.changes.ensure_current()
     try:
         principal = auth.tokens.verify(token)

@@ -52,7 +52,7 @@ async def list_users(
 
 
 @router.post("", status_code=201, dependencies=[Depends(require_login)])
-async def create(request: Request, users: Users, body: NewUser) -> UserResponse:
+async def create(request: Request, response: Response, users: Users, body: NewUser) -> UserResponse:
     """Create a user."""
     record = _recording(request, "created", role=body.role)
     try:
@@ -60,6 +60,7 @@ async def create(request: Request, users: Users, body: NewUser) -> UserResponse:
     except AuthError as error:
         await record_event(request, "user", "refused", code=error.code)
         raise
+    response.headers["Location"] = f"/v1/users/{user.id}"
     return UserResponse.of(user)
 
 

@@ -42,7 +42,9 @@ class AccountDeletion:
         async with writing(self._engine) as connection:
             user = await lock_for_deletion(connection, user_id, allow_last_admin=allow_last_admin)
             keys = select(api_keys.c.id).where(api_keys.c.user_id == user_id)
-            key_ids = (await connection.execute(keys)).scalars().all()
+            # Locked in the order in which all transactions that change several keys lock them.
+            locked = await connection.execute(keys.order_by(api_keys.c.id).with_for_update())
+            key_ids = locked.scalars().all()
             await end_sessions(connection, sessions.c.user_id == user_id)
             await self._announce(connection, user_id, key_ids)
             for statement in await _build_statements(connection, user, key_ids):

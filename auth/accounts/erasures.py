@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.quotas.tallies import select_deleted_keys, user_owner
 from auth.tables import pending_erasures, usage, users
-from storage.transactions import writing
+from storage.transactions import reading, writing
 
 FIRST_RETRY_AFTER = timedelta(minutes=1)
 RETRY_AFTER = timedelta(hours=1)
+_MAX_KEYS = 1000  # whose usage one erasure removes; the next removes that of others
 LONGEST_REQUEST = timedelta(minutes=45)
 """No request runs longer: waiting for memory and its deadline take at most MODEL__DEADLINE_SECONDS (300) each, the last
 image MODEL__STUCK_SECONDS (600), and the upload some minutes. The rest allows for clocks that differ."""
@@ -61,7 +62,10 @@ class PendingErasures:
         pending, and becomes due at the end of that time.
         """
         own = pending_erasures.c.user_id == user_id
-        added = usage.c.owner == user_owner(user_id), select_deleted_keys()
+        # Found before the transaction, because predictions cannot be recorded in SQLite during it.
+        async with reading(self._engine) as connection:
+            of_deleted_keys = select(usage.c.owner).where(select_deleted_keys()).distinct().limit(_MAX_KEYS)
+            owners = [user_owner(user_id), *(await connection.execute(of_deleted_keys)).scalars()]
         async with writing(self._engine) as connection:
             deleted_at = (await connection.execute(select(pending_erasures.c.deleted_at).where(own))).scalar()
             # A time far in the future was written before a clock was set back.
@@ -70,7 +74,7 @@ class PendingErasures:
                 await connection.execute(repeated)
             else:
                 await connection.execute(delete(pending_erasures).where(own))
-            await connection.execute(delete(usage).where(or_(*added)))
+            await connection.execute(delete(usage).where(usage.c.owner.in_(owners)))
 
 
 async def add_pending_erasure(connection: AsyncConnection, user_id: str, actor: str, now: datetime) -> None:

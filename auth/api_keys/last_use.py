@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from sqlalchemy import or_, update
+from sqlalchemy import bindparam, or_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.tables import api_keys
@@ -15,6 +15,7 @@ from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
 
 WRITE_EVERY_S = 3.0
+_BATCH = 200  # keys in one transaction, for which other transactions may have to wait
 
 
 class LastUseRecorder:
@@ -34,14 +35,16 @@ class LastUseRecorder:
         uses = sorted(self._unwritten.items())
         if not uses:
             return
-        async with writing(self._engine) as connection:
-            for key_id, used_at in uses:
-                last = api_keys.c.last_used_at
-                older = api_keys.c.id == key_id, or_(last.is_(None), last < used_at)
-                await connection.execute(update(api_keys).where(*older).values(last_used_at=used_at))
-        for key_id, used_at in uses:
-            if self._unwritten[key_id] == used_at:
-                del self._unwritten[key_id]
+        last, used_at = api_keys.c.last_used_at, bindparam("used_at", type_=api_keys.c.last_used_at.type)
+        older = api_keys.c.id == bindparam("key_id"), or_(last.is_(None), last < used_at)
+        statement = update(api_keys).where(*older).values(last_used_at=used_at)
+        for start in range(0, len(uses), _BATCH):
+            batch = uses[start : start + _BATCH]
+            async with writing(self._engine) as connection:
+                await connection.execute(statement, [{"key_id": key_id, "used_at": used} for key_id, used in batch])
+            for key_id, used in batch:
+                if self._unwritten[key_id] == used:
+                    del self._unwritten[key_id]
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Write every few seconds until cancelled."""

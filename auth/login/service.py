@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from auth.accounts.service import AccountService, normalise_user_name
 from auth.accounts.slots import FairSlots
@@ -54,7 +55,7 @@ class LoginService:
                     await self._check_code(user, code, address, partial(accept, user))
                 else:
                     accept(user)
-            await self._throttle.record_success(attempt, user.id)
+            await self._record_success(attempt, user.id)
         return user
 
     async def check_password(self, user: User, password: str, address: str) -> User:
@@ -65,7 +66,7 @@ class LoginService:
                     checked = await self._accounts.authenticate(user.name, password, treat_as_wrong=attempt.refused)
             except BadCredentials:
                 raise BadCredentials("The current password is wrong. Check it and try again.") from None
-            await self._throttle.record_success(attempt)
+            await self._record_success(attempt)
         return checked
 
     async def confirm_codes(
@@ -99,7 +100,7 @@ class LoginService:
             if attempt.refused:
                 raise BadCode
             yield
-        await self._throttle.record_success(attempt)
+        await self._record_success(attempt)
 
     @asynccontextmanager
     async def _throttled(self, factor: Factor, name: str, address: str) -> AsyncIterator[Attempt]:
@@ -108,10 +109,22 @@ class LoginService:
             yield attempt
         except (Exception, asyncio.CancelledError) as error:
             failed = isinstance(error, _WRONG_GUESS[factor])
-            end = self._throttle.record_failure(attempt) if failed else self._throttle.withdraw(attempt)
-            # A task that is cancelled again must not leave the attempt counted.
-            ending = asyncio.create_task(end)
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
-            await asyncio.shield(ending)
+            await self._finish(self._throttle.record_failure(attempt) if failed else self._throttle.withdraw(attempt))
             raise
+
+    async def _record_success(self, attempt: Attempt, user_id: str | None = None) -> None:
+        async def record_or_withdraw() -> None:
+            try:
+                await self._throttle.record_success(attempt, user_id)
+            except Exception:
+                await self._throttle.withdraw(attempt)
+                raise
+
+        await self._finish(record_or_withdraw())
+
+    async def _finish(self, end: Coroutine[Any, Any, None]) -> None:
+        """Wait for the end of an attempt, which is completed even if the caller is cancelled: nothing stays counted."""
+        ending = asyncio.create_task(end)
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        await asyncio.shield(ending)

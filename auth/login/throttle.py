@@ -142,7 +142,9 @@ class LoginThrottle:
                 await self._count(connection, attempt, now)
                 if now - self._swept_at > _SWEEP_EVERY:
                     self._swept_at = now
-                    await connection.execute(delete(login_failures).where(_last_at < now - RESET_AFTER))
+                    # Rows that another attempt has locked are left: waiting for them could cause a deadlock.
+                    old = select(_key).where(_last_at < now - RESET_AFTER).with_for_update(skip_locked=True)
+                    await connection.execute(delete(login_failures).where(_key.in_(old)))
         if attempt.early_by_s:
             raise LoginThrottled(retry_after_s=attempt.early_by_s)
 

@@ -67,9 +67,11 @@ async def claim_upkeep(engine: AsyncEngine, now: datetime, duty: Duty = Duty.EXP
 async def remove_expired(engine: AsyncEngine, now: datetime) -> Mapping[str, int]:
     """Remove the rows that have expired at `now`; return the number of each kind. Raises DatabaseUnavailable.
 
-    Used refresh tokens stay as long as their session, because their second use must be recognised.
+    Used refresh tokens stay as long as their session, because their second use must be recognised. An ended session
+    stays as long as its access tokens may be valid, so that disabling or deleting the user revokes them.
     """
-    ended = or_(sessions.c.expires_at <= now, sessions.c.revoked_at <= now - MAX_ACCESS_TOKEN_LIFETIME)
+    before = now - MAX_ACCESS_TOKEN_LIFETIME
+    ended = or_(sessions.c.expires_at <= before, sessions.c.revoked_at <= before)
     of_ended = refresh_tokens.c.session_id.in_(select(sessions.c.id).where(ended))
     expired: Mapping[Table, ColumnElement[bool]] = {
         refresh_tokens: of_ended,  # before the sessions, whose removal would cascade to any number of tokens

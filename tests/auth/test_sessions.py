@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import User, UserChange, UserStore
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused, UnknownScope
+from auth.login.upkeep import remove_expired
 from auth.principal import Scope
 from auth.sessions import Session, SessionStore
-from auth.tables import users
+from auth.tables import changes, users
+from storage.transactions import reading
 
 SCOPES = frozenset({Scope.PREDICT, Scope.KEYS_WRITE})
 
@@ -102,6 +105,26 @@ async def test_an_expired_session_cannot_be_refreshed(engine: AsyncEngine, user:
     with pytest.raises(InvalidGrant):
         await store.rotate(session.refresh_token)
     assert await store.find(session.refresh_token) is None
+
+
+@pytest.mark.parametrize("way", ["disable", "revoke"])
+async def test_access_tokens_of_a_session_that_has_just_expired_can_be_revoked(
+    engine: AsyncEngine, user: User, way: str
+) -> None:
+    """An access token may outlive its session. Disabling the user or revoking the refresh token ends it even after the
+    expired sessions have been removed.
+    """
+    store = SessionStore(engine, lifetime_s=0)
+    session = await store.begin(user.id, user.credentials_version, SCOPES)
+    await remove_expired(engine, datetime.now(UTC))
+    if way == "disable":
+        await UserStore(engine).change(user.id, UserChange(disabled=True))
+    else:
+        found = await store.find(session.refresh_token, to_revoke=True)
+        assert found is not None
+        await store.end(found.session_id)
+    async with reading(engine) as connection:
+        assert f"sid:{session.id}" in set((await connection.execute(select(changes.c.target))).scalars())
 
 
 async def test_a_client_s_refresh_token_works_for_that_client_only(store: SessionStore, user: User) -> None:

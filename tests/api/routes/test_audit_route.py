@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from api.commands.database import run_with_engine
 from api.settings import Settings
+from auth.clients import ClientStore
+from auth.principal import Scope
 from tests.api.conftest import Bearers, MakeClient
 from tests.support.polling import wait_until
 
@@ -83,6 +86,33 @@ def test_a_missing_scope_is_recorded(client: TestClient, operator: dict[str, str
     (entry,) = wait_for_entries(client, operator, outcome="forbidden")
     assert entry["actor"] == client.get("/v1/me", headers=ana).json()["subject"]
     assert entry["detail"] == {"scope": "audit:read"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "event", "outcome"),
+    [
+        ("/v1/keys", {"name": "maps"}, "key", "refused"),
+        ("/v1/me/password", {"current": "wrong horse battery", "new": "correct horse staple"}, "access", "forbidden"),
+        ("/v1/me/totp", {"password": "wrong horse battery"}, "access", "forbidden"),
+    ],
+)
+def test_a_caller_without_an_account_is_recorded(
+    client: TestClient,
+    settings: Settings,
+    operator: dict[str, str],
+    path: str,
+    body: dict[str, str],
+    event: str,
+    outcome: str,
+) -> None:
+    """A client has no account here. Its attempts to use one are recorded with the client as actor."""
+    scopes = {Scope.KEYS_WRITE, Scope.PREDICT}
+    maps, secret = run_with_engine(settings, lambda engine: ClientStore(engine).add("maps", scopes))
+    token = client.post("/auth/token", data={"grant_type": "client_credentials"}, auth=(maps.id, secret))
+    response = client.post(path, json=body, headers={"Authorization": f"Bearer {token.json()['access_token']}"})
+    assert (response.status_code, response.json()["code"]) == (403, "no_account")
+    (entry,) = wait_for_entries(client, operator, event=event, outcome=outcome)
+    assert (entry["actor"], entry["detail"]) == (maps.id, {"code": "no_account"})
 
 
 def test_a_failed_login_is_recorded(client: TestClient, operator: dict[str, str]) -> None:

@@ -27,6 +27,7 @@ def create(client: TestClient, headers: Bearer, **terms: Any) -> dict[str, Any]:
     response = client.post("/v1/keys", json={"name": "maps", **terms}, headers=headers)
     assert response.status_code == 201, response.text
     created: dict[str, Any] = response.json()
+    assert response.headers["Location"] == f"/v1/keys/{created['id']}"
     return created
 
 

@@ -58,7 +58,8 @@ def test_an_administrator_creates_and_lists_users(client: TestClient, admin: Hea
     bob = response.json()
     assert (bob["name"], bob["role"], bob["disabled_at"], bob["totp"]) == ("bob", "client", None, False)
     assert (bob["monthly_requests"], bob["monthly_megapixels"]) == (10, None)
-    assert client.get(f"/v1/users/{bob['id']}", headers=admin).json() == bob
+    assert response.headers["Location"] == f"/v1/users/{bob['id']}"
+    assert client.get(response.headers["Location"], headers=admin).json() == bob
     listed = client.get("/v1/users", headers=admin)
     assert [user["name"] for user in listed.json()] == ["adam", "ana", "bob", "olga"]
     assert "argon2" not in listed.text

@@ -17,10 +17,11 @@ from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
 from auth.errors import BadCredentials, HashingBusy, LoginThrottled
 from auth.login.service import MAX_CONCURRENT, MAX_WAITING, LoginService
-from auth.login.throttle import LoginThrottle
+from auth.login.throttle import Attempt, LoginThrottle
 from auth.login.totp import OneTimeCodes
 from auth.principal import Role
 from auth.tables import login_failures, users
+from storage.errors import DatabaseUnavailable
 from storage.transactions import reading, writing
 from tests.support.polling import PATIENCE_S
 
@@ -122,6 +123,30 @@ async def test_a_cancelled_log_in_is_not_counted_as_failed(engine: AsyncEngine) 
             attempt.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await attempt
+    async with reading(engine) as connection:
+        assert set((await connection.execute(select(login_failures.c.failures))).scalars()) == {3}
+
+
+class FailingThrottle(LoginThrottle):
+    """Cannot store successes, as while the database is busy."""
+
+    async def record_success(self, attempt: Attempt, user_id: str | None = None) -> None:
+        raise DatabaseUnavailable("The database is busy.")
+
+
+async def test_a_log_in_that_cannot_be_stored_is_not_counted_as_failed(engine: AsyncEngine) -> None:
+    """A right password after three failures does not add another failure if the success cannot be stored."""
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    with closing(PasswordHasher()) as hasher:
+        accounts = AccountService(UserStore(engine), hasher)
+        await accounts.add("ada", Role.CLIENT, GOOD)
+        logins = LoginService(accounts, FailingThrottle(engine, lambda: now), OneTimeCodes(engine, None))
+        for _ in range(3):
+            with pytest.raises(BadCredentials):
+                await logins.log_in("ada", WRONG, "", ADDRESS)
+        now += timedelta(seconds=5)
+        with pytest.raises(DatabaseUnavailable):
+            await logins.log_in("ada", GOOD, "", ADDRESS)
     async with reading(engine) as connection:
         assert set((await connection.execute(select(login_failures.c.failures))).scalars()) == {3}
 

@@ -13,6 +13,7 @@ from auth.login.throttle import KNOWN_NETWORK_LIFETIME, RESET_AFTER, LoginThrott
 from auth.tables import known_addresses, login_failures
 from storage.engine import open_engine
 from tests.auth.login.attempts import AWAY, HOME, OFFICE, Clock, fail, get_wait_s, succeed
+from tests.support.polling import PATIENCE_S
 
 
 async def count_rows(engine: AsyncEngine, table: Any) -> int:
@@ -52,6 +53,21 @@ async def test_failure_counters_are_reset_after_fifteen_minutes(throttle: LoginT
     clock.move(RESET_AFTER.total_seconds() + 1)
     await fail(throttle, "ada", AWAY, 2)
     assert await get_wait_s(throttle, "ada", AWAY) == 0
+
+
+async def test_a_failure_does_not_wait_for_old_counters(
+    engine: AsyncEngine, throttle: LoginThrottle, clock: Clock
+) -> None:
+    """An attempt that removes old counters leaves those that another attempt has locked, so they cannot deadlock."""
+    await fail(throttle, "ada", AWAY)
+    clock.move(RESET_AFTER.total_seconds() + 1)
+    async with engine.connect() as other, asyncio.timeout(PATIENCE_S):
+        await other.execute(select(login_failures).with_for_update())
+        await fail(throttle, "grace", HOME)
+        await other.rollback()
+    clock.move(RESET_AFTER.total_seconds() + 1)
+    await fail(throttle, "grace", HOME)
+    assert await count_rows(engine, login_failures) == 3
 
 
 async def test_early_attempts_do_not_extend_the_wait(throttle: LoginThrottle, clock: Clock) -> None:

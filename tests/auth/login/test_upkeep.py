@@ -46,13 +46,14 @@ async def read_column(engine: AsyncEngine, column: Any) -> set[str]:
 
 
 async def test_ended_sessions_are_removed_with_their_tokens(engine: AsyncEngine) -> None:
-    """Expired sessions, and revoked ones whose access tokens have expired, disappear; live ones keep their tokens."""
+    """Expired and revoked sessions disappear when their access tokens have expired; others keep their tokens."""
     await add_user(engine)
     rows = [
         make_session("live", AHEAD),
         make_session("just revoked", AHEAD, AGO["minutes"]),
         make_session("revoked", AHEAD, AGO["hours"]),
-        make_session("expired", AGO["minutes"]),
+        make_session("just expired", AGO["minutes"]),
+        make_session("expired", AGO["hours"]),
     ]
     await add(engine, sessions, rows)
     tokens = [
@@ -67,8 +68,8 @@ async def test_ended_sessions_are_removed_with_their_tokens(engine: AsyncEngine)
     ]
     await add(engine, refresh_tokens, tokens)
     removed = await remove_expired(engine, NOW)
-    assert await read_column(engine, sessions.c.id) == {"live", "just revoked"}
-    assert await read_column(engine, refresh_tokens.c.session_id) == {"live", "just revoked"}
+    assert await read_column(engine, sessions.c.id) == {"live", "just revoked", "just expired"}
+    assert await read_column(engine, refresh_tokens.c.session_id) == {"live", "just revoked", "just expired"}
     assert (removed["sessions"], removed["refresh_tokens"]) == (2, 4)
 
 
