@@ -19,7 +19,10 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "see `checks`"}})
 async def readyz(health: HealthDep, draining: DrainingDep) -> JSONResponse:
-    """200 if every dependency responds; 503 with the state of each if one does not, or if the gateway is stopping."""
+    """200 if the gateway can serve predictions; 503 otherwise, and while it is stopping. `checks` has the details.
+
+    Without the database, it can serve them until the spool is full.
+    """
     result = await health.check()
     ready = result.ready and not draining.begun
     status = "ready" if ready else "stopping" if draining.begun else "not ready"

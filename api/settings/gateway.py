@@ -284,11 +284,11 @@ class Settings(RailwaySettings):
             except UnicodeDecodeError:
                 raise SettingsError(f"AUTH__SIGNING_KEY_FILE: {path} is not a text file.") from None
         if self.auth.signing_key is None:
-            raise SettingsError("AUTH__SIGNING_KEY is not set. Run `atalaya secrets init` to add one to .env.")
+            raise SettingsError(self.secrets.describe_missing("AUTH__SIGNING_KEY"))
         return self.auth.signing_key.get_secret_value()
 
     def ledger_key(self) -> str:
         """Return the private key that signs the ledger, in base64. Raises SettingsError if there is none."""
         if self.ledger.signing_key is None:
-            raise SettingsError("LEDGER__SIGNING_KEY is not set. Run `atalaya secrets init` to add one to .env.")
+            raise SettingsError(self.secrets.describe_missing("LEDGER__SIGNING_KEY"))
         return self.ledger.signing_key.get_secret_value()

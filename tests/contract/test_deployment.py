@@ -156,7 +156,7 @@ def test_secrets_are_files() -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         modes = {file.name: file.mode for file in files}
     secrets = read_yaml("docker-compose.yml")["secrets"]
-    assert modes == {".env": 0o600, "secrets": 0o700, **{f"secrets/{name}": 0o444 for name in secrets}}
+    assert modes == {".env": 0o600, "secrets": 0o700, **{f"secrets/{name}": 0o644 for name in secrets}}
     unset = ROOT / "deploy" / "compose" / "unset"
     assert {path.name: path.read_text() for path in unset.iterdir()} == dict.fromkeys(secrets, "")
     for name, secret in secrets.items():

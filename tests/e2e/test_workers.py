@@ -20,10 +20,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.certificates import public_trust
-from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
 from tests.support.linux import processes
 from tests.support.paths import ARTEFACT, FOREST
-from tests.support.polling import wait_until
+from tests.support.polling import PATIENCE_S, wait_until
 
 IMAGE = FOREST.read_bytes()
 
@@ -175,6 +175,20 @@ def test_a_restart_that_fails_changes_nothing(new_gateway: Callable[..., Gateway
     assert sorted(gateway.workers()) == sorted(before)
     assert gateway.log().count(f"error: {model}/model.onnx cannot be read.") == 1
     assert {response.status_code for response in predict(gateway, 4)} == {200}
+
+
+def test_a_start_whose_preparation_is_killed_says_so(tmp_path: Path) -> None:
+    """If the kernel kills the process that creates the tables, the gateway says with which signal, and exits with 1."""
+    gateway = make_gateway(tmp_path, MODEL__URL="stub://", WEB_CONCURRENCY="2")
+    gateway.database_path.unlink()
+    with closing(sqlite3.connect(gateway.database_path)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")  # the preparation waits for it
+        gateway.launch()
+        wait_until(gateway.workers)
+        (preparation,) = gateway.workers()
+        os.kill(preparation, signal.SIGKILL)
+        assert gateway.process.wait(PATIENCE_S) == 1
+    assert "error: Signal 9 ended the preparation of the start; 9 can mean too little memory.\n" in gateway.log()
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 PASSWORD_BYTES = 24
 _FOLDER = "secrets"
 # The files are readable by all, because the containers run as different users; the folder excludes the host's users.
-_FOLDER_MODE, _SECRET_MODE, _ENV_MODE = 0o700, 0o444, 0o600
+# The owner can write them, to rotate a secret.
+_FOLDER_MODE, _SECRET_MODE, _ENV_MODE = 0o700, 0o644, 0o600
 _ENV = f"""\
 # What docker compose starts: core, and optionally tls and monitoring.
 COMPOSE_PROFILES=core,tls,monitoring

@@ -23,7 +23,7 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
 from api.http.draining import Draining
-from api.server.exit_status import run_to_exit_status
+from api.server.exit_status import print_error, run_to_exit_status
 from api.server.listeners import bind_listeners, local_url
 from api.server.shared_directory import read_processes, shared_directory, write_processes
 from api.server.stop_signals import raise_at_stop_signals
@@ -158,6 +158,10 @@ def serve_with_workers(
             on_change=partial(write_processes, directory),
             on_exit=partial(remove_gauges, metrics),
         )
+        if os.WIFSIGNALED(failed):
+            return print_error(
+                f"Signal {os.WTERMSIG(failed)} ended the preparation of the start; 9 can mean too little memory."
+            )
         if failed:
             return 1
         from api.services.runtime import open_error_reporter

@@ -19,6 +19,6 @@ async def show_live() -> Live:
 
 @router.get("/ready", response_model=Ready, responses={503: {"model": Ready, "description": "see /readyz"}})
 async def show_ready(health: HealthDep, draining: DrainingDep) -> JSONResponse:
-    """200 if every dependency responds, 503 otherwise; /readyz says which one does not."""
+    """200 if the gateway can serve predictions, 503 otherwise; /readyz says why."""
     ready = (await health.check()).ready and not draining.begun
     return JSONResponse({"ready": ready}, 200 if ready else 503)

@@ -69,6 +69,15 @@ class SecretSettings(SettingsGroup, title="Secrets"):
         """Whether the secrets are in files, or in the environment."""
         return self.url.startswith((ENVIRONMENT_URL, "file://"))
 
+    def describe_missing(self, name: str) -> str:
+        """Say how to set a missing secret."""
+        if self.url == ENVIRONMENT_URL:
+            return f"{name} is not set. Run `atalaya secrets init` to add one to .env."
+        return (
+            f"{name} is not where SECRETS__URL points, or is empty there, and is not set elsewhere. Store it there; "
+            "`atalaya secrets print` prints new secrets."
+        )
+
     @property
     def arrival_s(self) -> float:
         """The seconds within which every gateway with the same secrets has read a new value."""

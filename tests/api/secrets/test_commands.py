@@ -106,6 +106,16 @@ def test_a_missing_key_is_not_rotated(env_file: Path, capsys: pytest.CaptureFixt
         assert capsys.readouterr().err.startswith("error: AUTH__SIGNING_KEY is not set. Run `atalaya secrets init`")
 
 
+def test_a_key_that_a_store_lacks_is_not_sought_in_the_environment(
+    env_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With SECRETS__URL, the message does not suggest to generate another key in .env."""
+    (tmp_path / "store").mkdir()
+    env_file.write_text(f"SECRETS__URL=file://{tmp_path}/store\n")
+    assert run(["keys", "rotate"]) == 1
+    assert capsys.readouterr().err.startswith("error: AUTH__SIGNING_KEY is not where SECRETS__URL points, or is empty")
+
+
 @pytest.fixture
 def env_file(tmp_path: Path) -> Path:
     """The .env of a gateway that has a database and no other source of secrets."""
