@@ -102,10 +102,8 @@ def _parse(data: bytes) -> Head:
     with ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
     # The declared size of a compressed member says nothing about what it expands to. Members may share their bytes.
-    if (
-        any(member.compress_type != ZIP_STORED for member in members)
-        or sum(each.file_size for each in members) > _MAX_BYTES
-    ):
+    is_compressed = any(member.compress_type != ZIP_STORED for member in members)
+    if is_compressed or sum(member.file_size for member in members) > _MAX_BYTES:
         raise ValueError(f"its arrays are compressed, or take more than {_MAX_BYTES} bytes")
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
